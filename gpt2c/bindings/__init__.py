@@ -1,0 +1,107 @@
+"""Choosing a binding, and what either one offers.
+
+Both extensions link the same C objects. Cython's is the faster one for short calls; CFFI's uses the
+limited API, so one file serves every CPython. Either works without the other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from gpt2c.errors import BackendUnavailable, OptionError
+
+NAMES = ("cython", "cffi")
+_MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}
+
+
+class NativeModel(Protocol):
+    """A gpt2c_model; freed with its last reference. Status codes come back as gpt2c's errors."""
+
+    def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None: ...
+    def freeze(self) -> None: ...
+    def weight_bytes(self) -> int: ...
+
+
+class NativeSession(Protocol):
+    """A gpt2c_session; freed with its last reference, which a running call holds too."""
+
+    def feed(
+        self,
+        ids: np.ndarray,
+        last_logits: np.ndarray | None = None,
+        logits: np.ndarray | None = None,
+        hidden: np.ndarray | None = None,
+        next_id: bool = False,
+    ) -> int:
+        """ids: int32; outputs: C-contiguous float32, of the shapes in gpt2c.h. Returns next_id or -1."""
+
+    def n_past(self) -> int: ...
+    def rewind(self, n_past: int) -> None: ...
+    def cancel(self) -> None: ...
+    def rows(self) -> list[int]: ...
+
+
+class Binding(Protocol):
+    name: str
+
+    def version(self) -> str: ...
+    def isas(self) -> list[tuple[str, bool, bool]]:
+        """(name, compiled, supported) in the order of native/isa.def."""
+
+    def memory(self) -> tuple[int, int, int]:
+        """(live bytes, peak bytes, allocations so far)."""
+
+    def memory_fail_at(self, n: int) -> None: ...
+    def Model(self, config: dict[str, Any]) -> NativeModel: ...
+    def Session(self, model: Any) -> NativeSession: ...
+
+
+def load(name: str) -> Binding:
+    """The binding of that name. BackendUnavailable: it is not built, or cannot be imported."""
+    if name not in NAMES:
+        raise OptionError(f"unknown binding {name!r} (there are: auto, {', '.join(NAMES)})")
+    try:
+        return cast(Binding, importlib.import_module(_MODULES[name]))
+    except ImportError as error:
+        raise BackendUnavailable(f"the {name} binding is not built: {error}") from None
+
+
+def available() -> list[str]:
+    """Names of the bindings that this installation holds."""
+
+    def works(name: str) -> bool:
+        try:
+            load(name)
+        except BackendUnavailable:
+            return False
+        return True
+
+    return [name for name in NAMES if works(name)]
+
+
+_warned = False
+
+
+def select(name: str = "auto") -> Binding:
+    """The binding to use: the argument, else $GPT2C_BINDING, else Cython and, if it is missing, CFFI.
+
+    Only "auto" ever falls back, and says so once.
+    """
+    global _warned
+    if name == "auto":
+        name = os.environ.get("GPT2C_BINDING", "auto")
+    if name != "auto":
+        return load(name)
+    try:
+        return load("cython")
+    except BackendUnavailable as error:
+        binding = load("cffi")
+        if not _warned:
+            _warned = True
+            warnings.warn(f"gpt2c: {error}; using the cffi binding", RuntimeWarning, stacklevel=3)
+        return binding

@@ -1,0 +1,271 @@
+"""The shape of a model: the part of a Hugging Face `config.json` that the forward pass needs.
+
+`read_config` is strict about what it reads and silent about what it does not: a key that changes the
+arithmetic is either supported exactly or refused by name, and every other key is ignored. The
+meaning of each key is that of `transformers.GPT2Config`.
+
+The bounded file reader and the strict JSON parser live here too, because the weights' headers and
+indexes need the same care (see weights.py).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import reprlib
+import stat
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import ConfigError, ModelFileError, ModelNotFoundError
+
+_LOG = logging.getLogger("gpt2c")
+
+MAX_JSON_BYTES = 10_000_000
+"""Longest config.json or shard index that is read; published ones have about a thousand bytes."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A GPT-2's hyperparameters, under the names of `transformers.GPT2Config`.
+
+    `n_ctx` is the config's `n_positions`; `eos_token_id` is None when the config names none.
+    """
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_inner: int
+    n_ctx: int
+    n_vocab: int
+    layer_norm_epsilon: float = 1e-5
+    eos_token_id: int | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases, the tied head counted once."""
+        block = (
+            4 * self.n_embd  # two layer norms
+            + 4 * self.n_embd * (self.n_embd + 1)  # c_attn and c_proj
+            + self.n_inner * (self.n_embd + 1)
+            + self.n_embd * (self.n_inner + 1)
+        )
+        return (self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
+
+
+# Far above any GPT-2, far below what would overflow a size or ask for absurd memory.
+_SIZE_LIMITS = {
+    "n_layer": 1024,
+    "n_head": 1024,
+    "n_embd": 65_536,
+    "n_inner": 1 << 18,
+    "n_positions": 65_536,
+    "vocab_size": 1 << 24,
+}
+
+# float32 must neither round epsilon to 0 nor let it drown the variance.
+_EPSILON_MIN, _EPSILON_MAX = 1e-30, 1.0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A key that changes the arithmetic: the values that gpt2c computes exactly, the default first."""
+
+    key: str
+    supported: tuple[str | bool | None, ...]
+
+
+# A key becomes supported by widening its row and teaching the forward pass about it.
+# (`reorder_and_upcast_attn` is not here: it chooses a precision, not a formula.)
+_KNOWN_KEYS = (
+    _Known("model_type", ("gpt2",)),
+    _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh")),  # two names of one formula
+    _Known("add_cross_attention", (False, None)),
+    _Known("scale_attn_by_inverse_layer_idx", (False, None)),
+    _Known("scale_attn_weights", (True,)),
+    _Known("tie_word_embeddings", (True,)),
+    _Known("quantization_config", (None,)),
+)
+
+
+def read_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """The hyperparameters in a Hugging Face `config.json`.
+
+    Needed: `n_layer`, `n_head`, `n_embd`, `n_positions`, `vocab_size`. `n_inner` absent or null is
+    `4 * n_embd`; `layer_norm_epsilon` absent is 1e-5; an absent `model_type` is taken to be gpt2.
+
+    `eos_token_id` may be an id, null, or a list, of which the first is taken. An id that is not in
+    the vocabulary, which small models made with the library's defaults do have, counts as none: the
+    model could never produce it.
+
+    Raises `ModelNotFoundError` when there is no such file and `ConfigError`, naming file and field,
+    for anything else: unreadable, longer than 10 MB, not strict JSON, or a model that gpt2c does
+    not run.
+    """
+    path = Path(path)
+    return parse_config(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name)
+
+
+def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
+    """As `read_config`, from the file's bytes; `name` stands for the file in error messages."""
+    fields = parse_json_object(text, name, ConfigError)
+    for known in _KNOWN_KEYS:
+        _check_known(fields, known, name)
+    n_head = _size(fields, "n_head", name)
+    n_embd = _size(fields, "n_embd", name)
+    n_vocab = _size(fields, "vocab_size", name)
+    if n_embd % n_head:
+        raise ConfigError(f"{name}: n_embd {n_embd} is not a multiple of n_head {n_head}")
+    return ModelConfig(
+        n_layer=_size(fields, "n_layer", name),
+        n_head=n_head,
+        n_embd=n_embd,
+        n_inner=4 * n_embd if fields.get("n_inner") is None else _size(fields, "n_inner", name),
+        n_ctx=_size(fields, "n_positions", name),
+        n_vocab=n_vocab,
+        layer_norm_epsilon=_epsilon(fields, name),
+        eos_token_id=_eos(fields, n_vocab, name),
+    )
+
+
+def _check_known(fields: dict[str, object], known: _Known, name: str) -> None:
+    value = fields.get(known.key, known.supported[0])
+    # By type as well: 1 == True in Python, yet a config that says 1 is not one we know.
+    if not any(type(value) is type(s) and value == s for s in known.supported):
+        raise ConfigError(
+            f"{name}: {known.key} {quoted(value)} is not supported ({_json_word(known.supported[0])} is)"
+        )
+
+
+def _json_word(value: str | bool | None) -> str:
+    return value if isinstance(value, str) else quoted(value)
+
+
+def _size(fields: dict[str, object], key: str, name: str) -> int:
+    value = fields.get(key)
+    if value is None:
+        raise ConfigError(f"{name}: {key} is missing")
+    if type(value) is not int:
+        raise ConfigError(f"{name}: {key} must be a whole number, not {quoted(value)}")
+    if not 1 <= value <= _SIZE_LIMITS[key]:
+        raise ConfigError(f"{name}: {key} {value} is outside 1 to {_SIZE_LIMITS[key]}")
+    return value
+
+
+def _epsilon(fields: dict[str, object], name: str) -> float:
+    value = fields.get("layer_norm_epsilon", 1e-5)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name}: layer_norm_epsilon must be a number, not {quoted(value)}")
+    if not _EPSILON_MIN <= value <= _EPSILON_MAX:
+        raise ConfigError(
+            f"{name}: layer_norm_epsilon {quoted(value)} is outside {_EPSILON_MIN:g} to {_EPSILON_MAX:g}"
+        )
+    return float(value)
+
+
+def _eos(fields: dict[str, object], n_vocab: int, name: str) -> int | None:
+    value = fields.get("eos_token_id")
+    ids: list[int] = []
+    for item in value if isinstance(value, list) else [] if value is None else [value]:
+        if type(item) is not int:
+            raise ConfigError(f"{name}: eos_token_id must be a token id or null, not {quoted(item)}")
+        ids.append(item)
+    if not ids:
+        return None
+    if len(ids) > 1:
+        _LOG.info("%s: eos_token_id lists %d ids; the first, %d, is used", name, len(ids), ids[0])
+    if not 0 <= ids[0] < n_vocab:
+        _LOG.info("%s: eos_token_id %d is not in the vocabulary of %d; ignored", name, ids[0], n_vocab)
+        return None
+    return ids[0]
+
+
+def quoted(value: object, limit: int = 80) -> str:
+    """`value` for a one-line message: as JSON spells true, false and null, else its `repr`, clipped.
+
+    Text and structures come from strangers' files: any length, any depth, any character.
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    clipped = reprlib.Repr()
+    clipped.maxstring = clipped.maxother = limit
+    clipped.maxlevel = 2
+    return clipped.repr(value)
+
+
+def require_regular_file(path: Path, error: type[ConfigError] | type[ModelFileError]) -> None:
+    """Raise `ModelNotFoundError` if there is no such file, `error` if it is not a regular one.
+
+    Symbolic links are followed. Asked before opening, because opening a pipe would wait for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelNotFoundError(f"{quoted(str(path), 300)} is not there") from None
+    except (OSError, ValueError) as e:
+        raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
+    if not stat.S_ISREG(mode):
+        raise error(f"{path.name}: is not a regular file")
+
+
+def read_bounded(path: Path, limit: int, error: type[ConfigError] | type[ModelFileError]) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; what goes wrong is raised as `error`."""
+    require_regular_file(path, error)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as e:
+        raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
+    if len(data) > limit:
+        raise error(f"{path.name}: is longer than {limit} bytes")
+    return data
+
+
+def _reason(e: Exception) -> str:
+    return (e.strerror if isinstance(e, OSError) else None) or str(e)
+
+
+def parse_json_object(
+    text: bytes, name: str, error: type[ConfigError] | type[ModelFileError]
+) -> dict[str, object]:
+    """Strict JSON (RFC 8259) whose top level is an object.
+
+    On top of the standard parser this refuses what two readers might read differently: duplicate
+    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits. `name`
+    stands for the source in the message of the `error` raised.
+    """
+
+    def refuse_constant(word: str) -> NoReturn:
+        raise error(f"{name}: {word} is not JSON")
+
+    def bounded_int(digits: str) -> int:
+        if len(digits) > 40:  # parsing takes quadratic time
+            raise error(f"{name}: the number {quoted(digits, 20)} is too long")
+        return int(digits)
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise error(f"{name}: the key {quoted(twice)} appears twice")
+        return result
+
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse_constant,
+            parse_int=bounded_int,
+        )
+    except UnicodeDecodeError as e:
+        raise error(f"{name}: is not UTF-8 text (byte {e.start})") from None
+    except json.JSONDecodeError as e:
+        raise error(f"{name}: is not JSON: {e.msg} (line {e.lineno}, column {e.colno})") from None
+    except RecursionError:
+        raise error(f"{name}: the JSON is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise error(f"{name}: must hold a JSON object, not {quoted(value)}")
+    return value

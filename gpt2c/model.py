@@ -1,0 +1,193 @@
+"""Loading a model, and the `Model` that everything is called on."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import bindings, hub, options
+from .bindings import Binding, NativeModel
+from .config import ModelConfig
+from .errors import ClosedError, ContextLengthError, TokenError
+from .generation import Completion, Stream, check_settings
+from .session import Ids, Session, as_ids
+from .tokenizer import Tokenizer
+from .weights import Checkpoint, load_checkpoint
+
+# gpt2c_dtype of include/gpt2c.h
+_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    weights: str | None = None,
+    opts: str | Iterable[str] = "all",
+    isa: str = "auto",
+    binding: str = "auto",
+) -> Model:
+    """Load a GPT-2.
+
+    model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
+    config.json beside it, or a hub id such as "gpt2". weights: None or "f32". opts: see
+    `gpt2c.options.OPTIONS`. isa: an instruction set by name. binding: "cython" or "cffi".
+
+    Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
+    OutOfMemoryError.
+    """
+    chosen = bindings.select(binding)
+    isas = [(name, supported) for name, _, supported in chosen.isas()]
+    plan = options.resolve(opts, isa=isa, weights=weights, isas=isas)
+    folder = hub.resolve_model(model)
+    with load_checkpoint(folder) as checkpoint:
+        native = _build(chosen, checkpoint, plan, [name for name, _ in isas])
+        return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
+
+
+def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: list[str]) -> NativeModel:
+    config = checkpoint.config
+    native_config: dict[str, Any] = {
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_inner": config.n_inner,
+        "n_ctx": config.n_ctx,
+        "n_vocab": config.n_vocab,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "isa": isas.index(plan.isa),
+        "switches": plan.switches,
+        "gelu_table": int("gelu_table" in plan),
+        "aligned": int("aligned" in plan),
+    }
+    native = binding.Model(native_config)
+    for spec in checkpoint.specs():
+        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
+        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+    native.freeze()
+    return native
+
+
+class Model:
+    """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
+
+    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi".
+    """
+
+    def __init__(
+        self, config: ModelConfig, plan: options.Plan, binding: Binding, native: NativeModel, folder: Path
+    ) -> None:
+        self.config = config
+        self.plan = plan
+        self.binding = binding.name
+        self._binding = binding
+        self._native: NativeModel | None = native
+        self._folder = folder
+        self._running: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's own tokenizer. ModelFileError: it has no vocabulary; use ids instead."""
+        return Tokenizer.from_folder(self._folder, self.config)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights in memory."""
+        return self._open().weight_bytes()
+
+    def session(self) -> Session:
+        """A fresh session: feed tokens one by one, rewind, look at rows."""
+        session = Session(self, self._binding.Session(self._open()))
+        self._running.add(session)
+        return session
+
+    def logits(self, ids: Ids) -> NDArray[np.float32]:
+        """Logits [len(ids), n_vocab] of every position, whatever the plan."""
+        with self.session() as session:
+            return session.feed_all(ids)
+
+    def generate(self, prompt: str | Ids, max_new_tokens: int = 50, **settings: Any) -> Completion:
+        """Continue a prompt. Settings and errors as in `stream`; greedy unless a temperature is given."""
+        stream = self.stream(prompt, max_new_tokens, **settings)
+        for _ in stream:
+            pass
+        assert stream.completion is not None
+        return stream.completion
+
+    def stream(
+        self,
+        prompt: str | Ids,
+        max_new_tokens: int = 50,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Iterable[str] = (),
+    ) -> Stream:
+        """Continue a prompt (text or token ids), piece by piece.
+
+        Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
+        exhausted the stream's `completion` is there; closing it ends the work at once.
+
+        temperature: 0 is greedy; top_k: 0 is off; top_p, min_p in [0, 1]; repetition_penalty: as in
+        CTRL, 1 is off; seed: of the sampler, None for a fresh one each time; stop: one or more strings
+        that end the text, and are not part of it.
+
+        Raises OptionError, TokenError (empty prompt, bad id), ContextLengthError: all before any work.
+        """
+        checked = check_settings(
+            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
+        )
+        ids = self._prompt_ids(prompt)
+        return Stream(self.session, self.tokenizer_or_none, ids, checked, self.config)
+
+    @property
+    def tokenizer_or_none(self) -> Tokenizer | None:
+        """The tokenizer, or None for a model without a vocabulary, whose completions have no text."""
+        try:
+            return self.tokenizer
+        except FileNotFoundError:
+            return None
+
+    def cancel(self) -> None:
+        """End every generation that runs on this model now; each returns with "cancelled"."""
+        for session in list(self._running):
+            session.cancel()
+
+    def close(self) -> None:
+        """Let go of the weights. Sessions and calls that still run finish first."""
+        self._native = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> NativeModel:
+        native = self._native
+        if native is None:
+            raise ClosedError("the model is closed")
+        return native
+
+    def _prompt_ids(self, prompt: str | Ids) -> NDArray[np.int32]:
+        if isinstance(prompt, str):
+            if not prompt:
+                raise TokenError("the prompt is empty: at least one token is needed")
+            ids = as_ids(self.tokenizer.encode(prompt), self.config.n_vocab)
+        else:
+            ids = as_ids(prompt, self.config.n_vocab)
+        if ids.size > self.config.n_ctx:
+            raise ContextLengthError(
+                f"the prompt has {ids.size} tokens, the model's context holds {self.config.n_ctx}"
+            )
+        return ids

@@ -1,0 +1,88 @@
+"""GPT-2 in NumPy, in one page: the oracle that everything else in gpt2c is compared with.
+
+Nothing here is optimized, kept between calls, or shared with the C core: `logits` computes every
+position from the token ids each time. Read it before native/forward.c, which is the same lines.
+
+Sources: Radford et al. 2019 for the model, Hendrycks and Gimpel 2016 for GELU, Ba et al. 2016 for layer
+norm, Vaswani et al. 2017 for attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .weights import Checkpoint
+
+Array = NDArray[Any]
+Parameters = dict[str, Array]
+
+
+def parameters(checkpoint: Checkpoint, dtype: DTypeLike = np.float64) -> Parameters:
+    """All tensors by name ("wte.weight", "h.0.attn.c_attn.weight", ...), converted to dtype."""
+    return {spec.name: checkpoint.array(spec).astype(dtype) for spec in checkpoint.specs()}
+
+
+def gelu(x: Array) -> Array:
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), elementwise."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_table(x: Array) -> Array:
+    """GELU of x rounded to fp16, itself rounded to fp16; 0 from -10 down, x from 10 up."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        looked_up = gelu(x.astype(np.float16).astype(np.float64)).astype(np.float16).astype(x.dtype)
+    return np.where(x <= -10, 0, np.where(x >= 10, x, looked_up))
+
+
+def layernorm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """[..., n] -> [..., n], each row with mean 0 and variance 1, then scaled and shifted."""
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = x.var(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + epsilon) * weight + bias
+
+
+def softmax(x: Array) -> Array:
+    """Along the last axis."""
+    exp = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """Causal: [n_head, n, head_dim] three times -> the same; row i looks at rows 0..i."""
+    n, head_dim = q.shape[-2:]
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(head_dim)
+    scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+    return softmax(scores) @ v
+
+
+def hidden(ids: Sequence[int], p: Parameters, n_head: int, epsilon: float, act: Any = gelu) -> Array:
+    """Token ids [n] -> hidden states [n, n_embd] after the final layer norm."""
+    n = len(ids)
+    n_layer = 1 + max(int(name.split(".")[1]) for name in p if name.startswith("h."))
+
+    def linear(x: Array, name: str) -> Array:  # [n, n_in] -> [n, n_out]
+        return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    def norm(x: Array, name: str) -> Array:
+        return layernorm(x, p[f"{name}.weight"], p[f"{name}.bias"], epsilon)
+
+    def heads(x: Array) -> Array:  # [n, n_embd] -> [n_head, n, head_dim]
+        return x.reshape(n, n_head, -1).swapaxes(0, 1)
+
+    x = p["wte.weight"][list(ids)] + p["wpe.weight"][:n]
+    for layer in range(n_layer):
+        h = f"h.{layer}"
+        q, k, v = np.split(linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), 3, axis=-1)
+        attended = attention(heads(q), heads(k), heads(v)).swapaxes(0, 1).reshape(n, -1)
+        x = x + linear(attended, f"{h}.attn.c_proj")
+        x = x + linear(act(linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
+    return norm(x, "ln_f")
+
+
+def logits(ids: Sequence[int], p: Parameters, n_head: int, epsilon: float, act: Any = gelu) -> Array:
+    """Token ids [n] -> logits [n, n_vocab] of every position; the head is the embedding, transposed."""
+    return hidden(ids, p, n_head, epsilon, act) @ p["wte.weight"].T

@@ -1,0 +1,127 @@
+"""From logits to the next token, with the meanings of transformers' logits processors.
+
+Pure functions over one row of logits, applied in the order in which transformers applies them:
+repetition penalty, temperature, top-k, top-p, min-p. A token that is ruled out has logit -infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to choose the next token; the defaults are greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """OptionError names the number that is out of range."""
+        _require(_is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0")
+        _require(_is_int(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "an integer >= 0 (0: off)")
+        _require(_is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(_is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        penalty = self.repetition_penalty
+        _require(_is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
+        seed_ok = self.seed is None or (_is_int(self.seed) and self.seed >= 0)
+        _require(seed_ok, "seed", self.seed, "an integer >= 0")
+
+    @property
+    def is_greedy(self) -> bool:
+        """The token of the largest unchanged logit."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise OptionError(f"{name} must be {wanted}, not {value!r}")
+
+
+def apply_repetition_penalty(logits: Floats, ids: Iterable[int], penalty: float) -> Floats:
+    """Divide positive and multiply negative logits of `ids` by the penalty (Keskar et al. 2019, CTRL)."""
+    out = logits.copy()
+    seen = np.unique(np.fromiter(ids, np.int64))
+    scores = out[seen]
+    out[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
+    return out
+
+
+def apply_top_k(logits: Floats, k: int) -> Floats:
+    """Rule out what is smaller than the k-th largest logit (equal ones stay)."""
+    k = min(k, logits.size)
+    smallest_kept = np.partition(logits, -k)[-k]
+    return np.where(logits < smallest_kept, np.float32(-np.inf), logits)
+
+
+def apply_top_p(logits: Floats, p: float) -> Floats:
+    """Keep the most probable tokens that together just reach p (Holtzman et al. 2019); at least one."""
+    order = np.argsort(logits, kind="stable")
+    cumulative = np.cumsum(softmax(logits)[order])
+    dropped = cumulative <= 1 - p
+    dropped[-1] = False
+    out = logits.copy()
+    out[order[dropped]] = -np.inf
+    return out
+
+
+def apply_min_p(logits: Floats, p: float) -> Floats:
+    """Rule out what is less than p times as probable as the most probable token."""
+    probabilities = softmax(logits)
+    return np.where(probabilities < p * probabilities.max(), np.float32(-np.inf), logits)
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """Probabilities, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    return np.asarray(shifted / shifted.sum())
+
+
+class Sampler:
+    """Chooses tokens one after another. The random numbers are those of NumPy's PCG64 with the seed.
+
+    Each token takes one uniform number u in [0, 1) and is the first, in order of ids, at which the
+    running sum of probabilities (float64) exceeds u.
+    """
+
+    def __init__(self, settings: SamplingSettings) -> None:
+        self._settings = settings
+        self._random = np.random.Generator(np.random.PCG64(settings.seed))
+
+    def choose(self, logits: Floats, ids: Iterable[int]) -> int:
+        """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far."""
+        s = self._settings
+        if s.repetition_penalty != 1:
+            logits = apply_repetition_penalty(logits, ids, s.repetition_penalty)
+        if s.temperature == 0:
+            return int(logits.argmax())
+        logits = logits / np.float32(s.temperature)
+        if s.top_k:
+            logits = apply_top_k(logits, s.top_k)
+        if s.top_p < 1:
+            logits = apply_top_p(logits, s.top_p)
+        if s.min_p:
+            logits = apply_min_p(logits, s.min_p)
+        cumulative = np.cumsum(softmax(logits))
+        return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))

@@ -1,0 +1,193 @@
+/* gpt2c: GPT-2 on the CPU. This header is the whole public C interface and its manual.
+ *
+ * Conventions
+ *   - Every call that can fail returns a gpt2c_status; GPT2C_OK is 0. The library never prints and
+ *     never exits. A call that fails leaves its out-handle NULL and a session as it was.
+ *   - Arguments are checked: a NULL pointer, a size of zero or a number outside its range gives
+ *     GPT2C_INVALID_ARGUMENT. Buffers belong to the caller; a float buffer's length is in floats.
+ *   - A model may be shared by any number of threads once it is frozen. A session belongs to one
+ *     call at a time; a second call at the same time gets GPT2C_BUSY and changes nothing.
+ *   - For one instruction set the results are the same to the bit whatever the number of threads,
+ *     the chunks in which tokens are fed, and the work that is kept or recomputed.
+ *
+ * The text between the two markers is plain C declarations without the preprocessor, because the
+ * CFFI binding reads it as it stands.
+ */
+#ifndef GPT2C_H
+#define GPT2C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* BEGIN DECLARATIONS */
+
+typedef enum gpt2c_status {
+    GPT2C_OK = 0,
+    GPT2C_INVALID_ARGUMENT = 1,
+    GPT2C_OUT_OF_MEMORY = 2,
+    GPT2C_UNSUPPORTED = 3,    /* the instruction set is not compiled, or not on this machine */
+    GPT2C_NOT_READY = 4,      /* a tensor was never set, or the model is frozen (or is not yet) */
+    GPT2C_BAD_TOKEN = 5,      /* a token id outside [0, n_vocab) */
+    GPT2C_CONTEXT_FULL = 6,   /* n_past + n_ids > n_ctx */
+    GPT2C_BUSY = 7,           /* the session is in a call of another thread */
+    GPT2C_CANCELLED = 8       /* gpt2c_session_cancel() or the poll function ended the call */
+} gpt2c_status;
+
+/* One sentence for a status; a valid string for any number. */
+const char *gpt2c_status_message(gpt2c_status status);
+
+/* "major.minor.patch" */
+const char *gpt2c_version(void);
+
+/* ---- Instruction sets ------------------------------------------------------------------------
+ * Numbered from 0 (`ref`) in the order of native/isa.def. */
+
+typedef struct gpt2c_isa_info {
+    const char *name;
+    int32_t compiled;         /* this build holds its kernels */
+    int32_t supported;        /* compiled, and both the CPU and the operating system have it */
+} gpt2c_isa_info;
+
+int32_t gpt2c_isa_count(void);
+gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
+
+/* ---- Memory ----------------------------------------------------------------------------------
+ * Every byte the library allocates goes through one counted allocator. */
+
+typedef struct gpt2c_memory_stats {
+    size_t live_bytes;        /* allocated and not yet freed, as asked for */
+    size_t peak_bytes;        /* the most live_bytes has been */
+    size_t allocations;       /* calls so far; a decode step adds none */
+} gpt2c_memory_stats;
+
+void gpt2c_memory_get(gpt2c_memory_stats *stats);
+
+/* For tests: the n-th allocation from now fails (1 = the next), as do all later ones;
+ * 0 turns this off. */
+void gpt2c_memory_fail_at(size_t n);
+
+/* ---- Model -----------------------------------------------------------------------------------*/
+
+typedef struct gpt2c_model gpt2c_model;
+
+/* What each switch does when on: its operations compute the rows of new tokens only. Off: the rows
+ * of every token so far, again at every call. Results are the same to the bit either way. */
+typedef enum gpt2c_switch {
+    GPT2C_SWITCH_KV = 0,         /* Q, K, V projection and attention */
+    GPT2C_SWITCH_LINEAR = 1,     /* the attention output projection and the two of the MLP */
+    GPT2C_SWITCH_GELU = 2,
+    GPT2C_SWITCH_RESIDUAL = 3,   /* residual additions and the embedding */
+    GPT2C_SWITCH_LAYERNORM = 4,
+    GPT2C_SWITCH_UNEMBED = 5,    /* logits: the last row only, or every row */
+    GPT2C_SWITCH_COUNT = 6
+} gpt2c_switch;
+
+typedef struct gpt2c_model_config {
+    int32_t n_layer;
+    int32_t n_head;              /* divides n_embd */
+    int32_t n_embd;
+    int32_t n_inner;             /* width of the MLP's hidden layer */
+    int32_t n_ctx;
+    int32_t n_vocab;
+    float layer_norm_epsilon;
+    int32_t isa;                 /* kernels to use: 0 .. gpt2c_isa_count() - 1 */
+    uint32_t switches;           /* bit s set: switch s is on */
+    int32_t gelu_table;          /* 1: GELU by the fp16 table; 0: by the formula */
+    int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
+} gpt2c_model_config;
+
+typedef enum gpt2c_tensor {
+    GPT2C_WTE = 0,               /* [n_vocab, n_embd], also the output head */
+    GPT2C_WPE = 1,               /* [n_ctx, n_embd] */
+    GPT2C_LN_1_WEIGHT = 2,       /* [n_embd]; from here to MLP_PROJ_BIAS one a layer */
+    GPT2C_LN_1_BIAS = 3,
+    GPT2C_ATTN_QKV_WEIGHT = 4,   /* [n_embd, 3 n_embd]: [in, out], as all four projections */
+    GPT2C_ATTN_QKV_BIAS = 5,
+    GPT2C_ATTN_PROJ_WEIGHT = 6,  /* [n_embd, n_embd] */
+    GPT2C_ATTN_PROJ_BIAS = 7,
+    GPT2C_LN_2_WEIGHT = 8,
+    GPT2C_LN_2_BIAS = 9,
+    GPT2C_MLP_FC_WEIGHT = 10,    /* [n_embd, n_inner] */
+    GPT2C_MLP_FC_BIAS = 11,
+    GPT2C_MLP_PROJ_WEIGHT = 12,  /* [n_inner, n_embd] */
+    GPT2C_MLP_PROJ_BIAS = 13,
+    GPT2C_LN_F_WEIGHT = 14,      /* [n_embd] */
+    GPT2C_LN_F_BIAS = 15,
+    GPT2C_TENSOR_COUNT = 16
+} gpt2c_tensor;
+
+typedef enum gpt2c_dtype {
+    GPT2C_F32 = 0,
+    GPT2C_F16 = 1,
+    GPT2C_BF16 = 2,
+    GPT2C_DTYPE_COUNT = 3
+} gpt2c_dtype;
+
+/* A model whose tensors are not set yet. GPT2C_UNSUPPORTED: this machine cannot run config->isa. */
+gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **model);
+
+/* Copies one tensor in, converting it to the model's own layout. `data` holds little-endian numbers
+ * of `dtype` at any address, `n_bytes` in all; `layer` is 0 for tensors outside the layers.
+ * Different tensors may be set from different threads. GPT2C_NOT_READY: the model is frozen. */
+gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
+                             gpt2c_dtype dtype, const void *data, size_t n_bytes);
+
+/* From now on the model can be used and not be changed. GPT2C_NOT_READY: a tensor is missing. */
+gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
+
+/* Bytes of weights held. */
+size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
+
+/* Lets go of a model; NULL is allowed. Its memory is freed when its last session is. */
+void gpt2c_model_free(gpt2c_model *model);
+
+/* ---- Session: one sequence of tokens and what is kept of it ------------------------------------*/
+
+typedef struct gpt2c_session gpt2c_session;
+
+/* Called every 50 ms or so during a long call, on the thread that made the call; a result other
+ * than 0 ends that call with GPT2C_CANCELLED. */
+typedef int (*gpt2c_poll)(void *context);
+
+/* Where a feed writes; NULL where a result is not wanted. */
+typedef struct gpt2c_outputs {
+    float *last_logits;          /* [n_vocab], of the last token fed */
+    float *logits;               /* [n_ids, n_vocab], of every token fed */
+    float *hidden;               /* [n_ids, n_embd], after the final layer norm */
+    int32_t *next_id;            /* the id of the largest last logit; the lowest id wins a tie */
+} gpt2c_outputs;
+
+/* GPT2C_NOT_READY: the model is not frozen. `poll` may be NULL. */
+gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
+                                  gpt2c_session **session);
+
+/* Runs n_ids >= 1 tokens behind the n_past that the session holds. All arguments are checked before
+ * any work, and on any failure n_past and what it stands for are unchanged. */
+gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
+                                const gpt2c_outputs *outputs);
+
+size_t gpt2c_session_n_past(const gpt2c_session *session);
+
+/* Keeps the first n_past tokens and forgets the rest. */
+gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past);
+
+/* Ends the feed that is running in another thread, if one is, with GPT2C_CANCELLED. */
+void gpt2c_session_cancel(gpt2c_session *session);
+
+/* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
+ * work is done. */
+gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
+
+/* Lets go of a session; NULL is allowed. No call may be running in it. */
+void gpt2c_session_free(gpt2c_session *session);
+
+/* END DECLARATIONS */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

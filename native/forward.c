@@ -1,0 +1,58 @@
+/* GPT-2 (Radford et al. 2019): the whole forward pass, once. Start reading here.
+ *
+ *   x = wte[token] + wpe[position]
+ *   in each layer:   x = x + attn_proj(attention(qkv(ln_1(x))))
+ *                    x = x + mlp_proj(gelu(mlp_fc(ln_2(x))))
+ *   logits = ln_f(x) wte^T
+ *
+ * Each line below runs one operation over a range of rows, a row being a token. Which rows is all
+ * that the six switches decide (see gpt2c_switch in gpt2c.h): an operation whose switch is on
+ * computes the rows of the new tokens and finds older rows that it reads where they were kept; one
+ * whose switch is off computes every row so far again. Since each row of an output depends on the
+ * same rows of its inputs, summed in the same order, the bits are the same either way.
+ *
+ * The operations (ops.c) pick rows, count them, and call the kernels (kernels/). Where an output
+ * stands is planned in session.c; x and x_mid are one buffer wherever the old stream is not needed.
+ */
+#include "forward.h"
+
+void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
+    const gpt2c_session *s = pass->session;
+    const gpt2c_model *model = s->model;
+    const gpt2c_buffers *b = &s->buffers;
+    const size_t n_layer = (size_t)model->config.n_layer;
+
+    gpt2c_embed(pass, gpt2c_at(s, b->x, 0));
+
+    for (size_t layer = 0; layer < n_layer; layer++) {
+        const gpt2c_layer *weights = &model->layers[layer];
+
+        const float *x = gpt2c_at(s, b->x, layer);
+        float *ln_1 = gpt2c_at(s, b->ln_1, layer);
+        float *qkv = gpt2c_at(s, b->qkv, layer);
+        float *attn = gpt2c_at(s, b->attn, layer);
+        float *attn_proj = gpt2c_at(s, b->attn_proj, layer);
+        float *x_mid = gpt2c_at(s, b->x_mid, layer);
+
+        gpt2c_layernorm(pass, ln_1, x, &weights->ln_1);
+        gpt2c_project(pass, GPT2C_SWITCH_KV, qkv, ln_1, &weights->attn_qkv);
+        gpt2c_attend(pass, attn, qkv, gpt2c_at(s, b->k, layer), gpt2c_at(s, b->v, layer));
+        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, attn_proj, attn, &weights->attn_proj);
+        gpt2c_add(pass, x_mid, x, attn_proj);
+
+        float *ln_2 = gpt2c_at(s, b->ln_2, layer);
+        float *mlp_fc = gpt2c_at(s, b->mlp_fc, layer);
+        float *mlp_gelu = gpt2c_at(s, b->mlp_gelu, layer);
+        float *mlp_proj = gpt2c_at(s, b->mlp_proj, layer);
+
+        gpt2c_layernorm(pass, ln_2, x_mid, &weights->ln_2);
+        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, mlp_fc, ln_2, &weights->mlp_fc);
+        gpt2c_gelu(pass, mlp_gelu, mlp_fc);
+        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, mlp_proj, mlp_gelu, &weights->mlp_proj);
+        gpt2c_add(pass, gpt2c_at(s, b->x, layer + 1), x_mid, mlp_proj);
+    }
+
+    float *ln_f = gpt2c_at(s, b->ln_f, 0);
+    gpt2c_layernorm(pass, ln_f, gpt2c_at(s, b->x, n_layer), &model->ln_f);
+    gpt2c_unembed(pass, ln_f, outputs);
+}

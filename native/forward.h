@@ -1,0 +1,35 @@
+/* One pass through the model, for the tokens of one chunk. */
+#ifndef GPT2C_FORWARD_H
+#define GPT2C_FORWARD_H
+
+#include "gpt2c.h"
+#include "session.h"
+
+/* Positions count from the start of the sequence; buffers hold those from `origin` on. */
+typedef struct gpt2c_pass {
+    gpt2c_session *session;
+    size_t origin;
+    size_t n_past;    /* positions below are known: only their K and V, or outputs kept, are read */
+    size_t n;         /* one past the last new position */
+    size_t rows[GPT2C_SWITCH_COUNT];
+    int64_t next_poll; /* nanoseconds on the monotonic clock */
+    int stopped;       /* cancelled: the operations that are left do nothing */
+} gpt2c_pass;
+
+gpt2c_pass gpt2c_pass_start(gpt2c_session *session);
+
+/* forward.c: runs positions [n_past, n), and those before as far as switches are off. */
+void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs);
+
+/* ops.c: the operations. Each computes its output's rows of the new tokens if its switch is on, of
+ * every token if it is off, and counts them. */
+void gpt2c_embed(gpt2c_pass *pass, float *out);
+void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_norm *norm);
+void gpt2c_project(gpt2c_pass *pass, gpt2c_switch s, float *out, const float *x,
+                   const gpt2c_linear *linear);
+void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, float *k, float *v);
+void gpt2c_gelu(gpt2c_pass *pass, float *out, const float *x);
+void gpt2c_add(gpt2c_pass *pass, float *out, const float *x, const float *delta);
+void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *outputs);
+
+#endif

@@ -1,0 +1,47 @@
+/* Half precision (IEEE 754 binary16) and bfloat16 as bits, on machines that have neither. */
+#ifndef GPT2C_HALF_H
+#define GPT2C_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t gpt2c_bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float gpt2c_float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline float gpt2c_bf16_to_f32(uint16_t h) { return gpt2c_float_of((uint32_t)h << 16); }
+
+/* Exact. Moving exponent and mantissa into a float's fields leaves a number that is too small by
+ * 2^(127 - 15); the multiplication mends that, and makes subnormals right on the way. */
+static inline float gpt2c_f16_to_f32(uint16_t h) {
+    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    const uint32_t rest = (uint32_t)(h & 0x7fffu) << 13;
+    if (rest >= 0x0f800000u) return gpt2c_float_of(sign | 0x70000000u | rest); /* infinity, NaN */
+    return gpt2c_float_of(sign | gpt2c_bits_of(gpt2c_float_of(rest) * 0x1p112f));
+}
+
+/* Rounded to nearest, ties to even; from 65,520 on infinity; a NaN stays a (quiet) NaN. */
+static inline uint16_t gpt2c_f32_to_f16(float x) {
+    const uint32_t bits = gpt2c_bits_of(x);
+    const uint32_t sign = bits >> 16 & 0x8000u;
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (magnitude >> 13 & 0x1ffu));
+    if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
+    if (magnitude < 0x38800000u) {
+        /* Subnormal: adding 0.5 makes the unit in the last place 2^-24, which is what is left. */
+        const float shifted = gpt2c_float_of(magnitude) + 0.5f;
+        return (uint16_t)(sign | (gpt2c_bits_of(shifted) - 0x3f000000u));
+    }
+    const uint32_t odd = magnitude >> 13 & 1u;
+    return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+}
+
+#endif

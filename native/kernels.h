@@ -1,0 +1,132 @@
+/* What a kernel is, and the const table of them that each instruction set fills.
+ *
+ * The row contract. Output row r is a function of input row r alone (in attention also of the K and
+ * V rows at positions up to its own), summed in one fixed order that does not depend on how many
+ * rows there are, which rows were asked for, or who computes them. Everything else that gpt2c
+ * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
+ *
+ * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
+ * the bias. SIMD lanes are output columns, so that k is walked in order in each.
+ *
+ * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands; the tests hold every
+ * kernel of every instruction set to them:
+ *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|)
+ *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
+ *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
+ *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; as x goes to -infinity, to -0
+ *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
+ *   softmax     (n + 8) * eps * p, relative to each probability, plus what the scores' own error makes
+ *   residual    eps * |a + b|
+ *   argmax      exact; the lowest index wins a tie, a NaN never wins
+ */
+#ifndef GPT2C_KERNELS_H
+#define GPT2C_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Half-open: begin, begin + 1, ..., end - 1. */
+typedef struct gpt2c_span {
+    size_t begin;
+    size_t end;
+} gpt2c_span;
+
+/* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
+#define GPT2C_PANEL 32
+
+/* How a matrix lies, and so which linear kernel reads it. */
+typedef enum gpt2c_layout {
+    GPT2C_IN_OUT,  /* row-major [n_in, n_out], the projections as in the file */
+    GPT2C_OUT_IN,  /* row-major [n_out, n_in], the embedding as in the file */
+    GPT2C_PANELS,  /* [ceil(n_out / PANEL)][n_in][PANEL], 64-byte aligned, the last panel padded by 0 */
+    GPT2C_LAYOUT_COUNT
+} gpt2c_layout;
+
+/* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
+typedef struct gpt2c_matrix {
+    gpt2c_layout layout;
+    size_t n_in;
+    size_t n_out;
+    float *data;
+} gpt2c_matrix;
+
+static inline size_t gpt2c_panels(size_t n_out) { return (n_out + GPT2C_PANEL - 1) / GPT2C_PANEL; }
+
+/* What a linear kernel does with a finished sum (bias added) before it is stored: the same
+ * arithmetic as the separate operation would do, so the same bits. */
+typedef enum gpt2c_epilogue {
+    GPT2C_PLAIN,
+    GPT2C_THEN_GELU,
+    GPT2C_THEN_GELU_TABLE,
+    GPT2C_THEN_ADD /* residual + sum */
+} gpt2c_epilogue;
+
+typedef struct gpt2c_linear_args {
+    float *out;                 /* [rows, n_out]; overlaps no input */
+    const float *x;             /* [rows, n_in] */
+    const gpt2c_matrix *w;
+    const float *bias;          /* [n_out], or NULL */
+    gpt2c_epilogue epilogue;
+    const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
+    const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
+} gpt2c_linear_args;
+
+/* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
+ * a kernel set may lay K and V out in whole registers. */
+#define GPT2C_KV_TILE 16
+
+static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* K and V of one layer. How they lie is each kernel set's own business, between its `keep` and its
+ * `attention`; each holds pad(n_ctx, KV_TILE) * n_head * pad(head_dim, KV_TILE) floats, 64-byte
+ * aligned, whose contents are undefined where nothing was kept. */
+typedef struct gpt2c_kv {
+    float *k;
+    float *v;
+    size_t n_ctx;
+    size_t n_head;
+    size_t head_dim;
+} gpt2c_kv;
+
+/* Rows of scores that a call of `attention` has room for. */
+#define GPT2C_SCORE_ROWS 16
+
+typedef struct gpt2c_attention_args {
+    float *out;              /* [rows, n_embd] */
+    const float *qkv;        /* [rows, 3 n_embd]: q, k and v side by side */
+    const gpt2c_kv *kv;      /* holds positions 0 .. position + rows - 1 */
+    size_t position;         /* of row 0 */
+    float *scores;           /* [SCORE_ROWS][pad(n_ctx, KV_TILE)], scratch of the calling thread */
+    int fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+} gpt2c_attention_args;
+
+/* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
+typedef struct gpt2c_kernels {
+    /* out = wte[token] + wpe; wte is the head's matrix, so a row of it is a column of w. */
+    void (*embed)(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
+
+    /* out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias, over n numbers a row. */
+    void (*layernorm)(float *out, const float *x, const float *weight, const float *bias, size_t rows,
+                      size_t n, float epsilon);
+
+    /* out = x w + bias for the given rows and columns; one function for each layout. Panels are
+     * never split: spans of columns begin at a multiple of GPT2C_PANEL. */
+    void (*linear[GPT2C_LAYOUT_COUNT])(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+
+    /* Stores the k and v parts of qkv [rows, 3 n_embd] at `position` onwards. */
+    void (*keep)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+
+    /* Causal self-attention of the given rows and heads. */
+    void (*attention)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+
+    void (*softmax)(float *out, const float *x, size_t n);
+    void (*gelu)(float *out, const float *x, size_t n);
+    void (*gelu_table)(float *out, const float *x, size_t n, const uint16_t *table);
+    void (*add)(float *out, const float *a, const float *b, size_t n);
+    size_t (*argmax)(const float *x, size_t n);
+} gpt2c_kernels;
+
+/* The table of an instruction set, or NULL if this build does not hold it. */
+const gpt2c_kernels *gpt2c_kernels_of(int32_t isa);
+
+#endif

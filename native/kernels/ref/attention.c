@@ -1,0 +1,43 @@
+/* Causal self-attention (Vaswani et al. 2017, equation 1): each row looks at the positions up to its
+ * own. K and V lie as [position][head][head_dim]. */
+#include <math.h>
+#include <string.h>
+
+#include "ref.h"
+
+void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+    const size_t n_embd = kv->n_head * kv->head_dim;
+    for (size_t r = 0; r < rows; r++, qkv += 3 * n_embd) {
+        memcpy(kv->k + (position + r) * n_embd, qkv + n_embd, n_embd * sizeof(float));
+        memcpy(kv->v + (position + r) * n_embd, qkv + 2 * n_embd, n_embd * sizeof(float));
+    }
+}
+
+void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads) {
+    const gpt2c_kv *kv = args->kv;
+    const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
+    const float scale = 1.0f / sqrtf((float)head_dim);
+
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const size_t n = args->position + r + 1; /* positions this row may see */
+        for (size_t h = heads.begin; h < heads.end; h++) {
+            const float *q = args->qkv + r * 3 * n_embd + h * head_dim;
+            const float *k = kv->k + h * head_dim;
+            const float *v = kv->v + h * head_dim;
+            float *out = args->out + r * n_embd + h * head_dim;
+
+            for (size_t t = 0; t < n; t++) {
+                float dot = 0.0f;
+                for (size_t d = 0; d < head_dim; d++) dot += q[d] * k[t * n_embd + d];
+                args->scores[t] = args->fused ? dot * scale : dot;
+            }
+            for (size_t t = 0; !args->fused && t < n; t++) args->scores[t] *= scale;
+
+            gpt2c_softmax_ref(args->scores, args->scores, n);
+
+            for (size_t d = 0; d < head_dim; d++) out[d] = 0.0f;
+            for (size_t t = 0; t < n; t++)
+                for (size_t d = 0; d < head_dim; d++) out[d] += args->scores[t] * v[t * n_embd + d];
+        }
+    }
+}

@@ -1,0 +1,63 @@
+/* out[r][c] = sum over k of x[r][k] * w[k][c], then + bias[c]: loops, in the order in which the
+ * weights lie. Whichever loop is the outer one, each out[r][c] is summed over k = 0, 1, 2, ... */
+#include "ref.h"
+
+/* What comes behind the sum: the bias, and what the layer is fused with. */
+void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+    const size_t n_out = args->w->n_out, c = columns.begin, n = columns.end - columns.begin;
+    float *out = args->out + row * n_out + c;
+    if (args->bias != NULL) gpt2c_add_ref(out, out, args->bias + c, n);
+    switch (args->epilogue) {
+    case GPT2C_PLAIN: break;
+    case GPT2C_THEN_GELU: gpt2c_gelu_ref(out, out, n); break;
+    case GPT2C_THEN_GELU_TABLE: gpt2c_gelu_table_ref(out, out, n, args->gelu_table); break;
+    case GPT2C_THEN_ADD: gpt2c_add_ref(out, args->residual + row * n_out + c, out, n); break;
+    }
+}
+
+void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const float *x = args->x + r * n_in;
+        float *out = args->out + r * n_out;
+        for (size_t c = columns.begin; c < columns.end; c++) out[c] = 0.0f;
+        for (size_t k = 0; k < n_in; k++) {
+            const float *w = args->w->data + k * n_out;
+            for (size_t c = columns.begin; c < columns.end; c++) out[c] += x[k] * w[c];
+        }
+        gpt2c_finish_row_ref(args, r, columns);
+    }
+}
+
+void gpt2c_linear_out_in_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const float *x = args->x + r * n_in;
+        float *out = args->out + r * n_out;
+        for (size_t c = columns.begin; c < columns.end; c++) {
+            const float *w = args->w->data + c * n_in;
+            float sum = 0.0f;
+            for (size_t k = 0; k < n_in; k++) sum += x[k] * w[k];
+            out[c] = sum;
+        }
+        gpt2c_finish_row_ref(args, r, columns);
+    }
+}
+
+void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const float *x = args->x + r * n_in;
+        float *out = args->out + r * n_out;
+        for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
+            const float *w = args->w->data + c * n_in;
+            float sums[GPT2C_PANEL] = {0.0f};
+            for (size_t k = 0; k < n_in; k++)
+                for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+                    sums[lane] += x[k] * w[k * GPT2C_PANEL + lane];
+            const size_t width = columns.end - c < GPT2C_PANEL ? columns.end - c : GPT2C_PANEL;
+            for (size_t lane = 0; lane < width; lane++) out[c + lane] = sums[lane];
+        }
+        gpt2c_finish_row_ref(args, r, columns);
+    }
+}

@@ -1,0 +1,33 @@
+/* The reference kernels: naive loops, one operation a file, no intrinsics. They are the lesson, the
+ * oracle, and what every other instruction set inherits until it overrides it. */
+#ifndef GPT2C_REF_H
+#define GPT2C_REF_H
+
+#include "kernels.h"
+
+void gpt2c_embed_ref(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
+void gpt2c_layernorm_ref(float *out, const float *x, const float *weight, const float *bias, size_t rows,
+                         size_t n, float epsilon);
+void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_out_in_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+void gpt2c_softmax_ref(float *out, const float *x, size_t n);
+void gpt2c_gelu_ref(float *out, const float *x, size_t n);
+void gpt2c_gelu_table_ref(float *out, const float *x, size_t n, const uint16_t *table);
+void gpt2c_add_ref(float *out, const float *a, const float *b, size_t n);
+size_t gpt2c_argmax_ref(const float *x, size_t n);
+
+/* Every entry of a gpt2c_kernels; a set that inherits puts its own entries behind these. */
+#define GPT2C_KERNELS_REF                                                                           \
+    .embed = gpt2c_embed_ref, .layernorm = gpt2c_layernorm_ref,                                     \
+    .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_ref,                                            \
+               [GPT2C_OUT_IN] = gpt2c_linear_out_in_ref,                                            \
+               [GPT2C_PANELS] = gpt2c_linear_panels_ref},                                           \
+    .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, .softmax = gpt2c_softmax_ref,         \
+    .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,               \
+    .argmax = gpt2c_argmax_ref
+
+#endif

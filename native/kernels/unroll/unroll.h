@@ -1,0 +1,19 @@
+/* The same loops with several accumulators, in plain C99: the step before intrinsics. Sums keep
+ * their order, so the bits are those of `ref`. */
+#ifndef GPT2C_UNROLL_H
+#define GPT2C_UNROLL_H
+
+#include "kernels.h"
+
+void gpt2c_linear_in_out_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_attention_unroll(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+
+#define GPT2C_KERNELS_UNROLL                                                                        \
+    .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_unroll,                                         \
+               [GPT2C_OUT_IN] = gpt2c_linear_out_in_unroll,                                         \
+               [GPT2C_PANELS] = gpt2c_linear_panels_unroll},                                        \
+    .attention = gpt2c_attention_unroll
+
+#endif

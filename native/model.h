@@ -1,0 +1,48 @@
+/* A model: the weights, in the layout that its kernels want. */
+#ifndef GPT2C_MODEL_H
+#define GPT2C_MODEL_H
+
+#include "gpt2c.h"
+#include "kernels.h"
+
+/* A linear layer: weights and bias. */
+typedef struct gpt2c_linear {
+    gpt2c_matrix w;
+    float *bias;
+} gpt2c_linear;
+
+typedef struct gpt2c_norm {
+    float *weight;
+    float *bias;
+} gpt2c_norm;
+
+typedef struct gpt2c_layer {
+    gpt2c_norm ln_1;
+    gpt2c_linear attn_qkv;
+    gpt2c_linear attn_proj;
+    gpt2c_norm ln_2;
+    gpt2c_linear mlp_fc;
+    gpt2c_linear mlp_proj;
+} gpt2c_layer;
+
+struct gpt2c_model {
+    gpt2c_model_config config;
+    const gpt2c_kernels *kernels;
+    gpt2c_matrix wte; /* token embedding, and the output head */
+    float *wpe;
+    gpt2c_layer *layers;
+    gpt2c_norm ln_f;
+    uint16_t *gelu_table; /* NULL: by the formula */
+    unsigned char *is_set; /* [n_layer][GPT2C_TENSOR_COUNT] */
+    size_t weight_bytes;
+    int frozen;
+    int references; /* the caller's, and one for each session */
+};
+
+void gpt2c_model_retain(gpt2c_model *model);
+
+static inline int gpt2c_switch_on(const gpt2c_model *model, gpt2c_switch s) {
+    return (model->config.switches >> s & 1u) != 0;
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* Sessions: creation, feeding in chunks, and what happens when a call is refused or ended. */
+#include "session.h"
+
+#include <string.h>
+
+#include "forward.h"
+#include "memory.h"
+
+/* ---- Buffers ---- */
+
+#define ALL_SWITCHES ((1u << GPT2C_SWITCH_COUNT) - 1)
+
+/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
+static int is_incremental(const gpt2c_model *model) { return model->config.switches == ALL_SWITCHES; }
+
+static size_t buffer_rows(const gpt2c_model *model) {
+    const size_t n_ctx = (size_t)model->config.n_ctx;
+    return is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
+}
+
+/* Puts a buffer of n floats (each of `layers` layers its own, if kept) behind the others. */
+static gpt2c_buffer place(size_t *arena, size_t n, size_t layers, int kept) {
+    const size_t whole_lines = (n + 15) / 16 * 16;
+    const gpt2c_buffer buffer = {*arena, kept ? whole_lines : 0};
+    *arena += kept ? layers * whole_lines : whole_lines;
+    return buffer;
+}
+
+static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
+    const gpt2c_model_config *c = &model->config;
+    const size_t layers = (size_t)c->n_layer, rows = buffer_rows(model);
+    const size_t embd = rows * (size_t)c->n_embd, inner = rows * (size_t)c->n_inner;
+    const size_t head_dim = (size_t)(c->n_embd / c->n_head);
+    const size_t context = gpt2c_pad((size_t)c->n_ctx, GPT2C_KV_TILE);
+    const size_t cache = context * (size_t)c->n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE);
+    const int kv = gpt2c_switch_on(model, GPT2C_SWITCH_KV);
+    const int linear = gpt2c_switch_on(model, GPT2C_SWITCH_LINEAR);
+    const int gelu = gpt2c_switch_on(model, GPT2C_SWITCH_GELU);
+    const int residual = gpt2c_switch_on(model, GPT2C_SWITCH_RESIDUAL);
+    const int layernorm = gpt2c_switch_on(model, GPT2C_SWITCH_LAYERNORM);
+    const int unembed = gpt2c_switch_on(model, GPT2C_SWITCH_UNEMBED);
+
+    gpt2c_buffers b;
+    b.x = place(arena, embd, layers + 1, residual && !layernorm);
+    b.ln_1 = place(arena, embd, layers, layernorm && !kv);
+    b.qkv = place(arena, 3 * embd, layers, 0);
+    b.k = place(arena, cache, layers, kv);
+    b.v = place(arena, cache, layers, kv);
+    b.attn = place(arena, embd, layers, kv && !linear);
+    b.attn_proj = place(arena, embd, layers, linear && !residual);
+    /* The stream is added to in place, unless the old one has to stay. */
+    b.x_mid = residual && !layernorm ? place(arena, embd, layers, 1) : b.x;
+    b.ln_2 = place(arena, embd, layers, layernorm && !linear);
+    b.mlp_fc = place(arena, inner, layers, linear && !gelu);
+    b.mlp_gelu = place(arena, inner, layers, gelu && !linear);
+    b.mlp_proj = place(arena, embd, layers, linear && !residual);
+    b.ln_f = place(arena, embd, 1, layernorm && !unembed);
+    b.scores = place(arena, GPT2C_SCORE_ROWS * context, 1, 0);
+    b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
+    return b;
+}
+
+gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
+                                  gpt2c_session **session) {
+    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
+    *session = NULL;
+    if (model == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_NOT_READY;
+
+    gpt2c_session *made = gpt2c_alloc_zero(1, sizeof *made);
+    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
+    gpt2c_model_retain(model);
+    made->model = model;
+    made->poll = poll;
+    made->poll_context = poll_context;
+    size_t arena = 0;
+    made->buffers = place_all(model, &arena);
+    made->arena = gpt2c_alloc(arena, sizeof(float));
+    made->ids = gpt2c_alloc((size_t)model->config.n_ctx, sizeof(int32_t));
+    if (made->arena == NULL || made->ids == NULL) {
+        gpt2c_session_free(made);
+        return GPT2C_OUT_OF_MEMORY;
+    }
+    *session = made;
+    return GPT2C_OK;
+}
+
+void gpt2c_session_free(gpt2c_session *session) {
+    if (session == NULL) return;
+    gpt2c_free(session->arena);
+    gpt2c_free(session->ids);
+    gpt2c_model_free(session->model);
+    gpt2c_free(session);
+}
+
+/* ---- Calls ---- */
+
+static int enter(gpt2c_session *session) {
+    return __atomic_exchange_n(&session->busy, 1, __ATOMIC_ACQUIRE) == 0;
+}
+
+static void leave(gpt2c_session *session) { __atomic_store_n(&session->busy, 0, __ATOMIC_RELEASE); }
+
+/* Of a chunk's outputs, the last position's are only wanted of the last chunk. */
+static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_outputs *all,
+                                      size_t begin, int is_last) {
+    gpt2c_outputs outputs = *all;
+    if (outputs.logits != NULL) outputs.logits += begin * (size_t)c->n_vocab;
+    if (outputs.hidden != NULL) outputs.hidden += begin * (size_t)c->n_embd;
+    if (!is_last) outputs.last_logits = NULL;
+    if (!is_last) outputs.next_id = NULL;
+    return outputs;
+}
+
+static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2c_outputs *outputs) {
+    const gpt2c_model *model = session->model;
+    const size_t n_past = session->n_past, n = n_past + n_ids;
+    const size_t step = is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
+    gpt2c_pass pass = gpt2c_pass_start(session);
+    size_t rows[GPT2C_SWITCH_COUNT] = {0};
+
+    for (size_t begin = n_past; begin < n; begin += step) {
+        const size_t end = n - begin > step ? begin + step : n;
+        const gpt2c_outputs wanted =
+            outputs_of_chunk(&model->config, outputs, begin - n_past, end == n);
+        pass.origin = is_incremental(model) ? begin : 0;
+        pass.n_past = begin;
+        pass.n = end;
+        memset(pass.rows, 0, sizeof pass.rows);
+        gpt2c_forward(&pass, &wanted);
+        if (pass.stopped) return GPT2C_CANCELLED;
+        for (int s = 0; s < GPT2C_SWITCH_COUNT; s++) rows[s] += pass.rows[s];
+    }
+    memcpy(session->rows, rows, sizeof session->rows);
+    session->n_past = n;
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
+                                const gpt2c_outputs *outputs) {
+    if (session == NULL || ids == NULL || n_ids == 0 || outputs == NULL)
+        return GPT2C_INVALID_ARGUMENT;
+    const gpt2c_model_config *c = &session->model->config;
+    for (size_t i = 0; i < n_ids; i++)
+        if (ids[i] < 0 || ids[i] >= c->n_vocab) return GPT2C_BAD_TOKEN;
+    if (!enter(session)) return GPT2C_BUSY;
+
+    gpt2c_status status = GPT2C_CONTEXT_FULL;
+    if (n_ids <= (size_t)c->n_ctx - session->n_past) {
+        __atomic_store_n(&session->cancelled, 0, __ATOMIC_RELAXED);
+        memcpy(session->ids + session->n_past, ids, n_ids * sizeof *ids);
+        status = feed_chunks(session, n_ids, outputs);
+    }
+    leave(session);
+    return status;
+}
+
+size_t gpt2c_session_n_past(const gpt2c_session *session) {
+    return session == NULL ? 0 : session->n_past;
+}
+
+gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past) {
+    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!enter(session)) return GPT2C_BUSY;
+    const gpt2c_status status = n_past <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
+    if (status == GPT2C_OK) session->n_past = n_past;
+    leave(session);
+    return status;
+}
+
+void gpt2c_session_cancel(gpt2c_session *session) {
+    if (session != NULL) __atomic_store_n(&session->cancelled, 1, __ATOMIC_RELAXED);
+}
+
+gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
+    if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
+    memcpy(rows, session->rows, sizeof session->rows);
+    return GPT2C_OK;
+}

@@ -1,0 +1,58 @@
+/* A session: one sequence, what is kept of it, and the buffers that a pass works in. */
+#ifndef GPT2C_SESSION_H
+#define GPT2C_SESSION_H
+
+#include "gpt2c.h"
+#include "model.h"
+
+/* Output of one operation, as rows of floats in the session's arena. An output is kept for every
+ * layer only if its own switch is on and that of an operation that reads it is off; otherwise all
+ * layers share one place (layer_stride 0). */
+typedef struct gpt2c_buffer {
+    size_t offset;
+    size_t layer_stride;
+} gpt2c_buffer;
+
+typedef struct gpt2c_buffers {
+    gpt2c_buffer x;         /* [n_embd] the residual stream in front of a layer; n_layer: behind all */
+    gpt2c_buffer ln_1;      /* [n_embd] */
+    gpt2c_buffer qkv;       /* [3 n_embd] */
+    gpt2c_buffer k, v;      /* the KV cache: n_ctx rows always */
+    gpt2c_buffer attn;      /* [n_embd] */
+    gpt2c_buffer attn_proj; /* [n_embd] */
+    gpt2c_buffer x_mid;     /* [n_embd] the residual stream between attention and MLP */
+    gpt2c_buffer ln_2;      /* [n_embd] */
+    gpt2c_buffer mlp_fc;    /* [n_inner] */
+    gpt2c_buffer mlp_gelu;  /* [n_inner] */
+    gpt2c_buffer mlp_proj;  /* [n_embd] */
+    gpt2c_buffer ln_f;      /* [n_embd] */
+    gpt2c_buffer scores;    /* attention's scratch */
+    gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
+} gpt2c_buffers;
+
+/* With all switches on, a long prompt goes through in chunks of so many rows: enough to make use of
+ * every weight that is read, few enough to keep the buffers small. */
+#define GPT2C_CHUNK_ROWS 256
+
+/* Logits nobody asked for are computed into scratch, so many rows at a time. */
+#define GPT2C_LOGIT_ROWS 8
+
+struct gpt2c_session {
+    gpt2c_model *model;
+    gpt2c_poll poll;
+    void *poll_context;
+    int32_t *ids;    /* [n_ctx], all tokens so far */
+    float *arena;
+    gpt2c_buffers buffers;
+    size_t n_past;
+    size_t rows[GPT2C_SWITCH_COUNT];
+    int busy;        /* atomic: in a call */
+    int cancelled;   /* atomic: the call that runs is to end */
+};
+
+/* Rows [0, ...) of an output in a layer. */
+static inline float *gpt2c_at(const gpt2c_session *session, gpt2c_buffer buffer, size_t layer) {
+    return session->arena + buffer.offset + layer * buffer.layer_stride;
+}
+
+#endif
