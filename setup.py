@@ -19,7 +19,7 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 ROOT = Path(__file__).parent
 BINDINGS = Path("gpt2c/bindings")
-BASE_FLAGS = "-std=c99 -O3 -ffp-contract=off -fvisibility=hidden -D_POSIX_C_SOURCE=200809L".split()
+BASE_FLAGS = ["-std=c99", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_POSIX_C_SOURCE=200809L"]
 WITHOUT_CYTHON = os.environ.get("GPT2C_BUILD") == "cffi"
 ARCHITECTURE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
 
@@ -28,7 +28,9 @@ def isa_rows() -> list[tuple[str, list[str]]]:
     """(name, compiler flags) of the rows of isa.def that this architecture can have."""
     text = re.sub(r"/\*.*?\*/", "", (ROOT / "native/isa.def").read_text(), flags=re.S)
     rows = re.findall(r'GPT2C_ISA\((\w+),\s*(\w+),[^"]*"([^"]*)"\)', text)
-    return [(name, flags.split()) for name, architecture, flags in rows if architecture in ("any", ARCHITECTURE)]
+    return [
+        (name, flags.split()) for name, architecture, flags in rows if architecture in ("any", ARCHITECTURE)
+    ]
 
 
 def sources(folder: str) -> list[str]:
@@ -56,7 +58,7 @@ class BuildCore(build_ext):
         try:
             super().run()
         except (CCompilerError, ExecError, PlatformError) as error:
-            sys.exit(f"gpt2c: the C core could not be built; a C compiler is needed (Debian: apt install gcc): {error}")
+            sys.exit(f"gpt2c: no working C compiler (Debian: apt install gcc): {error}")
 
     def build_extensions(self) -> None:
         objects = self.compile_core()

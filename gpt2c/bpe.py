@@ -9,10 +9,14 @@ tiktoken instead wherever `merges_give_every_token` proves that both give the sa
 from __future__ import annotations
 
 import heapq
+import math
 import unicodedata
 from collections.abc import Mapping
+from itertools import pairwise
 
 Ranks = Mapping[tuple[bytes, bytes], int]
+Recipe = tuple[int, bytes, bytes]  # a token's merge: rank, left part, right part
+BYTE: Recipe = (-1, b"", b"")  # of a single byte, which no merge makes
 
 # Contractions, then letters, digits and other marks with at most one space in front, then white space
 # without the last space before a word. GPT-2's own pattern; `regex` and tiktoken both read it.
@@ -70,7 +74,7 @@ def bpe_merge(piece: bytes, ranks: Ranks) -> list[bytes]:
     """
     parts = [piece[i : i + 1] for i in range(len(piece))]
     while True:
-        pairs = zip(parts, parts[1:], strict=False)
+        pairs = pairwise(parts)
         found = [(ranks[pair], i) for i, pair in enumerate(pairs) if pair in ranks]
         if not found:
             return parts
@@ -87,7 +91,7 @@ def bpe_merge_long(piece: bytes, ranks: Ranks) -> list[bytes]:
     n = len(piece)
     token = [piece[i : i + 1] for i in range(n)]  # b"" once it has been joined to the left
     before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-    pairs = zip(token, token[1:], strict=False)
+    pairs = pairwise(token)
     heap = [(ranks[pair], i, *pair) for i, pair in enumerate(pairs) if pair in ranks]
     heapq.heapify(heap)
     while heap:
@@ -105,40 +109,38 @@ def bpe_merge_long(piece: bytes, ranks: Ranks) -> list[bytes]:
     return [part for part in token if part]
 
 
-def split_of_tokens(ranks: Ranks) -> dict[bytes, tuple[bytes, bytes]]:
-    """The two tokens that each merged token is made of."""
-    return {left + right: (left, right) for left, right in ranks}
+def recipes(ranks: Ranks) -> dict[bytes, Recipe]:
+    """The merge that makes each token: its rank and the two parts."""
+    return {left + right: (rank, left, right) for (left, right), rank in ranks.items()}
 
 
 def stay_apart(
-    left: bytes,
-    right: bytes,
-    ranks: Ranks,
-    split: Mapping[bytes, tuple[bytes, bytes]],
-    limit: float = float("inf"),
+    left: bytes, right: bytes, ranks: Ranks, recipe_of: Mapping[bytes, Recipe], limit: float = math.inf
 ) -> bool:
     """Whether no merge ranked before `limit` ever crosses from token `left` into token `right`.
 
     If so, and there is no limit, the tokens of two texts that end in `left` and begin with `right` are
     together the tokens of the joined text. The walk undoes the merges along the border, latest first:
     a pair that was adjacent there would have been joined if it ranks before the merge that ended it.
-    The leftmost of equal pairs is joined first, hence `<=` where the crossing pair is the left one.
+    The leftmost of equal pairs is joined first, hence `wins_tie` where the crossing pair is the left one.
     Needs ranks for which `merges_give_every_token` holds.
     """
     wins_tie = False
+    left_rank, _, left_end = recipe_of.get(left, BYTE)
+    right_rank, right_start, _ = recipe_of.get(right, BYTE)
     while True:
         rank = ranks.get((left, right))
         if rank is not None and (rank < limit or (wins_tie and rank == limit)):
             return False
-        left_rank = ranks[split[left]] if left in split else -1
-        right_rank = ranks[split[right]] if right in split else -1
         if left_rank == right_rank == -1:
             return True
         wins_tie = right_rank >= left_rank
         if wins_tie:
-            limit, right = right_rank, split[right][0]
+            limit, right = right_rank, right_start
+            right_rank, right_start, _ = recipe_of.get(right, BYTE)
         else:
-            limit, left = left_rank, split[left][1]
+            limit, left = left_rank, left_end
+            left_rank, _, left_end = recipe_of.get(left, BYTE)
 
 
 def merges_give_every_token(ranks: Ranks) -> bool:
@@ -148,11 +150,13 @@ def merges_give_every_token(ranks: Ranks) -> bool:
     joining any two tokens whose bytes together are a token, cannot differ from following the pairs.
     tiktoken does both. Every part must be a byte or the result of an earlier merge.
     """
-    split = split_of_tokens(ranks)
-    if len(split) != len(ranks):  # two merges make the same token
+    recipe_of = recipes(ranks)
+    if len(recipe_of) != len(ranks):  # two merges make the same token
         return False
-    for (left, right), rank in ranks.items():
+    for rank, left, right in recipe_of.values():
         for part in (left, right):
-            if len(part) > 1 and (part not in split or ranks[split[part]] >= rank):
+            if len(part) > 1 and (part not in recipe_of or recipe_of[part][0] >= rank):
                 return False
-    return all(stay_apart(left, right, ranks, split, rank) for (left, right), rank in ranks.items())
+        if not stay_apart(left, right, ranks, recipe_of, rank):
+            return False
+    return True

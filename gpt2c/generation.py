@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
@@ -26,9 +26,10 @@ FinishReason = Literal["eos", "stop", "length", "cancelled"]
 class Timings:
     """How long a generation took.
 
-    prefill_ms: the prompt's forward pass; ttft_ms: from the call to the first new token; ms_per_token:
-    the mean of the tokens after the first (0.0 if there are none); forward_passes: the prompt's
-    included.
+    prefill_ms: the prompt's forward pass; ttft_ms: from the start of the work (a session is made, the
+    prompt is tokens already) to the first new token; ms_per_token: the mean of the tokens after the first
+    (0.0 if there are none), with what the reader of a stream does in between; forward_passes: the
+    prompt's included.
     """
 
     prefill_ms: float
@@ -79,7 +80,10 @@ def check_settings(
         n = -1
     if n < 0:
         raise OptionError(f"max_new_tokens must be an integer >= 0, not {max_new_tokens!r}")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    try:
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    except TypeError:
+        raise OptionError(f"stop must be a string or several, not {stop!r}") from None
     TextStream(stops)  # checks them
     sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     return GenerationSettings(n, sampling, stops)
@@ -127,7 +131,7 @@ class Stream(Iterator[str]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, new_session: Callable[[], Session]) -> Iterator[str]:
+    def _run(self, new_session: Callable[[], Session]) -> Generator[str, None, None]:
         start = perf_counter()
         text = TextStream(self._settings.stop)
         pieces: list[str] = []
@@ -152,6 +156,8 @@ class Stream(Iterator[str]):
                 reason = "cancelled"
 
         rest = text.finish()
+        if text.stopped:
+            reason = "stop"
         if rest:
             pieces.append(rest)
             yield rest

@@ -84,7 +84,7 @@ def _fetch(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as e:
         raise BackendUnavailable(
-            f"gpt2c: '{name}' is not a folder; to fetch it from the Hugging Face hub install the extra: "
+            f"'{name}' is not a folder; to fetch it from the Hugging Face hub install the extra: "
             "pip install 'gpt2c[hub]'"
         ) from e
 

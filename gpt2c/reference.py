@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .weights import Checkpoint
 
-Array = NDArray[Any]
-Parameters = dict[str, Array]
+Array = Any  # an array of the parameters' dtype: the shapes are in the docstrings
+Parameters = dict[str, NDArray[Any]]
 
 
 def parameters(checkpoint: Checkpoint, dtype: DTypeLike = np.float64) -> Parameters:

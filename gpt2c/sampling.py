@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
+from .errors import Gpt2cError, OptionError
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +31,9 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         """OptionError names the number that is out of range."""
-        _require(_is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0")
+        _require(
+            _is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0"
+        )
         _require(_is_int(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "an integer >= 0 (0: off)")
         _require(_is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _require(_is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
@@ -47,7 +49,7 @@ class SamplingSettings:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value)
+    return _is_int(value) or (isinstance(value, (float, np.floating)) and math.isfinite(value))
 
 
 def _is_int(value: object) -> bool:
@@ -59,13 +61,23 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
         raise OptionError(f"{name} must be {wanted}, not {value!r}")
 
 
+def _factor(value: float) -> np.float32:
+    """A factor as float32. Beyond the bounds the choice would be the same, but float32 overflow."""
+    return np.float32(min(max(value, 1e-15), 1e15))
+
+
 def apply_repetition_penalty(logits: Floats, ids: Iterable[int], penalty: float) -> Floats:
     """Divide positive and multiply negative logits of `ids` by the penalty (Keskar et al. 2019, CTRL)."""
     out = logits.copy()
     seen = np.unique(np.fromiter(ids, np.int64))
     scores = out[seen]
-    out[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
+    out[seen] = np.where(scores < 0, scores * _factor(penalty), scores / _factor(penalty))
     return out
+
+
+def apply_temperature(logits: Floats, temperature: float) -> Floats:
+    """Divide by the temperature (> 0): below 1 the probable becomes more probable."""
+    return logits / _factor(temperature)
 
 
 def apply_top_k(logits: Floats, k: int) -> Floats:
@@ -110,13 +122,18 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
 
     def choose(self, logits: Floats, ids: Iterable[int]) -> int:
-        """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far."""
+        """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far.
+
+        Gpt2cError: a logit is not a finite number, which takes damaged weights.
+        """
         s = self._settings
+        if not np.isfinite(logits).all():
+            raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")
         if s.repetition_penalty != 1:
             logits = apply_repetition_penalty(logits, ids, s.repetition_penalty)
         if s.temperature == 0:
             return int(logits.argmax())
-        logits = logits / np.float32(s.temperature)
+        logits = apply_temperature(logits, s.temperature)
         if s.top_k:
             logits = apply_top_k(logits, s.top_k)
         if s.top_p < 1:

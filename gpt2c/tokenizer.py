@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,9 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary, config: ModelConfig | None = None) -> None:
         """Check a vocabulary and its fit to a model; ModelFileError names the file and the entry."""
-        ids, source = vocabulary.ids, vocabulary.source
-        self.n_vocab = config.n_vocab if config else max(ids.values(), default=-1) + 1
-        _check_ids(vocabulary, self.n_vocab)
+        ids, source, place = vocabulary.ids, vocabulary.source, vocabulary.place
+        _check_ids(vocabulary, config.n_vocab if config else None)
+        self.n_vocab: int = config.n_vocab if config else max(ids.values(), default=-1) + 1
         token_bytes = {char: bytes([byte]) for char, byte in bpe.CHAR_TO_BYTE.items()}
         for char, byte in bpe.CHAR_TO_BYTE.items():
             if char not in ids:
@@ -54,18 +55,21 @@ class Tokenizer:
                 )
         self._ranks: dict[tuple[bytes, bytes], int] = {}
         merged: list[int] = []
-        for (left, right), where in vocabulary.merges:
-            for token in (left, right, left + right):
-                if token not in ids:
-                    raise ModelFileError(f"{where}: token {_show(token)} is not in the vocabulary")
+        for number, left, right in vocabulary.merges:
+            joined = left + right
+            if joined not in ids or left not in ids or right not in ids:
+                missing = next(token for token in (left, right, joined) if token not in ids)
+                raise ModelFileError(f"{place} {number}: token {_show(missing)} is not in the vocabulary")
+            for token in (left, right):
                 if token not in token_bytes:
-                    token_bytes[token] = _decode_token(token, where)
+                    token_bytes[token] = _decode_token(token, f"{place} {number}")
             pair = token_bytes[left], token_bytes[right]
             if pair in self._ranks:
-                raise ModelFileError(f"{where}: merge {_show(left + ' ' + right)} is listed twice")
-            self._ranks[pair] = len(self._ranks)
-            merged.append(ids[left + right])
-        self._ids_follow_merges = all(a < b for a, b in zip(merged, merged[1:], strict=False))
+                raise ModelFileError(f"{place} {number}: merge {_show(left + ' ' + right)} is listed twice")
+            self._ranks[pair] = len(merged)
+            token_bytes[joined] = pair[0] + pair[1]
+            merged.append(ids[joined])
+        self._ids_follow_merges = all(a < b for a, b in pairwise(merged))
         self._id_of = {data: ids[token] for token, data in token_bytes.items()}
         self._special = {token: id for token, id in ids.items() if token not in token_bytes}
         self._bytes_of = {id: data for data, id in self._id_of.items()}
@@ -169,8 +173,8 @@ class Tokenizer:
         ids: list[int] = []
         start, size, tokens = 0, window, core.encode_ordinary(text[:window])
         while start + size < len(text):
-            cuts = self._cuts(text, start, tokens[: max(0, len(tokens) - unsettled)])
-            for _, (n_tokens, at, is_border) in zip(range(8), cuts, strict=False):
+            cuts = self._cuts(text, start + size, tokens, unsettled)
+            for n_tokens, at, is_border in islice(cuts, 8):
                 following = core.encode_ordinary(text[at : at + window])
                 if is_border or self._stay_apart(tokens[n_tokens - 1], following[0]):
                     ids += tokens[:n_tokens]
@@ -181,47 +185,52 @@ class Tokenizer:
                 tokens = core.encode_ordinary(text[start : start + size])
         return ids + tokens
 
-    def _cuts(self, text: str, start: int, tokens: list[int]) -> Iterator[tuple[int, int, bool]]:
-        """Ends of `tokens` to cut at, last first: how many tokens, where in `text`, whether a piece ends."""
-        for n_tokens in range(len(tokens), 0, -1):
-            head = b"".join([self._bytes_of[id] for id in tokens[:n_tokens]])
-            try:
-                at = start + len(head.decode())
-            except UnicodeDecodeError:  # inside a character
-                continue
-            is_border = bpe.piece_border(text, at)
-            if is_border is not None:
-                yield n_tokens, at, is_border
+    def _cuts(
+        self, text: str, end: int, tokens: list[int], unsettled: int
+    ) -> Iterator[tuple[int, int, bool]]:
+        """Where tokens of a text up to `end` can be cut, from the end on, for a few hundred tokens:
+        how many tokens are before, the place in `text`, and whether a piece ends there.
+        """
+        at = end
+        for n_tokens in range(len(tokens) - 1, max(0, len(tokens) - 500), -1):
+            starts_character = [byte & 0xC0 != 0x80 for byte in self._bytes_of[tokens[n_tokens]]]
+            at -= sum(starts_character)
+            if starts_character[0] and n_tokens <= len(tokens) - unsettled:
+                is_border = bpe.piece_border(text, at)
+                if is_border is not None:
+                    yield n_tokens, at, is_border
 
     def _stay_apart(self, left: int, right: int) -> bool:
-        return bpe.stay_apart(self._bytes_of[left], self._bytes_of[right], self._ranks, self._split)
+        return bpe.stay_apart(self._bytes_of[left], self._bytes_of[right], self._ranks, self._recipes)
 
     @cached_property
-    def _split(self) -> dict[bytes, tuple[bytes, bytes]]:
-        return bpe.split_of_tokens(self._ranks)
+    def _recipes(self) -> dict[bytes, bpe.Recipe]:
+        return bpe.recipes(self._ranks)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The files' content: ids by token, merges with the place each stands at, and the file with the ids.
+    """What the files hold, not yet checked: ids by token, and merges as (number, left, right).
 
     Tokens are spelled as in vocab.json, where each byte is one visible character (`bpe.BYTE_TO_CHAR`).
+    `source` is the file with the ids; `place` and a merge's number say where a merge stands.
     """
 
-    ids: dict[str, int]
-    merges: list[tuple[tuple[str, str], str]]
+    ids: dict[str, Any]
+    merges: list[tuple[int, str, str]]
     source: Path
+    place: str
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
     """Read a folder's vocabulary files. ModelNotFoundError or ModelFileError names the file."""
     vocab, merges, both = folder / "vocab.json", folder / "merges.txt", folder / "tokenizer.json"
     if vocab.exists() and merges.exists():
-        ids = _read_ids(vocab)
+        ids = _read_json(vocab)
         added = folder / "added_tokens.json"
         if added.exists():
-            _add_tokens(ids, _read_ids(added).items(), added)
-        return Vocabulary(ids, list(_merges_of_lines(_read_text(merges), merges)), vocab)
+            _add_tokens(ids, _read_json(added).items(), added)
+        return Vocabulary(ids, _merges_of_lines(_read_text(merges), merges), vocab, f"{merges}: line")
     if both.exists():
         return _vocabulary_of_tokenizer_json(both)
     missing = merges if vocab.exists() else vocab
@@ -263,27 +272,28 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_ids(path: Path) -> dict[str, Any]:
-    return _read_json(path)
-
-
 def _add_tokens(ids: dict[str, Any], added: Iterable[tuple[str, Any]], path: Path) -> None:
     for token, id in added:
         if ids.setdefault(token, id) != id:
-            raise ModelFileError(f"{path}: token {_show(token)} has two ids, {_show(ids[token])} and {_show(id)}")
+            both = f"{_show(ids[token])} and {_show(id)}"
+            raise ModelFileError(f"{path}: token {_show(token)} has two ids, {both}")
 
 
-def _merges_of_lines(text: str, path: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip("\r")
-        if line and not (number == 1 and line.startswith("#version")):
-            yield _two_tokens(line.split(" "), f"{path}: line {number}")
+def _merges_of_lines(text: str, path: Path) -> list[tuple[int, str, str]]:
+    lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+    return [
+        _merge(number, line.split(" "), f"{path}: line")
+        for number, line in lines
+        if line and not (number == 1 and line.startswith("#version"))
+    ]
 
 
-def _two_tokens(parts: Any, where: str) -> tuple[tuple[str, str], str]:
-    if isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) and part for part in parts):
-        return (parts[0], parts[1]), where
-    raise ModelFileError(f"{where}: {_show(parts)} is not two tokens")
+def _merge(number: int, parts: Any, place: str) -> tuple[int, str, str]:
+    if isinstance(parts, list) and len(parts) == 2:
+        left, right = parts
+        if isinstance(left, str) and isinstance(right, str) and left and right:
+            return number, left, right
+    raise ModelFileError(f"{place} {number}: {_show(parts)} is not two tokens")
 
 
 def _vocabulary_of_tokenizer_json(path: Path) -> Vocabulary:
@@ -302,7 +312,7 @@ def _vocabulary_of_tokenizer_json(path: Path) -> Vocabulary:
     for name, value, supported in wanted:
         if value != supported:
             raise ModelFileError(f"{path}: {name} is {_show(value)}; only {supported!r} is supported")
-    ids = dict(_part(model, "vocab", path))
+    ids = dict(_part(content, "model.vocab", path))
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(entry, dict) for entry in added):
         raise ModelFileError(f"{path}: added_tokens is not a list of objects")
@@ -314,39 +324,45 @@ def _vocabulary_of_tokenizer_json(path: Path) -> Vocabulary:
     if not isinstance(merges, list):
         raise ModelFileError(f"{path}: model.merges is not a list")
     pairs = [
-        _two_tokens(merge.split(" ") if isinstance(merge, str) else merge, f"{path}: merge {number}")
+        _merge(number, merge.split(" ") if isinstance(merge, str) else merge, f"{path}: merge")
         for number, merge in enumerate(merges, 1)
     ]
-    return Vocabulary(ids, pairs, path)
+    return Vocabulary(ids, pairs, path, f"{path}: merge")
 
 
 def _part(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    value = content.get(name)
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: {name} is not a JSON object")
-    return value
+    part = content
+    for key in name.split("."):
+        value = part.get(key)
+        if not isinstance(value, dict):
+            raise ModelFileError(f"{path}: {name} is not a JSON object")
+        part = value
+    return part
 
 
-def _check_ids(vocabulary: Vocabulary, n_vocab: int) -> None:
+def _check_ids(vocabulary: Vocabulary, n_vocab: int | None) -> None:
     token_of: dict[int, str] = {}
     for token, id in vocabulary.ids.items():
-        entry = f"{vocabulary.source}: token {_show(token)}"
         if type(id) is not int or id < 0:
-            raise ModelFileError(f"{entry} has id {_show(id)}, not an integer from 0 up")
-        if id >= n_vocab:
-            raise ModelFileError(f"{entry} has id {id}, but the config's vocabulary ends at {n_vocab - 1}")
-        if id in token_of:
-            raise ModelFileError(f"{entry} has id {id}, as has {_show(token_of[id])}")
-        if not token:
-            raise ModelFileError(f"{entry} is empty")
-        token_of[id] = token
+            wrong = f"has id {_show(id)}, not an integer from 0 up"
+        elif n_vocab is not None and id >= n_vocab:
+            wrong = f"has id {_show(id)}, but the config's vocabulary ends at {n_vocab - 1}"
+        elif id in token_of:
+            wrong = f"has id {id}, as has {_show(token_of[id])}"
+        elif not token:
+            wrong = "is empty"
+        else:
+            token_of[id] = token
+            continue
+        raise ModelFileError(f"{vocabulary.source}: token {_show(token)} {wrong}")
 
 
 def _decode_token(token: str, where: str) -> bytes:
     try:
         return bytes([bpe.CHAR_TO_BYTE[char] for char in token])
     except KeyError as error:
-        raise ModelFileError(f"{where}: {_show(token)} holds {error.args[0]!r}, which stands for no byte") from None
+        char = error.args[0]
+        raise ModelFileError(f"{where}: {_show(token)} holds {char!r}, which stands for no byte") from None
 
 
 def _encode_special(token: str, source: Path) -> bytes:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from gpt2c.errors import BackendUnavailable, OptionError
+
+# In a checkout `import gpt2c` finds this folder, which may hold no compiled files: those that pip has
+# installed lie further down sys.path.
+__path__ += [
+    str(folder)
+    for entry in sys.path
+    if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(__path__[0])
+]
 
 NAMES = ("cython", "cffi")
 _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}

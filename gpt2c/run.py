@@ -1,0 +1,205 @@
+"""`python -m gpt2c.run`: print a continuation, with the optimizations of your choice.
+
+Standard output: the prompt, then the continuation as it comes; with --json one object and nothing else.
+Standard error: the plan, and how long it took. Exit status: 0; 2 for a bad flag or option; 1 for all else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__, load
+from .bindings import NAMES
+from .errors import Gpt2cError, OptionError
+from .generation import Completion
+from .model import Model
+from .options import OPTIONS
+
+DEFAULT_PROMPT = "Once upon a time"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"gpt2c: error: {message} (see --help)\n")
+
+
+def _options_help() -> str:
+    rows = [f"  {option.name:<11} {option.on}\n{'':13} off: {option.off}" for option in OPTIONS]
+    return "options of --opts, a comma list, 'none' or 'all' (the default):\n" + "\n".join(rows)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which model runs, and how."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
+    group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
+    group.add_argument("--weights", metavar="F", help="weight format: f32")
+    group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
+    group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `run`."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
+    prompt.add_argument("stdin", nargs="?", metavar="-", help="read the prompt from standard input")
+    prompt.add_argument("--prompt", metavar="TEXT", help=f"text to continue (default: {DEFAULT_PROMPT!r})")
+    prompt.add_argument(
+        "--prompt-file", metavar="F", help="read the prompt from a file (- is standard input)"
+    )
+    add_model_arguments(parser)
+    group = parser.add_argument_group("generation")
+    group.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+    group.add_argument(
+        "--temperature", metavar="T", type=float, default=0.8, help="default: 0.8; 0 is greedy"
+    )
+    group.add_argument("--top-k", metavar="K", type=int, default=40, help="default: 40; 0 is off")
+    group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
+    group.add_argument("--min-p", metavar="P", type=float, default=0.0, help="default: 0, off")
+    group.add_argument("--repetition-penalty", metavar="R", type=float, default=1.0, help="default: 1, off")
+    group.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="default: 0: the same text every time"
+    )
+    group.add_argument(
+        "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+
+
+def read_prompt(args: argparse.Namespace) -> str:
+    """The prompt that the flags name. Bytes that are not UTF-8 become U+FFFD, with a note."""
+    if args.stdin not in (None, "-"):
+        raise OptionError(f"unexpected argument {args.stdin!r}: a prompt is given with --prompt")
+    source = args.stdin or args.prompt_file
+    if args.prompt is not None:
+        data = args.prompt.encode(errors="surrogateescape")  # the bytes as they were typed
+    elif source is None:
+        return DEFAULT_PROMPT
+    elif source == "-":
+        data = sys.stdin.buffer.read() if sys.stdin else b""
+    else:
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise Gpt2cError(f"prompt file {source!r} cannot be read: {error.strerror}") from None
+    try:
+        return str(data.decode())
+    except UnicodeDecodeError:
+        print("gpt2c: the prompt is not UTF-8; bytes that are not were replaced", file=sys.stderr)
+        return str(data.decode(errors="replace"))
+
+
+def load_model(args: argparse.Namespace) -> Model:
+    """The model that the flags of `add_model_arguments` ask for."""
+    return load(args.model, weights=args.weights, opts=args.opts, isa=args.isa, binding=args.binding)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Generate as the flags say."""
+    prompt = read_prompt(args)
+    with load_model(args) as model:
+        stream = model.stream(
+            prompt,
+            args.max_new_tokens,
+            temperature=args.temperature,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            min_p=args.min_p,
+            repetition_penalty=args.repetition_penalty,
+            seed=args.seed,
+            stop=args.stop,
+        )
+        print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
+        if not args.json:
+            print(prompt, end="", flush=True)
+        for piece in stream:
+            if not args.json:
+                print(piece, end="", flush=True)
+    completion = stream.completion
+    assert completion is not None
+    if args.json:
+        print(json.dumps(as_json(completion, str(model.plan))))
+    else:
+        print()
+    t = completion.timings
+    n_new, n_prompt = len(completion.ids), len(completion.prompt_ids)
+    print(
+        f"gpt2c: {n_prompt} + {n_new} tokens, finish: {completion.finish_reason}, TTFT {t.ttft_ms:.1f} ms, "
+        f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s",
+        file=sys.stderr,
+    )
+
+
+def tokens_per_s(completion: Completion) -> float:
+    """Speed behind the first token; 0.0 when there is nothing behind it."""
+    per_token = completion.timings.ms_per_token
+    return 1e3 / per_token if per_token else 0.0
+
+
+def as_json(completion: Completion, plan: str) -> dict[str, Any]:
+    """The object that --json prints."""
+    return {
+        "text": completion.text,
+        "ids": completion.ids,
+        "prompt_ids": completion.prompt_ids,
+        "finish_reason": completion.finish_reason,
+        "ttft_ms": round(completion.timings.ttft_ms, 3),
+        "ms_per_token": round(completion.timings.ms_per_token, 4),
+        "tokens_per_s": round(tokens_per_s(completion), 2),
+        "plan": plan,
+    }
+
+
+def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a command; turn each error into its one line and exit status, and each warning into a line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed
+            setattr(sys, name, io.StringIO())
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+        try:
+            command(args)
+            sys.stdout.flush()
+        except Gpt2cError as error:
+            return _fail(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
+        except KeyboardInterrupt:
+            return _fail("interrupted")
+        except BrokenPipeError:
+            # The reader has gone (`| head`): nothing more to say, and nothing to flush at exit either.
+            sys.stdout = None
+            return 1
+        except MemoryError:
+            return _fail("error: out of memory")
+        except OSError as error:
+            return _fail(f"error: {error.strerror or error}")
+    return 0
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"gpt2c: {message}", file=sys.stderr)
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = Parser(prog="python -m gpt2c.run", description="Continue a prompt with a GPT-2 on the CPU.")
+    add_arguments(parser)
+    return report_errors(run, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

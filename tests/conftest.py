@@ -1,0 +1,48 @@
+"""Fixtures, and a closing report that says which outside references took part."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from models import CONFIGS, write_model
+
+from gpt2c import bindings
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("GPT2C_DATA", ROOT.parent / "shared" / "data"))
+PUBLISHED = os.environ.get("GPT2C_GPT2_DIR")
+
+
+@pytest.fixture(params=bindings.NAMES)
+def binding(request: pytest.FixtureRequest) -> str:
+    """Each binding in turn. One that is not built fails the test: it is never skipped."""
+    name: str = request.param
+    bindings.load(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function: the name of a small random model -> its folder."""
+    base = tmp_path_factory.mktemp("models")
+    folders = {name: write_model(base / name, name) for name in CONFIGS}
+    return folders.__getitem__
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in a line each which outside references this run was compared with."""
+    lines = [
+        f"{name}: {'present' if importlib.util.find_spec(name) else 'NOT INSTALLED, not compared with'}"
+        for name in ("torch", "transformers", "tokenizers", "tiktoken", "safetensors")
+    ]
+    lines.append(
+        f"texts and the published vocabulary: {'present' if DATA.is_dir() else 'NOT THERE'} (GPT2C_DATA)"
+    )
+    lines.append(f"published weights: {'present' if PUBLISHED else 'NOT THERE'} (GPT2C_GPT2_DIR)")
+    terminalreporter.section("outside references")
+    for line in lines:
+        terminalreporter.line(line)

@@ -1,0 +1,75 @@
+"""Option names -> plan: order, defaults, needs, and the errors of bad lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import gpt2c
+from gpt2c.options import OPTIONS, SWITCHES, resolve
+
+ISAS = [("ref", True), ("unroll", True), ("newer", False)]
+
+
+def plan(opts: Any = "all", **arguments: Any) -> gpt2c.Plan:
+    return resolve(opts, **{"isas": ISAS, "environ": {}, **arguments})
+
+
+def test_none_turns_everything_off() -> None:
+    for opts in ("none", "", (), []):
+        assert plan(opts).options == ()
+        assert plan(opts).isa == "ref"
+        assert plan(opts).switches == 0
+
+
+def test_all_is_every_option_that_says_so() -> None:
+    assert set(plan("all").options) == {option.name for option in OPTIONS if option.in_all}
+    assert plan("all").switches == 0b111111
+
+
+def test_more_names_may_follow_all() -> None:
+    assert set(plan("all,gelu_table").options) == {*plan("all").options, "gelu_table"}
+
+
+def test_the_order_and_spaces_do_not_matter() -> None:
+    assert plan("gelu_table, kv") == plan("kv,gelu_table") == plan(["kv", "gelu_table"])
+
+
+def test_each_switch_is_one_bit_in_the_order_of_the_header() -> None:
+    assert [plan(name).switches for name in SWITCHES] == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_plan_prints_what_will_be_done() -> None:
+    assert str(plan("gelu_table,kv")) == "opts=kv,gelu_table isa=ref weights=f32"
+    assert str(plan("none")) == "opts=none isa=ref weights=f32"
+
+
+def test_an_argument_goes_before_the_environment_and_that_before_auto() -> None:
+    assert plan("none", environ={"GPT2C_ISA": "unroll"}).isa == "unroll"
+    assert plan("none", isa="ref", environ={"GPT2C_ISA": "unroll"}).isa == "ref"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        ("gelutable", "unknown option 'gelutable' (did you mean 'gelu_table'?)"),
+        ("kv,layer_norm", "unknown option 'layer_norm' (did you mean 'layernorm'?)"),
+        ("quux", "unknown option 'quux'"),
+        ("kv,,gelu", "unknown option ''"),
+        ("kv,kv", "option 'kv' is given twice"),
+        ("kv,none", "'none' cannot be combined with other options"),
+        ("all,none", "'none' cannot be combined with other options"),
+    ],
+)
+def test_a_bad_list_gets_one_clear_line(opts: str, message: str) -> None:
+    with pytest.raises(gpt2c.OptionError) as error:
+        plan(opts)
+    assert str(error.value) == message
+
+
+def test_an_instruction_set_must_exist_and_be_on_this_machine() -> None:
+    with pytest.raises(gpt2c.OptionError, match=r"unknown instruction set 'mmx' \(there are: auto, ref, "):
+        plan(isa="mmx")
+    with pytest.raises(gpt2c.OptionError, match=r"this machine cannot run 'newer' \(it can: ref, unroll\)"):
+        plan(isa="newer")

@@ -1,0 +1,85 @@
+"""Every option against reference.py, the NumPy oracle in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import PROMPTS
+
+import gpt2c
+from gpt2c import reference
+from gpt2c.options import SWITCHES
+from gpt2c.weights import load_checkpoint
+
+
+def oracle(folder: Path, ids: list[int], table: bool = False) -> np.ndarray:
+    with load_checkpoint(folder) as checkpoint:
+        config = checkpoint.config
+        act = reference.gelu_table if table else reference.gelu
+        p = reference.parameters(checkpoint)
+        return reference.logits(ids, p, config.n_head, config.layer_norm_epsilon, act)
+
+
+@pytest.mark.parametrize("opts", ["none", "all", *(option.name for option in gpt2c.OPTIONS)])
+@pytest.mark.parametrize("name", ["tiny", "odd"])
+def test_every_option_gives_the_oracles_logits(
+    name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    folder = model_folder(name)
+    table = opts == "gelu_table"
+    with gpt2c.load(folder, opts=opts, binding=binding) as model:
+        for ids in PROMPTS[name]:
+            # A value that float32 rounds across an fp16 boundary looks up the neighbouring entry.
+            tolerance = 2e-2 if table else 1e-4
+            assert np.abs(model.logits(ids) - oracle(folder, ids, table)).max() < tolerance
+
+
+@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@pytest.mark.parametrize("name", ["tiny", "odd"])
+def test_every_instruction_set_gives_the_oracles_logits(
+    name: str, isa: str, binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    folder = model_folder(name)
+    with gpt2c.load(folder, isa=isa, binding=binding) as model:
+        for ids in PROMPTS[name]:
+            assert np.abs(model.logits(ids) - oracle(folder, ids)).max() < 1e-4
+
+
+SUBSETS = list(chain.from_iterable(combinations(SWITCHES, n) for n in range(len(SWITCHES) + 1)))
+
+
+def prompt_and_steps(folder: Path, opts: tuple[str, ...], isa: str, binding: str) -> list[np.ndarray]:
+    """Logits after a prompt of 7 and after each of 20 greedy tokens."""
+    with gpt2c.load(folder, opts=opts, isa=isa, binding=binding) as model, model.session() as session:
+        logits = [session.feed([3, 1, 4, 1, 5, 9, 2])]
+        for _ in range(20):
+            logits.append(session.feed([int(logits[-1].argmax())]))
+        return logits
+
+
+@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@pytest.mark.parametrize("table", [(), ("gelu_table",)], ids=["formula", "table"])
+def test_all_64_subsets_of_the_switches_give_the_bits_of_none(
+    table: tuple[str, ...], isa: str, binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    assert len(SUBSETS) == 64
+    folder = model_folder("odd")
+    expected = prompt_and_steps(folder, table, isa, binding)
+    for subset in SUBSETS:
+        found = prompt_and_steps(folder, subset + table, isa, binding)
+        assert all(map(np.array_equal, found, expected)), subset
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids=lambda subset: ",".join(subset) or "none")
+def test_a_switch_that_is_on_computes_only_the_new_row(
+    subset: tuple[str, ...], binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    with gpt2c.load(model_folder("tiny"), opts=subset, binding=binding) as model, model.session() as session:
+        session.feed([1, 2, 3, 4])
+        assert session.rows == {s: 1 if s == "unembed" and s in subset else 4 for s in SWITCHES}
+        session.feed([5])
+        assert session.rows == {s: 1 if s in subset else 5 for s in SWITCHES}
