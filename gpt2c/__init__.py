@@ -1,8 +1,8 @@
 """gpt2c: GPT-2 on the CPU, in plain C kernels behind a small Python library.
 
-    import gpt2c
-    with gpt2c.load() as model:
-        print(model.generate("Once upon a time", max_new_tokens=40).text)
+import gpt2c
+with gpt2c.load() as model:
+    print(model.generate("Once upon a time", max_new_tokens=40).text)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from . import bindings, errors
 from .config import ModelConfig
 from .errors import *  # noqa: F403
 from .generation import Completion, Stream, Timings
+from .machine import usable_cores
 from .model import Model, load
 from .options import OPTIONS, Plan
 from .session import Session
@@ -38,7 +39,8 @@ def build_info(binding: str = "auto") -> dict[str, Any]:
     """What this installation is, and what it can do on this machine.
 
     version; binding: the one that "auto" means here; bindings: those that are built; isa: the default
-    instruction set; isas_compiled and isas_supported: from slow to fast.
+    instruction set; isas_compiled and isas_supported: from slow to fast; threads: as many as this process
+    may use cores.
     """
     chosen = bindings.select(binding)
     isas = chosen.isas()
@@ -50,4 +52,5 @@ def build_info(binding: str = "auto") -> dict[str, Any]:
         "isa": supported[-1],
         "isas_compiled": [name for name, compiled, _ in isas if compiled],
         "isas_supported": supported,
+        "threads": usable_cores(),
     }

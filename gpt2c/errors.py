@@ -81,6 +81,8 @@ _CLASS_OF_STATUS: dict[int, type[Gpt2cError]] = {
     6: ContextLengthError,
     7: SessionBusyError,
     8: CancelledError,
+    9: ModelFileError,
+    10: ModelFileError,
 }
 
 

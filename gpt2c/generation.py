@@ -106,20 +106,16 @@ class Stream(Iterator[str]):
         config: ModelConfig,
     ) -> None:
         self.completion = None
-        self._tokenizer = tokenizer
-        self._prompt_ids = prompt_ids
-        self._settings = settings
-        self._eos = tokenizer.eos_token_id if tokenizer is not None else config.eos_token_id
-        # The last new token is never fed, so one more than the context's room can be generated.
-        self._most_tokens = min(settings.max_new_tokens, config.n_ctx - prompt_ids.size + 1)
-        self._ids: list[int] = []
-        self._times: list[float] = []
-        self._prefill_ms = 0.0
-        self._forward_passes = 0
-        self._pieces = self._run(new_session)
+        # A function and no method: a stream that is dropped half-way frees its session there and then.
+        self._pieces = _run(new_session, tokenizer, prompt_ids, settings, config)
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            if self.completion is None:
+                self.completion = end.value
+            raise
 
     def close(self) -> None:
         """Stop now and free what the generation holds; `completion` stays None."""
@@ -131,67 +127,81 @@ class Stream(Iterator[str]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, new_session: Callable[[], Session]) -> Generator[str, None, None]:
-        start = perf_counter()
-        text = TextStream(self._settings.stop)
-        pieces: list[str] = []
-        reason: FinishReason = "length"
 
-        with new_session() as session:
-            try:
-                for token in self._tokens(session):
-                    self._ids.append(token)
-                    self._times.append(perf_counter())
-                    if token == self._eos:
-                        reason = "eos"
-                        break
-                    piece = text.push(self._bytes_of(token))
-                    if piece:
-                        pieces.append(piece)
-                        yield piece
-                    if text.stopped:
-                        reason = "stop"
-                        break
-            except CancelledError:
-                reason = "cancelled"
+def _run(
+    new_session: Callable[[], Session],
+    tokenizer: Tokenizer | None,
+    prompt_ids: NDArray[np.int32],
+    settings: GenerationSettings,
+    config: ModelConfig,
+) -> Generator[str, None, Completion]:
+    """Yields the pieces of text, returns the completion."""
+    start = perf_counter()
+    eos = tokenizer.eos_token_id if tokenizer is not None else config.eos_token_id
+    text = TextStream(settings.stop)
+    pieces: list[str] = []
+    ids: list[int] = []
+    times: list[float] = []
+    prefill_ms = 0.0
+    reason: FinishReason = "length"
 
-        rest = text.finish()
-        if text.stopped:
-            reason = "stop"
-        if rest:
-            pieces.append(rest)
-            yield rest
-        self.completion = Completion(
-            "".join(pieces), self._ids, self._prompt_ids.tolist(), reason, self._timings(start)
-        )
+    with new_session() as session:
+        try:
+            for token, pass_ms in _tokens(session, prompt_ids, ids, settings, config.n_ctx):
+                times.append(perf_counter())
+                if not ids:
+                    prefill_ms = pass_ms
+                ids.append(token)
+                if token == eos:
+                    reason = "eos"
+                    break
+                piece = "" if tokenizer is None else text.push(tokenizer.token_bytes(token))
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+                if text.stopped:
+                    break
+        except CancelledError:
+            reason = "cancelled"
 
-    def _tokens(self, session: Session) -> Iterator[int]:
-        """New tokens, one forward pass each."""
-        sampler = None if self._settings.sampling.is_greedy else Sampler(self._settings.sampling)
-        prompt = self._prompt_ids.tolist()
-        ids = self._prompt_ids
-        following = np.empty(1, np.int32)
-        for _ in range(self._most_tokens):
-            began = perf_counter()
-            if sampler is None:
-                token = session.feed_greedy(ids)
-                fed = perf_counter()
-            else:
-                logits = session.feed(ids)
-                fed = perf_counter()
-                token = sampler.choose(logits, chain(prompt, self._ids))
-            if not self._forward_passes:
-                self._prefill_ms = (fed - began) * 1e3
-            self._forward_passes += 1
-            yield token
-            following[0] = token
-            ids = following
+    rest = text.finish()
+    if rest:
+        pieces.append(rest)
+        yield rest
+    if text.stopped:
+        reason = "stop"
+    timings = _timings(start, prefill_ms, times)
+    return Completion("".join(pieces), ids, prompt_ids.tolist(), reason, timings)
 
-    def _bytes_of(self, token: int) -> bytes:
-        return b"" if self._tokenizer is None else self._tokenizer.token_bytes(token)
 
-    def _timings(self, start: float) -> Timings:
-        ttft = (self._times[0] - start) * 1e3 if self._times else 0.0
-        n_after = len(self._times) - 1
-        per_token = (self._times[-1] - self._times[0]) * 1e3 / n_after if n_after > 0 else 0.0
-        return Timings(self._prefill_ms, ttft, per_token, self._forward_passes)
+def _tokens(
+    session: Session,
+    prompt_ids: NDArray[np.int32],
+    ids: list[int],
+    settings: GenerationSettings,
+    n_ctx: int,
+) -> Iterator[tuple[int, float]]:
+    """New tokens, and how many ms the forward pass before each took; `ids` are those taken so far."""
+    sampler = None if settings.sampling.is_greedy else Sampler(settings.sampling)
+    prompt = prompt_ids.tolist()
+    feed = prompt_ids
+    # The last new token is never fed, so one more than the context's room can be generated.
+    for _ in range(min(settings.max_new_tokens, n_ctx - prompt_ids.size + 1)):
+        began = perf_counter()
+        if sampler is None:
+            token = session.feed_greedy(feed)
+            pass_ms = (perf_counter() - began) * 1e3
+        else:
+            logits = session.feed(feed)
+            pass_ms = (perf_counter() - began) * 1e3
+            token = sampler.choose(logits, chain(prompt, ids))
+        yield token, pass_ms
+        feed = np.array([token], np.int32)
+
+
+def _timings(start: float, prefill_ms: float, times: list[float]) -> Timings:
+    """From when each token came, in seconds."""
+    ttft = (times[0] - start) * 1e3 if times else 0.0
+    n_after = len(times) - 1
+    per_token = (times[-1] - times[0]) * 1e3 / n_after if n_after > 0 else 0.0
+    return Timings(prefill_ms, ttft, per_token, forward_passes=len(times))

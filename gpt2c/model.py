@@ -17,6 +17,7 @@ from .bindings import Binding, NativeModel
 from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, TokenError
 from .generation import Completion, Stream, check_settings
+from .machine import usable_cores
 from .session import Ids, Session, as_ids
 from .tokenizer import Tokenizer
 from .weights import Checkpoint, load_checkpoint
@@ -30,6 +31,7 @@ def load(
     *,
     weights: str | None = None,
     opts: str | Iterable[str] = "all",
+    threads: int | None = None,
     isa: str = "auto",
     binding: str = "auto",
 ) -> Model:
@@ -37,23 +39,24 @@ def load(
 
     model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
     config.json beside it, or a hub id such as "gpt2". weights: None or "f32". opts: see
-    `gpt2c.options.OPTIONS`. isa: an instruction set by name. binding: "cython" or "cffi".
+    `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa: an instruction
+    set by name. binding: "cython" or "cffi".
 
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
     """
     chosen = bindings.select(binding)
     isas = [(name, supported) for name, _, supported in chosen.isas()]
-    plan = options.resolve(opts, isa=isa, weights=weights, isas=isas)
+    plan = options.resolve(opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores())
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
         native = _build(chosen, checkpoint, plan, [name for name, _ in isas])
         return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
 
 
-def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: list[str]) -> NativeModel:
-    config = checkpoint.config
-    native_config: dict[str, Any] = {
+def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
+    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it."""
+    return {
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_embd": config.n_embd,
@@ -65,8 +68,13 @@ def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: l
         "switches": plan.switches,
         "gelu_table": int("gelu_table" in plan),
         "aligned": int("aligned" in plan),
+        "n_threads": plan.threads,
+        "fused": int("fused" in plan),
     }
-    native = binding.Model(native_config)
+
+
+def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: list[str]) -> NativeModel:
+    native = binding.Model(native_config(checkpoint.config, plan, isas))
     for spec in checkpoint.specs():
         dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
         native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
@@ -162,6 +170,14 @@ class Model:
         """End every generation that runs on this model now; each returns with "cancelled"."""
         for session in list(self._running):
             session.cancel()
+
+    def save_packed(self, path: Path, key: bytes) -> None:
+        """Write the weights as they lie in memory, for the C core to map (native/packed.c).
+
+        key: up to 127 bytes that say what the file was made from. Raises ModelFileError; nothing is
+        left half written.
+        """
+        self._open().save_packed(os.fsencode(path), key)
 
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""

@@ -1,6 +1,6 @@
 """The options: one row each, and `resolve`, which turns names into a `Plan`.
 
-Pure: nothing here loads a binding. What this machine can run is handed in.
+Pure: nothing here loads a binding or looks at the machine. What it can run is handed in.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Option:
     on: str
     off: str
     needs: tuple[str, ...] = ()
-    excludes: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
     in_all: bool = True
+    value: str | None = None  # what may follow the name behind "="
 
 
 # The six switches come first, in the order of gpt2c_switch in include/gpt2c.h.
@@ -35,30 +36,49 @@ OPTIONS: tuple[Option, ...] = (
     Option("unembed", "logits of the last position only", "of every position"),
     Option("gelu_table", "GELU by a table over all fp16 values", "the tanh formula", in_all=False),
     Option("aligned", "weights in 64-byte aligned panels", "row-major as in the file"),
-    Option("unroll", "the portable unrolled kernels", "naive loops"),
+    Option("unroll", "the portable unrolled kernels", "naive loops", in_all=False),
+    Option(
+        "simd",
+        "the best (or named) instruction set",
+        "naive loops",
+        needs=("aligned",),
+        replaces=("unroll",),
+        value="isa",
+    ),
+    Option("threads", "a pool of N threads, or as many as there are cores", "one thread", value="N"),
+    Option(
+        "fused",
+        "GELU, residual, scale and mask inside the kernels before them",
+        "separate passes",
+        needs=("kv", "linear", "gelu", "residual"),
+    ),
 )
 
 SWITCHES = tuple(option.name for option in OPTIONS[:6])
 _BY_NAME = {option.name: option for option in OPTIONS}
 _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 
-# Instruction sets that an option of their own chooses.
-_ISA_OF_OPTION = {"unroll": "unroll"}
+# Instruction sets that are not SIMD, and the options that choose them.
+_PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
+
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model will do: options in the table's order, all needs added, and the instruction set."""
+    """What a model will do: options in the table's order, all needs added, and the choices made."""
 
     options: tuple[str, ...]
     isa: str
+    threads: int = 1
     weights: str = "f32"
 
     def __contains__(self, option: str) -> bool:
         return option in self.options
 
     def __str__(self) -> str:
-        return f"opts={','.join(self.options) or 'none'} isa={self.isa} weights={self.weights}"
+        names = ",".join(self.options) or "none"
+        return f"opts={names} isa={self.isa} threads={self.threads} weights={self.weights}"
 
     @property
     def switches(self) -> int:
@@ -72,75 +92,107 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _parse(opts: str | Iterable[str]) -> list[str]:
-    if isinstance(opts, str):
-        words = [word.strip() for word in opts.split(",")]
-    else:
-        words = [str(word).strip() for word in opts]
+def _parse(opts: str | Iterable[str]) -> dict[str, str | None]:
+    """Names as given -> {option: its value or None}."""
+    words = [str(word).strip() for word in (opts.split(",") if isinstance(opts, str) else opts)]
     if words in ([], [""], ["none"]):
-        return []
-    chosen: list[str] = []
+        return {}
+    chosen: dict[str, str | None] = {}
     seen: set[str] = set()
     for word in words:
-        if word == "none":
+        name, _, value = word.partition("=")
+        if name == "none":
             raise OptionError("'none' cannot be combined with other options")
-        if word != "all" and word not in _BY_NAME:
-            raise OptionError(f"unknown option {word!r}{nearest(word, [*_BY_NAME, 'all', 'none'])}")
-        if word in seen:
-            raise OptionError(f"option {word!r} is given twice")
-        seen.add(word)
-        chosen += _ALL if word == "all" else [word]
+        if name != "all" and name not in _BY_NAME:
+            raise OptionError(f"unknown option {name!r}{nearest(name, [*_BY_NAME, 'all', 'none'])}")
+        if "=" in word and (name == "all" or _BY_NAME[name].value is None):
+            raise OptionError(f"option {name!r} takes no value")
+        if "=" in word and not value:
+            raise OptionError(f"option {name!r} lacks its value behind '='")
+        if name in seen:
+            raise OptionError(f"option {name!r} is given twice")
+        seen.add(name)
+        if name == "all":
+            chosen = {**dict.fromkeys(_ALL), **chosen}
+        else:
+            chosen[name] = value or None
     return chosen
 
 
-def _with_needs(chosen: Iterable[str]) -> set[str]:
-    wanted = set(chosen)
+def _one_value(name: str, in_opts: str | None, argument: str | None) -> str | None:
+    """The value that an option's own text and the argument of the same meaning agree on."""
+    if in_opts is not None and argument is not None and in_opts != argument:
+        raise OptionError(f"two values for {name}: {in_opts!r} in the options and {argument!r}")
+    return in_opts or argument
+
+
+def _choose_isa(
+    wanted: set[str], named: str | None, from_environment: str | None, isas: Sequence[tuple[str, bool]]
+) -> str:
+    """The instruction set; `wanted` is brought into line with it."""
+    supported = [name for name, ok in isas if ok]
+    if named is None and "simd" in wanted:
+        named = from_environment or supported[-1]
+    if named is None:
+        return "unroll" if "unroll" in wanted else "ref"
+    if named not in [name for name, _ in isas]:
+        names = ", ".join(name for name, _ in isas)
+        raise OptionError(f"unknown instruction set {named!r} (there are: auto, {names})")
+    if named not in supported:
+        raise OptionError(f"this machine cannot run {named!r} (it can: {', '.join(supported)})")
+    wanted -= {"simd", "unroll"}
+    wanted |= set(_PLAIN_ISAS.get(named, ("simd", "aligned")))
+    return named
+
+
+def _choose_threads(wanted: set[str], named: str | None, from_environment: str | None, cores: int) -> int:
+    if named is None and "threads" not in wanted:
+        return 1
+    wanted.add("threads")
+    text = named or from_environment
+    if text is None:
+        return cores
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
+        raise OptionError(f"threads must be an integer from 1 to {MOST_THREADS}, not {text!r}")
+    return int(text)
+
+
+def _add_needs(wanted: set[str]) -> None:
     todo = list(wanted)
     while todo:
-        for need in _BY_NAME[todo.pop()].needs:
-            if need not in wanted:
-                wanted.add(need)
-                todo.append(need)
-    for name in sorted(wanted):
-        for other in _BY_NAME[name].excludes:
-            if other in wanted:
-                raise OptionError(f"options {name!r} and {other!r} exclude each other")
-    return wanted
-
-
-def _resolve_isa(wanted: set[str], isa: str, isas: Sequence[str], supported: Sequence[str]) -> str:
-    """The instruction set; brings `wanted` into line with one that was named."""
-    if isa == "auto":
-        return next((_ISA_OF_OPTION[name] for name in _ISA_OF_OPTION if name in wanted), "ref")
-    if isa not in isas:
-        raise OptionError(f"unknown instruction set {isa!r} (there are: auto, {', '.join(isas)})")
-    if isa not in supported:
-        raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
-    wanted -= _ISA_OF_OPTION.keys()
-    wanted |= {name for name, chosen in _ISA_OF_OPTION.items() if chosen == isa}
-    return isa
+        new = set(_BY_NAME[todo.pop()].needs) - wanted
+        wanted |= new
+        todo += new
+    for name in list(wanted):
+        wanted -= set(_BY_NAME[name].replaces)
 
 
 def resolve(
     opts: str | Iterable[str] = "all",
     *,
     isa: str = "auto",
+    threads: int | None = None,
     weights: str | None = None,
     isas: Sequence[tuple[str, bool]],
+    cores: int = 1,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
     """Options as given -> what will be done.
 
-    opts: a comma list or an iterable of names, "none" or "all", in any order. isa: a name or "auto",
-    then $GPT2C_ISA, then what the options say. isas: (name, supported) from slow to fast, as the
-    binding lists them.
+    opts: a comma list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
+    "threads=2" carry a value. isa, threads: the same choices, and turn those options on ("ref" and
+    "unroll" turn `simd` off). Where an option is on and no value is named, $GPT2C_ISA and $GPT2C_THREADS
+    decide, then the machine: isas is (name, supported) from slow to fast, cores how many it may use.
 
-    Raises OptionError for an unknown name (with the nearest one), a duplicate or a conflict.
+    Raises OptionError for an unknown name (with the nearest one), a duplicate or two different values.
     """
-    wanted = _with_needs(_parse(opts))
-    if isa == "auto":
-        isa = environ.get("GPT2C_ISA", "auto")
-    chosen = _resolve_isa(wanted, isa, [name for name, _ in isas], [name for name, ok in isas if ok])
+    chosen = _parse(opts)
     if weights not in (None, "f32"):
         raise OptionError(f"unknown weight format {weights!r} (there is: f32)")
-    return Plan(tuple(option.name for option in OPTIONS if option.name in wanted), chosen)
+    wanted = set(chosen)
+    named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
+    named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
+    n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS"), cores)
+    chosen_isa = _choose_isa(wanted, named_isa, environ.get("GPT2C_ISA"), isas)
+    _add_needs(wanted)
+    return Plan(tuple(option.name for option in OPTIONS if option.name in wanted), chosen_isa, n_threads)

@@ -44,6 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
     group.add_argument("--weights", metavar="F", help="weight format: f32")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
+    group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
 
 
@@ -103,7 +104,14 @@ def read_prompt(args: argparse.Namespace) -> str:
 
 def load_model(args: argparse.Namespace) -> Model:
     """The model that the flags of `add_model_arguments` ask for."""
-    return load(args.model, weights=args.weights, opts=args.opts, isa=args.isa, binding=args.binding)
+    return load(
+        args.model,
+        weights=args.weights,
+        opts=args.opts,
+        threads=args.threads,
+        isa=args.isa,
+        binding=args.binding,
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -177,7 +185,7 @@ def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.
         except Gpt2cError as error:
             return _fail(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
         except KeyboardInterrupt:
-            return _fail("interrupted")
+            return _fail("interrupted", before="\n")
         except BrokenPipeError:
             # The reader has gone (`| head`): nothing more to say, and nothing to flush at exit either.
             sys.stdout = None
@@ -189,8 +197,8 @@ def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.
     return 0
 
 
-def _fail(message: str, status: int = 1) -> int:
-    print(f"gpt2c: {message}", file=sys.stderr)
+def _fail(message: str, status: int = 1, before: str = "") -> int:
+    print(f"{before}gpt2c: {message}", file=sys.stderr)
     return status
 
 

@@ -110,11 +110,28 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
     return np.asarray(shifted / shifted.sum())
 
 
+def process(logits: Floats, ids: Iterable[int], settings: SamplingSettings) -> Floats:
+    """Everything that the settings turn on, in order; `ids` are all tokens so far."""
+    if settings.repetition_penalty != 1:
+        logits = apply_repetition_penalty(logits, ids, settings.repetition_penalty)
+    if settings.temperature == 0:
+        return logits
+    logits = apply_temperature(logits, settings.temperature)
+    if settings.top_k:
+        logits = apply_top_k(logits, settings.top_k)
+    if settings.top_p < 1:
+        logits = apply_top_p(logits, settings.top_p)
+    if settings.min_p:
+        logits = apply_min_p(logits, settings.min_p)
+    return logits
+
+
 class Sampler:
     """Chooses tokens one after another. The random numbers are those of NumPy's PCG64 with the seed.
 
     Each token takes one uniform number u in [0, 1) and is the first, in order of ids, at which the
-    running sum of probabilities (float64) exceeds u.
+    running sum of probabilities (float64) exceeds u times their sum. At temperature 0 it is the token of
+    the largest logit, the lowest id if there are several, and no number is taken.
     """
 
     def __init__(self, settings: SamplingSettings) -> None:
@@ -126,19 +143,10 @@ class Sampler:
 
         Gpt2cError: a logit is not a finite number, which takes damaged weights.
         """
-        s = self._settings
         if not np.isfinite(logits).all():
             raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")
-        if s.repetition_penalty != 1:
-            logits = apply_repetition_penalty(logits, ids, s.repetition_penalty)
-        if s.temperature == 0:
+        logits = process(logits, ids, self._settings)
+        if self._settings.temperature == 0:
             return int(logits.argmax())
-        logits = apply_temperature(logits, s.temperature)
-        if s.top_k:
-            logits = apply_top_k(logits, s.top_k)
-        if s.top_p < 1:
-            logits = apply_top_p(logits, s.top_p)
-        if s.min_p:
-            logits = apply_min_p(logits, s.min_p)
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))

@@ -168,21 +168,21 @@ class Tokenizer:
 
         tiktoken takes long over such a word (before 0.13, quadratic time) and panics at a million spaces
         before a letter. Each window is cut at one of its own tokens' ends, a little before its end, where
-        it is certain that the two sides are encoded as in the whole text.
+        it is certain that the two sides are encoded as in the whole text. A text that cannot be cut there
+        is encoded with windows of twice the length.
         """
         ids: list[int] = []
-        start, size, tokens = 0, window, core.encode_ordinary(text[:window])
-        while start + size < len(text):
-            cuts = self._cuts(text, start + size, tokens, unsettled)
+        start, tokens = 0, core.encode_ordinary(text[:window])
+        while start + window < len(text):
+            cuts = self._cuts(text, start + window, tokens, unsettled)
             for n_tokens, at, is_border in islice(cuts, 8):
                 following = core.encode_ordinary(text[at : at + window])
                 if is_border or self._stay_apart(tokens[n_tokens - 1], following[0]):
                     ids += tokens[:n_tokens]
-                    start, size, tokens = at, window, following
+                    start, tokens = at, following
                     break
-            else:  # nowhere to cut: look at more of the text
-                size *= 2
-                tokens = core.encode_ordinary(text[start : start + size])
+            else:
+                return self._encode_windows(core, text, 2 * window, unsettled)
         return ids + tokens
 
     def _cuts(

@@ -34,7 +34,9 @@ typedef enum gpt2c_status {
     GPT2C_BAD_TOKEN = 5,      /* a token id outside [0, n_vocab) */
     GPT2C_CONTEXT_FULL = 6,   /* n_past + n_ids > n_ctx */
     GPT2C_BUSY = 7,           /* the session is in a call of another thread */
-    GPT2C_CANCELLED = 8       /* gpt2c_session_cancel() or the poll function ended the call */
+    GPT2C_CANCELLED = 8,      /* gpt2c_session_cancel() or the poll function ended the call */
+    GPT2C_IO_ERROR = 9,       /* a file could not be opened, mapped or written */
+    GPT2C_BAD_FILE = 10       /* not a packed file of this version, another model's, or damaged */
 } gpt2c_status;
 
 /* One sentence for a status; a valid string for any number. */
@@ -98,6 +100,9 @@ typedef struct gpt2c_model_config {
     uint32_t switches;           /* bit s set: switch s is on */
     int32_t gelu_table;          /* 1: GELU by the fp16 table; 0: by the formula */
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
+    int32_t n_threads;           /* 1 .. 1024, the calling thread included */
+    int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
+                                    softmax in one pass; needs switches 0 to 3; same bits as 0 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
@@ -141,6 +146,23 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
 
 /* Bytes of weights held. */
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
+
+/* ---- Packed files: a frozen model's weights as they lie in memory, to be mapped -----------------*/
+
+/* Writes the model beside `path` and then renames it to `path`, so that no half of a file is ever
+ * there. `key` (any text of less than 128 bytes) says what the file was made from. */
+gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);
+
+/* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape
+ * and `aligned` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
+ * must be the one it was saved with; NULL takes any. The header's checksum is checked.
+ * GPT2C_BAD_FILE: anything about the file is not as it should be. */
+gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
+                               gpt2c_model **model);
+
+/* The shape and `aligned` of a packed file, the rest 0; config->isa, n_threads and so on are then for
+ * the caller to fill in. With verify != 0 the weights' checksum is checked too, which reads them all. */
+gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config);
 
 /* Lets go of a model; NULL is allowed. Its memory is freed when its last session is. */
 void gpt2c_model_free(gpt2c_model *model);

@@ -12,7 +12,7 @@
  * same rows of its inputs, summed in the same order, the bits are the same either way.
  *
  * The operations (ops.c) pick rows, count them, and call the kernels (kernels/). Where an output
- * stands is planned in session.c; x and x_mid are one buffer wherever the old stream is not needed.
+ * stands is planned in session.c; outputs that nobody reads later share their place.
  */
 #include "forward.h"
 
@@ -37,8 +37,7 @@ void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
         gpt2c_layernorm(pass, ln_1, x, &weights->ln_1);
         gpt2c_project(pass, GPT2C_SWITCH_KV, qkv, ln_1, &weights->attn_qkv);
         gpt2c_attend(pass, attn, qkv, gpt2c_at(s, b->k, layer), gpt2c_at(s, b->v, layer));
-        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, attn_proj, attn, &weights->attn_proj);
-        gpt2c_add(pass, x_mid, x, attn_proj);
+        gpt2c_project_add(pass, x_mid, x, attn_proj, attn, &weights->attn_proj);
 
         float *ln_2 = gpt2c_at(s, b->ln_2, layer);
         float *mlp_fc = gpt2c_at(s, b->mlp_fc, layer);
@@ -46,10 +45,9 @@ void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
         float *mlp_proj = gpt2c_at(s, b->mlp_proj, layer);
 
         gpt2c_layernorm(pass, ln_2, x_mid, &weights->ln_2);
-        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, mlp_fc, ln_2, &weights->mlp_fc);
-        gpt2c_gelu(pass, mlp_gelu, mlp_fc);
-        gpt2c_project(pass, GPT2C_SWITCH_LINEAR, mlp_proj, mlp_gelu, &weights->mlp_proj);
-        gpt2c_add(pass, gpt2c_at(s, b->x, layer + 1), x_mid, mlp_proj);
+        gpt2c_project_gelu(pass, mlp_gelu, mlp_fc, ln_2, &weights->mlp_fc);
+        gpt2c_project_add(pass, gpt2c_at(s, b->x, layer + 1), x_mid, mlp_proj, mlp_gelu,
+                          &weights->mlp_proj);
     }
 
     float *ln_f = gpt2c_at(s, b->ln_f, 0);

@@ -28,8 +28,12 @@ void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_n
 void gpt2c_project(gpt2c_pass *pass, gpt2c_switch s, float *out, const float *x,
                    const gpt2c_linear *linear);
 void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, float *k, float *v);
-void gpt2c_gelu(gpt2c_pass *pass, float *out, const float *x);
-void gpt2c_add(gpt2c_pass *pass, float *out, const float *x, const float *delta);
+/* out = gelu(x linear); `between` is for what GELU takes, if the plan is not to fuse the two. */
+void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const float *x,
+                        const gpt2c_linear *linear);
+/* out = residual + x linear, likewise. */
+void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, float *between,
+                       const float *x, const gpt2c_linear *linear);
 void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *outputs);
 
 #endif

@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include <math.h>
+#include <sys/mman.h>
 
 #include "gelu_table.h"
 #include "half.h"
@@ -14,6 +15,13 @@
 #define MOST_WIDTH 65536
 #define MOST_CONTEXT (1 << 20)
 #define MOST_VOCABULARY (1 << 24)
+#define MOST_THREADS 1024
+
+#define FUSED_NEEDS                                                                                 \
+    (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU |                  \
+     1u << GPT2C_SWITCH_RESIDUAL)
+
+static int is_flag(int32_t value) { return value == 0 || value == 1; }
 
 static int in_range(int32_t value, int32_t most) { return value >= 1 && value <= most; }
 
@@ -24,8 +32,10 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                       in_range(config->n_inner, 4 * MOST_WIDTH) &&
                       in_range(config->n_ctx, MOST_CONTEXT) &&
                       in_range(config->n_vocab, MOST_VOCABULARY);
-    const int plan = config->switches < 1u << GPT2C_SWITCH_COUNT && config->gelu_table >> 1 == 0 &&
-                     config->aligned >> 1 == 0;
+    const int plan = config->switches < 1u << GPT2C_SWITCH_COUNT && is_flag(config->gelu_table) &&
+                     is_flag(config->aligned) && is_flag(config->fused) &&
+                     in_range(config->n_threads, MOST_THREADS) &&
+                     (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);
     if (!shape || !plan) return GPT2C_INVALID_ARGUMENT;
     if (!(config->layer_norm_epsilon > 0.0f) || isinf(config->layer_norm_epsilon))
         return GPT2C_INVALID_ARGUMENT;
@@ -36,81 +46,95 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
     return isa.supported ? GPT2C_OK : GPT2C_UNSUPPORTED;
 }
 
-static float *new_vector(gpt2c_model *model, size_t n) {
-    model->weight_bytes += n * sizeof(float);
-    return gpt2c_alloc(n, sizeof(float));
+/* The next n floats of the block, beginning at a cache line; NULL while it is only measured. */
+static float *place_vector(gpt2c_model *model, size_t n) {
+    float *place = model->weights != NULL ? model->weights + model->n_weights : NULL;
+    model->n_weights += gpt2c_pad(n, GPT2C_ALIGNMENT / sizeof(float));
+    return place;
 }
 
-static int new_norm(gpt2c_model *model, gpt2c_norm *norm) {
-    norm->weight = new_vector(model, (size_t)model->config.n_embd);
-    norm->bias = new_vector(model, (size_t)model->config.n_embd);
-    return norm->weight != NULL && norm->bias != NULL;
+static gpt2c_norm place_norm(gpt2c_model *model) {
+    const size_t n_embd = (size_t)model->config.n_embd;
+    gpt2c_norm norm;
+    norm.weight = place_vector(model, n_embd);
+    norm.bias = place_vector(model, n_embd);
+    return norm;
 }
 
-static int new_matrix(gpt2c_model *model, gpt2c_matrix *w, gpt2c_layout layout, int32_t n_in,
-                      int32_t n_out) {
-    w->layout = model->config.aligned ? GPT2C_PANELS : layout;
-    w->n_in = (size_t)n_in;
-    w->n_out = (size_t)n_out;
-    const size_t columns = w->layout == GPT2C_PANELS ? gpt2c_panels(w->n_out) * GPT2C_PANEL : w->n_out;
-    w->data = new_vector(model, w->n_in * columns);
-    if (w->data == NULL) return 0;
-    /* The lanes behind the last column stay 0: kernels compute them and throw them away. */
-    for (size_t k = 0; columns > w->n_out && k < w->n_in; k++)
-        for (size_t lane = w->n_out % GPT2C_PANEL; lane < GPT2C_PANEL; lane++)
-            w->data[((columns / GPT2C_PANEL - 1) * w->n_in + k) * GPT2C_PANEL + lane] = 0.0f;
-    return 1;
+static gpt2c_matrix place_matrix(gpt2c_model *model, gpt2c_layout as_in_file, int32_t n_in,
+                                 int32_t n_out) {
+    const gpt2c_layout layout = model->config.aligned ? GPT2C_PANELS : as_in_file;
+    gpt2c_matrix w = {layout, (size_t)n_in, (size_t)n_out, NULL};
+    const size_t columns = layout == GPT2C_PANELS ? gpt2c_pad(w.n_out, GPT2C_PANEL) : w.n_out;
+    w.data = place_vector(model, w.n_in * columns);
+    return w;
 }
 
-static int new_linear(gpt2c_model *model, gpt2c_linear *linear, int32_t n_in, int32_t n_out) {
-    linear->bias = new_vector(model, (size_t)n_out);
-    return linear->bias != NULL && new_matrix(model, &linear->w, GPT2C_IN_OUT, n_in, n_out);
+static gpt2c_linear place_linear(gpt2c_model *model, int32_t n_in, int32_t n_out) {
+    gpt2c_linear linear;
+    linear.w = place_matrix(model, GPT2C_IN_OUT, n_in, n_out);
+    linear.bias = place_vector(model, (size_t)n_out);
+    return linear;
 }
 
-static int new_weights(gpt2c_model *model) {
+void gpt2c_model_place(gpt2c_model *model, float *weights) {
     const gpt2c_model_config *c = &model->config;
-    model->is_set = gpt2c_alloc_zero((size_t)c->n_layer * GPT2C_TENSOR_COUNT, 1);
-    model->layers = gpt2c_alloc_zero((size_t)c->n_layer, sizeof(gpt2c_layer));
-    if (model->is_set == NULL || model->layers == NULL) return 0;
-
-    model->wpe = new_vector(model, (size_t)c->n_ctx * (size_t)c->n_embd);
-    if (model->wpe == NULL) return 0;
-    if (!new_matrix(model, &model->wte, GPT2C_OUT_IN, c->n_embd, c->n_vocab)) return 0;
+    model->weights = weights;
+    model->n_weights = 0;
+    model->wte = place_matrix(model, GPT2C_OUT_IN, c->n_embd, c->n_vocab);
+    model->wpe = place_vector(model, (size_t)c->n_ctx * (size_t)c->n_embd);
     for (int32_t i = 0; i < c->n_layer; i++) {
         gpt2c_layer *layer = &model->layers[i];
-        if (!new_norm(model, &layer->ln_1)) return 0;
-        if (!new_linear(model, &layer->attn_qkv, c->n_embd, 3 * c->n_embd)) return 0;
-        if (!new_linear(model, &layer->attn_proj, c->n_embd, c->n_embd)) return 0;
-        if (!new_norm(model, &layer->ln_2)) return 0;
-        if (!new_linear(model, &layer->mlp_fc, c->n_embd, c->n_inner)) return 0;
-        if (!new_linear(model, &layer->mlp_proj, c->n_inner, c->n_embd)) return 0;
+        layer->ln_1 = place_norm(model);
+        layer->attn_qkv = place_linear(model, c->n_embd, 3 * c->n_embd);
+        layer->attn_proj = place_linear(model, c->n_embd, c->n_embd);
+        layer->ln_2 = place_norm(model);
+        layer->mlp_fc = place_linear(model, c->n_embd, c->n_inner);
+        layer->mlp_proj = place_linear(model, c->n_inner, c->n_embd);
     }
-    if (!new_norm(model, &model->ln_f)) return 0;
+    model->ln_f = place_norm(model);
+}
 
-    if (c->gelu_table) {
-        model->gelu_table = gpt2c_alloc(GPT2C_GELU_TABLE_SIZE, sizeof(uint16_t));
-        if (model->gelu_table == NULL) return 0;
-        gpt2c_gelu_table_fill(model->gelu_table);
+size_t gpt2c_model_measure(gpt2c_model *model) {
+    gpt2c_model_place(model, NULL);
+    return model->n_weights;
+}
+
+gpt2c_status gpt2c_model_prepare(const gpt2c_model_config *config, gpt2c_model **model) {
+    const gpt2c_status status = check_config(config);
+    if (status != GPT2C_OK) return status;
+    gpt2c_model *made = gpt2c_alloc_zero(1, sizeof *made);
+    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
+    made->config = *config;
+    made->kernels = gpt2c_kernels_of(config->isa);
+    made->references = 1;
+    made->layers = gpt2c_alloc_zero((size_t)config->n_layer, sizeof(gpt2c_layer));
+    made->is_set = gpt2c_alloc_zero((size_t)config->n_layer * GPT2C_TENSOR_COUNT, 1);
+    made->pool = gpt2c_pool_create((size_t)config->n_threads);
+    if (config->gelu_table) made->gelu_table = gpt2c_alloc(GPT2C_GELU_TABLE_SIZE, sizeof(uint16_t));
+    if (made->layers == NULL || made->is_set == NULL || made->pool == NULL ||
+        (config->gelu_table && made->gelu_table == NULL)) {
+        gpt2c_model_free(made);
+        return GPT2C_OUT_OF_MEMORY;
     }
-    return 1;
+    if (config->gelu_table) gpt2c_gelu_table_fill(made->gelu_table);
+    *model = made;
+    return GPT2C_OK;
 }
 
 gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **model) {
     if (model == NULL) return GPT2C_INVALID_ARGUMENT;
     *model = NULL;
     if (config == NULL) return GPT2C_INVALID_ARGUMENT;
-    const gpt2c_status status = check_config(config);
+    gpt2c_model *made = NULL;
+    const gpt2c_status status = gpt2c_model_prepare(config, &made);
     if (status != GPT2C_OK) return status;
-
-    gpt2c_model *made = gpt2c_alloc_zero(1, sizeof *made);
-    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
-    made->config = *config;
-    made->kernels = gpt2c_kernels_of(config->isa);
-    made->references = 1;
-    if (!new_weights(made)) {
+    float *weights = gpt2c_alloc(gpt2c_model_measure(made), sizeof(float));
+    if (weights == NULL) {
         gpt2c_model_free(made);
         return GPT2C_OUT_OF_MEMORY;
     }
+    gpt2c_model_place(made, weights);
     *model = made;
     return GPT2C_OK;
 }
@@ -141,12 +165,12 @@ static void set_matrix(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype,
     }
     for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
         float *panel = w->data + first * w->n_in;
-        const size_t width = w->n_out - first < GPT2C_PANEL ? w->n_out - first : GPT2C_PANEL;
         for (size_t k = 0; k < w->n_in; k++) {
-            for (size_t lane = 0; lane < width; lane++) {
+            for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
                 const size_t c = first + lane;
                 const size_t i = given == GPT2C_IN_OUT ? k * w->n_out + c : c * w->n_in + k;
-                panel[k * GPT2C_PANEL + lane] = number_at(data, dtype, i);
+                /* Lanes behind the last column are 0: kernels compute them and throw them away. */
+                panel[k * GPT2C_PANEL + lane] = c < w->n_out ? number_at(data, dtype, i) : 0.0f;
             }
         }
     }
@@ -228,7 +252,7 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model) {
 }
 
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model) {
-    return model == NULL ? 0 : model->weight_bytes;
+    return model == NULL ? 0 : model->n_weights * sizeof(float);
 }
 
 /* ---- The end ---- */
@@ -237,31 +261,14 @@ void gpt2c_model_retain(gpt2c_model *model) {
     __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
 }
 
-static void free_norm(gpt2c_norm *norm) {
-    gpt2c_free(norm->weight);
-    gpt2c_free(norm->bias);
-}
-
-static void free_linear(gpt2c_linear *linear) {
-    gpt2c_free(linear->w.data);
-    gpt2c_free(linear->bias);
-}
-
 void gpt2c_model_free(gpt2c_model *model) {
     if (model == NULL || __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) > 0) return;
-    for (int32_t i = 0; model->layers != NULL && i < model->config.n_layer; i++) {
-        gpt2c_layer *layer = &model->layers[i];
-        free_norm(&layer->ln_1);
-        free_linear(&layer->attn_qkv);
-        free_linear(&layer->attn_proj);
-        free_norm(&layer->ln_2);
-        free_linear(&layer->mlp_fc);
-        free_linear(&layer->mlp_proj);
-    }
-    free_norm(&model->ln_f);
+    gpt2c_pool_free(model->pool);
+    if (model->mapping != NULL)
+        munmap(model->mapping, model->mapping_bytes);
+    else
+        gpt2c_free(model->weights);
     gpt2c_free(model->layers);
-    gpt2c_free(model->wte.data);
-    gpt2c_free(model->wpe);
     gpt2c_free(model->gelu_table);
     gpt2c_free(model->is_set);
     gpt2c_free(model);

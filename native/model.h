@@ -4,6 +4,7 @@
 
 #include "gpt2c.h"
 #include "kernels.h"
+#include "threads.h"
 
 /* A linear layer: weights and bias. */
 typedef struct gpt2c_linear {
@@ -32,12 +33,25 @@ struct gpt2c_model {
     float *wpe;
     gpt2c_layer *layers;
     gpt2c_norm ln_f;
-    uint16_t *gelu_table; /* NULL: by the formula */
+    float *weights;        /* the block that all of the above lie in */
+    size_t n_weights;
+    void *mapping;         /* of a packed file that holds the block, else NULL */
+    size_t mapping_bytes;
+    uint16_t *gelu_table;  /* NULL: by the formula */
+    gpt2c_pool *pool;
     unsigned char *is_set; /* [n_layer][GPT2C_TENSOR_COUNT] */
-    size_t weight_bytes;
     int frozen;
-    int references; /* the caller's, and one for each session */
+    int references;        /* the caller's, and one for each session */
 };
+
+/* Everything of a model but its weights: config checked, kernels chosen, pool and table made. */
+gpt2c_status gpt2c_model_prepare(const gpt2c_model_config *config, gpt2c_model **model);
+
+/* Floats that the weights of a prepared model take. */
+size_t gpt2c_model_measure(gpt2c_model *model);
+
+/* Points every tensor into the block. Where each lies follows from the config alone. */
+void gpt2c_model_place(gpt2c_model *model, float *weights);
 
 void gpt2c_model_retain(gpt2c_model *model);
 

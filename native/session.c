@@ -48,14 +48,13 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     b.v = place(arena, cache, layers, kv);
     b.attn = place(arena, embd, layers, kv && !linear);
     b.attn_proj = place(arena, embd, layers, linear && !residual);
-    /* The stream is added to in place, unless the old one has to stay. */
-    b.x_mid = residual && !layernorm ? place(arena, embd, layers, 1) : b.x;
+    b.x_mid = place(arena, embd, layers, residual && !layernorm);
     b.ln_2 = place(arena, embd, layers, layernorm && !linear);
     b.mlp_fc = place(arena, inner, layers, linear && !gelu);
     b.mlp_gelu = place(arena, inner, layers, gelu && !linear);
     b.mlp_proj = place(arena, embd, layers, linear && !residual);
     b.ln_f = place(arena, embd, 1, layernorm && !unembed);
-    b.scores = place(arena, GPT2C_SCORE_ROWS * context, 1, 0);
+    b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
     b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
     return b;
 }

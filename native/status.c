@@ -13,6 +13,8 @@ const char *gpt2c_status_message(gpt2c_status status) {
     case GPT2C_CONTEXT_FULL: return "more tokens than the context holds";
     case GPT2C_BUSY: return "the session is in a call of another thread";
     case GPT2C_CANCELLED: return "the call was cancelled";
+    case GPT2C_IO_ERROR: return "a file could not be opened, mapped or written";
+    case GPT2C_BAD_FILE: return "not a packed file of this version and model, or a damaged one";
     }
     return "unknown status";
 }

@@ -9,7 +9,7 @@ import pytest
 import gpt2c
 from gpt2c.options import OPTIONS, SWITCHES, resolve
 
-ISAS = [("ref", True), ("unroll", True), ("newer", False)]
+ISAS = [("ref", True), ("unroll", True), ("fast", True), ("newer", False)]
 
 
 def plan(opts: Any = "all", **arguments: Any) -> gpt2c.Plan:
@@ -41,13 +41,37 @@ def test_each_switch_is_one_bit_in_the_order_of_the_header() -> None:
 
 
 def test_a_plan_prints_what_will_be_done() -> None:
-    assert str(plan("gelu_table,kv")) == "opts=kv,gelu_table isa=ref weights=f32"
-    assert str(plan("none")) == "opts=none isa=ref weights=f32"
+    assert str(plan("gelu_table,kv")) == "opts=kv,gelu_table isa=ref threads=1 weights=f32"
+    assert str(plan("none")) == "opts=none isa=ref threads=1 weights=f32"
 
 
-def test_an_argument_goes_before_the_environment_and_that_before_auto() -> None:
-    assert plan("none", environ={"GPT2C_ISA": "unroll"}).isa == "unroll"
-    assert plan("none", isa="ref", environ={"GPT2C_ISA": "unroll"}).isa == "ref"
+def test_an_argument_goes_before_the_environment_and_that_before_the_machine() -> None:
+    assert plan("simd,threads", cores=3) == plan("aligned,simd", threads=3)
+    environ = {"GPT2C_ISA": "ref", "GPT2C_THREADS": "5"}
+    assert (plan("all", environ=environ).isa, plan("all", environ=environ).threads) == ("ref", 5)
+    named = plan("all", isa="unroll", threads=2, environ=environ)
+    assert (named.isa, named.threads) == ("unroll", 2)
+
+
+def test_the_environment_does_not_turn_on_what_was_not_asked_for() -> None:
+    named = plan("none", environ={"GPT2C_ISA": "fast", "GPT2C_THREADS": "5"})
+    assert (named.options, named.isa, named.threads) == ((), "ref", 1)
+
+
+def test_what_an_option_needs_is_added_and_what_it_replaces_goes() -> None:
+    assert plan("simd").options == ("aligned", "simd")
+    assert plan("unroll,simd").options == ("aligned", "simd")
+    assert plan("fused").options == ("kv", "linear", "gelu", "residual", "fused")
+
+
+def test_naming_an_instruction_set_is_choosing_the_option() -> None:
+    assert plan("kv", isa="fast") == plan("kv,simd=fast") == plan("kv,simd=fast", isa="fast")
+    assert "simd" not in plan("all", isa="ref")
+    assert (
+        plan("all", isa="unroll").options
+        == plan("all", isa="ref").options[:7] + ("unroll",) + plan("all", isa="ref").options[7:]
+    )
+    assert plan("kv", threads=2) == plan("kv,threads=2")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +84,11 @@ def test_an_argument_goes_before_the_environment_and_that_before_auto() -> None:
         ("kv,kv", "option 'kv' is given twice"),
         ("kv,none", "'none' cannot be combined with other options"),
         ("all,none", "'none' cannot be combined with other options"),
+        ("kv=1", "option 'kv' takes no value"),
+        ("simd=", "option 'simd' lacks its value behind '='"),
+        ("threads=0", "threads must be an integer from 1 to 1024, not '0'"),
+        ("threads=two", "threads must be an integer from 1 to 1024, not 'two'"),
+        ("threads=1025", "threads must be an integer from 1 to 1024, not '1025'"),
     ],
 )
 def test_a_bad_list_gets_one_clear_line(opts: str, message: str) -> None:
@@ -71,5 +100,16 @@ def test_a_bad_list_gets_one_clear_line(opts: str, message: str) -> None:
 def test_an_instruction_set_must_exist_and_be_on_this_machine() -> None:
     with pytest.raises(gpt2c.OptionError, match=r"unknown instruction set 'mmx' \(there are: auto, ref, "):
         plan(isa="mmx")
-    with pytest.raises(gpt2c.OptionError, match=r"this machine cannot run 'newer' \(it can: ref, unroll\)"):
+    with pytest.raises(
+        gpt2c.OptionError, match=r"this machine cannot run 'newer' \(it can: ref, unroll, fast\)"
+    ):
         plan(isa="newer")
+
+
+def test_two_different_values_are_an_error() -> None:
+    with pytest.raises(
+        gpt2c.OptionError, match="two values for the instruction set: 'fast' in the options and 'ref'"
+    ):
+        plan("simd=fast", isa="ref")
+    with pytest.raises(gpt2c.OptionError, match="two values for threads: '2' in the options and '3'"):
+        plan("threads=2", threads=3)

@@ -159,7 +159,7 @@ def test_every_failing_allocation_is_a_clean_memory_error(
             assert native.memory()[0] == before
     finally:
         native.memory_fail_at(0)
-    assert n_failed > 20
+    assert n_failed >= 8
 
 
 def test_a_step_allocates_nothing_in_c(model: gpt2c.Model, binding: str) -> None:

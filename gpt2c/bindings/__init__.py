@@ -34,7 +34,16 @@ class NativeModel(Protocol):
 
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None: ...
     def freeze(self) -> None: ...
+    def save_packed(self, path: bytes, key: bytes) -> None: ...
     def weight_bytes(self) -> int: ...
+
+
+class NativeModelType(Protocol):
+    """The class of models: called with a gpt2c_model_config as a dict, or through open_packed."""
+
+    def __call__(self, config: dict[str, Any]) -> NativeModel: ...
+    def open_packed(self, path: bytes, key: bytes | None, config: dict[str, Any]) -> NativeModel:
+        """A packed file, mapped; key None takes any."""
 
 
 class NativeSession(Protocol):
@@ -67,7 +76,11 @@ class Binding(Protocol):
         """(live bytes, peak bytes, allocations so far)."""
 
     def memory_fail_at(self, n: int) -> None: ...
-    def Model(self, config: dict[str, Any]) -> NativeModel: ...
+    def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
+        """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
+
+    @property
+    def Model(self) -> NativeModelType: ...
     def Session(self, model: Any) -> NativeSession: ...
 
 

@@ -53,24 +53,38 @@ cdef int raise_pending() except -1:
     return -1 if PyErr_Occurred() else 0
 
 
+cdef gpt2c_model_config as_config(fields):
+    cdef gpt2c_model_config c = fields  # a dict with every field: Cython checks that
+    return c
+
+
 cdef class Model:
     cdef gpt2c_model *handle
 
     def __init__(self, config):
-        cdef gpt2c_model_config c
-        c.n_layer = config["n_layer"]
-        c.n_head = config["n_head"]
-        c.n_embd = config["n_embd"]
-        c.n_inner = config["n_inner"]
-        c.n_ctx = config["n_ctx"]
-        c.n_vocab = config["n_vocab"]
-        c.layer_norm_epsilon = config["layer_norm_epsilon"]
-        c.isa = config["isa"]
-        c.switches = config["switches"]
-        c.gelu_table = config["gelu_table"]
-        c.aligned = config["aligned"]
+        cdef gpt2c_model_config c = as_config(config)
         with nogil:
             status = gpt2c_model_create(&c, &self.handle)
+        check(status)
+
+    @staticmethod
+    def open_packed(bytes path, bytes key, config):
+        cdef gpt2c_model_config c = as_config(config)
+        cdef Model model = Model.__new__(Model)
+        cdef const char *c_path = path
+        cdef const char *c_key = NULL
+        if key is not None:
+            c_key = key
+        with nogil:
+            status = gpt2c_packed_open(c_path, c_key, &c, &model.handle)
+        check(status)
+        return model
+
+    def save_packed(self, bytes path, bytes key):
+        cdef const char *c_path = path
+        cdef const char *c_key = key
+        with nogil:
+            status = gpt2c_packed_save(self.handle, c_path, c_key)
         check(status)
 
     def set(self, int tensor, int layer, int dtype, const unsigned char[::1] data):
@@ -89,6 +103,16 @@ cdef class Model:
 
     def __dealloc__(self):
         gpt2c_model_free(self.handle)
+
+
+def packed_info(bytes path, bint verify=False):
+    cdef gpt2c_model_config c
+    cdef const char *c_path = path
+    cdef int32_t c_verify = verify
+    with nogil:
+        status = gpt2c_packed_info(c_path, c_verify, &c)
+    check(status)
+    return c  # a dict
 
 
 cdef class Session:

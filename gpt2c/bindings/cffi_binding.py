@@ -74,6 +74,18 @@ class Model:
         check(lib.gpt2c_model_create(ffi.new("gpt2c_model_config *", config), out))
         self.handle = ffi.gc(out[0], lib.gpt2c_model_free)
 
+    @staticmethod
+    def open_packed(path: bytes, key: bytes | None, config: dict[str, Any]) -> Model:
+        out = ffi.new("gpt2c_model **")
+        c_key = ffi.NULL if key is None else key
+        check(lib.gpt2c_packed_open(path, c_key, ffi.new("gpt2c_model_config *", config), out))
+        model = Model.__new__(Model)
+        model.handle = ffi.gc(out[0], lib.gpt2c_model_free)
+        return model
+
+    def save_packed(self, path: bytes, key: bytes) -> None:
+        check(lib.gpt2c_packed_save(self.handle, path, key))
+
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None:
         check(lib.gpt2c_model_set(self.handle, tensor, layer, dtype, ffi.from_buffer(data), data.nbytes))
 
@@ -82,6 +94,12 @@ class Model:
 
     def weight_bytes(self) -> int:
         return int(lib.gpt2c_model_weight_bytes(self.handle))
+
+
+def packed_info(path: bytes, verify: bool = False) -> dict[str, Any]:
+    config = ffi.new("gpt2c_model_config *")
+    check(lib.gpt2c_packed_info(path, verify, config))
+    return {name: getattr(config, name) for name, _ in ffi.typeof("gpt2c_model_config").fields}
 
 
 class Session:

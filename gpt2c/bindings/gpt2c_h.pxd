@@ -33,6 +33,8 @@ cdef extern from "gpt2c.h" nogil:
         uint32_t switches
         int32_t gelu_table
         int32_t aligned
+        int32_t n_threads
+        int32_t fused
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -59,6 +61,10 @@ cdef extern from "gpt2c.h" nogil:
                                  gpt2c_dtype dtype, const void *data, size_t n_bytes)
     gpt2c_status gpt2c_model_freeze(gpt2c_model *model)
     size_t gpt2c_model_weight_bytes(const gpt2c_model *model)
+    gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key)
+    gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
+                                   gpt2c_model **model)
+    gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config)
     void gpt2c_model_free(gpt2c_model *model)
     gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                       gpt2c_session **session)

@@ -1,0 +1,36 @@
+"""What this process may use of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: its affinity, and a container's CPU quota, rounded up; at least 1."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _cgroup_quota(Path("/sys/fs/cgroup"))
+    return max(1, min(cores, quota) if quota is not None else cores)
+
+
+def _cgroup_quota(root: Path) -> int | None:
+    """CPUs' worth of time that the control group allows, rounded up; None: no limit is set."""
+    for read in (_quota_v2, _quota_v1):
+        try:
+            quota, period = read(root)
+        except (OSError, ValueError):
+            continue
+        if quota > 0 and period > 0:
+            return -(-quota // period)
+    return None
+
+
+def _quota_v2(root: Path) -> tuple[int, int]:
+    quota, period = (root / "cpu.max").read_text().split()
+    return int(quota), int(period)  # "max" is no number: no limit
+
+
+def _quota_v1(root: Path) -> tuple[int, int]:
+    quota = (root / "cpu" / "cpu.cfs_quota_us").read_text()
+    return int(quota), int((root / "cpu" / "cpu.cfs_period_us").read_text())

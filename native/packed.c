@@ -1,0 +1,205 @@
+/* Packed files: one page of header, then the block of weights exactly as it lies in memory, so that
+ * loading is a mapping and processes share its pages.
+ *
+ * Where each tensor lies follows from the config alone, so the header holds no index. It is written
+ * in the machine's own byte order, which a file from another kind of machine betrays by its `order`. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "memory.h"
+#include "model.h"
+
+#define MAGIC "gpt2c pk"
+#define FORMAT_VERSION 1u
+#define BYTE_ORDER_MARK 0x01020304u
+#define HEADER_BYTES 4096 /* a page: the weights behind it are as aligned as the mapping */
+#define KEY_BYTES 128
+
+typedef struct packed_header {
+    char magic[8];
+    uint32_t version;
+    uint32_t order;
+    int32_t shape[6]; /* n_layer n_head n_embd n_inner n_ctx n_vocab */
+    float layer_norm_epsilon;
+    int32_t aligned;
+    uint64_t weight_bytes;
+    uint64_t weights_checksum;
+    char key[KEY_BYTES];
+    uint64_t header_checksum; /* of all that stands before it */
+} packed_header;
+
+/* FNV-1a (Fowler, Noll, Vo), over 8 bytes at a time: it finds damage, not malice. */
+static uint64_t checksum(const void *data, size_t n_bytes) {
+    const unsigned char *bytes = data;
+    uint64_t hash = 0xcbf29ce484222325u, word;
+    for (; n_bytes >= sizeof word; bytes += sizeof word, n_bytes -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        hash = (hash ^ word) * 0x100000001b3u;
+        hash ^= hash >> 29;
+    }
+    for (; n_bytes > 0; bytes++, n_bytes--) hash = (hash ^ *bytes) * 0x100000001b3u;
+    return hash;
+}
+
+static uint64_t checksum_of_header(const packed_header *header) {
+    return checksum(header, offsetof(packed_header, header_checksum));
+}
+
+static void shape_of(const gpt2c_model_config *c, int32_t shape[6]) {
+    const int32_t sizes[6] = {c->n_layer, c->n_head, c->n_embd, c->n_inner, c->n_ctx, c->n_vocab};
+    memcpy(shape, sizes, sizeof sizes);
+}
+
+/* ---- Writing ---- */
+
+static int write_all(int file, const void *data, size_t n_bytes) {
+    const char *bytes = data;
+    while (n_bytes > 0) {
+        const ssize_t n = write(file, bytes, n_bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return 0;
+        bytes += n;
+        n_bytes -= (size_t)n;
+    }
+    return 1;
+}
+
+static int write_packed(int file, const gpt2c_model *model, const char *key) {
+    union {
+        packed_header header;
+        char page[HEADER_BYTES];
+    } first;
+    memset(&first, 0, sizeof first);
+    packed_header *header = &first.header;
+    memcpy(header->magic, MAGIC, sizeof header->magic);
+    header->version = FORMAT_VERSION;
+    header->order = BYTE_ORDER_MARK;
+    shape_of(&model->config, header->shape);
+    header->layer_norm_epsilon = model->config.layer_norm_epsilon;
+    header->aligned = model->config.aligned;
+    header->weight_bytes = model->n_weights * sizeof(float);
+    header->weights_checksum = checksum(model->weights, header->weight_bytes);
+    memcpy(header->key, key, strlen(key));
+    header->header_checksum = checksum_of_header(header);
+    return write_all(file, &first, sizeof first) &&
+           write_all(file, model->weights, header->weight_bytes) && fsync(file) == 0;
+}
+
+/* Renaming would put a file in the place of a device or a socket, too. */
+static int may_replace(const char *path) {
+    struct stat about;
+    return stat(path, &about) != 0 || S_ISREG(about.st_mode);
+}
+
+gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key) {
+    if (model == NULL || path == NULL || key == NULL || strlen(key) >= KEY_BYTES)
+        return GPT2C_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_NOT_READY;
+    const size_t n = strlen(path) + 32;
+    char *temporary = gpt2c_alloc(n, 1);
+    if (temporary == NULL) return GPT2C_OUT_OF_MEMORY;
+    snprintf(temporary, n, "%s.%ld.tmp", path, (long)getpid());
+
+    gpt2c_status status = GPT2C_IO_ERROR;
+    const int file = may_replace(path) ? open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0600) : -1;
+    if (file >= 0) {
+        const int written = write_packed(file, model, key);
+        if (close(file) == 0 && written && rename(temporary, path) == 0)
+            status = GPT2C_OK;
+        else
+            unlink(temporary);
+    }
+    gpt2c_free(temporary);
+    return status;
+}
+
+/* ---- Reading ---- */
+
+static gpt2c_status check_header(const packed_header *header, uint64_t file_bytes) {
+    const int good = memcmp(header->magic, MAGIC, sizeof header->magic) == 0 &&
+                     header->version == FORMAT_VERSION && header->order == BYTE_ORDER_MARK &&
+                     header->header_checksum == checksum_of_header(header) &&
+                     memchr(header->key, 0, KEY_BYTES) != NULL &&
+                     file_bytes >= HEADER_BYTES && header->weight_bytes == file_bytes - HEADER_BYTES;
+    return good ? GPT2C_OK : GPT2C_BAD_FILE;
+}
+
+/* Maps the whole file, read-only. */
+static gpt2c_status map_packed(const char *path, packed_header *header, void **mapping,
+                               size_t *mapping_bytes) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return GPT2C_IO_ERROR;
+    gpt2c_status status = GPT2C_IO_ERROR;
+    struct stat about;
+    if (fstat(file, &about) == 0) {
+        status = GPT2C_BAD_FILE;
+        if (S_ISREG(about.st_mode) && pread(file, header, sizeof *header, 0) == sizeof *header)
+            status = check_header(header, (uint64_t)about.st_size);
+    }
+    if (status == GPT2C_OK) {
+        *mapping_bytes = (size_t)about.st_size;
+        *mapping = mmap(NULL, *mapping_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+        if (*mapping == MAP_FAILED) status = GPT2C_IO_ERROR;
+    }
+    close(file);
+    return status;
+}
+
+gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config) {
+    if (path == NULL || config == NULL) return GPT2C_INVALID_ARGUMENT;
+    packed_header header;
+    void *mapping;
+    size_t mapping_bytes;
+    gpt2c_status status = map_packed(path, &header, &mapping, &mapping_bytes);
+    if (status != GPT2C_OK) return status;
+    if (verify && checksum((char *)mapping + HEADER_BYTES, header.weight_bytes) != header.weights_checksum)
+        status = GPT2C_BAD_FILE;
+    munmap(mapping, mapping_bytes);
+    if (status != GPT2C_OK) return status;
+    *config = (gpt2c_model_config){
+        .n_layer = header.shape[0], .n_head = header.shape[1], .n_embd = header.shape[2],
+        .n_inner = header.shape[3], .n_ctx = header.shape[4], .n_vocab = header.shape[5],
+        .layer_norm_epsilon = header.layer_norm_epsilon, .aligned = header.aligned};
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
+                               gpt2c_model **model) {
+    if (model == NULL) return GPT2C_INVALID_ARGUMENT;
+    *model = NULL;
+    if (path == NULL || config == NULL) return GPT2C_INVALID_ARGUMENT;
+    gpt2c_model *made = NULL;
+    gpt2c_status status = gpt2c_model_prepare(config, &made);
+    if (status != GPT2C_OK) return status;
+
+    packed_header header;
+    int32_t shape[6];
+    void *mapping;
+    size_t mapping_bytes;
+    status = map_packed(path, &header, &mapping, &mapping_bytes);
+    if (status != GPT2C_OK) {
+        gpt2c_model_free(made);
+        return status;
+    }
+    made->mapping = mapping;
+    made->mapping_bytes = mapping_bytes;
+    shape_of(config, shape);
+    const int fits = memcmp(shape, header.shape, sizeof shape) == 0 &&
+                     header.layer_norm_epsilon == config->layer_norm_epsilon &&
+                     header.aligned == config->aligned &&
+                     (key == NULL || strcmp(key, header.key) == 0) &&
+                     header.weight_bytes == gpt2c_model_measure(made) * sizeof(float);
+    if (!fits) {
+        gpt2c_model_free(made);
+        return GPT2C_BAD_FILE;
+    }
+    gpt2c_model_place(made, (float *)((char *)mapping + HEADER_BYTES));
+    made->frozen = 1;
+    *model = made;
+    return GPT2C_OK;
+}

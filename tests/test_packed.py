@@ -1,0 +1,140 @@
+"""Packed files: the same model, mapped; and files that are not what they claim."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpt2c
+from gpt2c import bindings, options
+from gpt2c.model import native_config
+from gpt2c.weights import load_checkpoint
+
+IDS = np.array([3, 1, 4, 1, 5], np.int32)
+KEY = b"tiny, for a test"
+
+
+class Packed:
+    """A packed model and how to open it."""
+
+    def __init__(self, name: str, folder: Path, base: Path, opts: str = "all") -> None:
+        self.native = bindings.load(name)
+        isas = [(isa, ok) for isa, _, ok in self.native.isas()]
+        plan = options.resolve(opts, isas=isas)
+        with load_checkpoint(folder) as checkpoint:
+            self.config: dict[str, Any] = native_config(checkpoint.config, plan, [isa for isa, _ in isas])
+        with gpt2c.load(folder, opts=opts, binding=name) as model:
+            self.expected = model.logits(IDS)
+            model.save_packed(base / "model.packed", KEY)
+        self.path = base / "model.packed"
+
+    def open(self, key: bytes | None = KEY, **changed: Any) -> Any:
+        return self.native.Model.open_packed(bytes(self.path), key, {**self.config, **changed})
+
+
+@pytest.fixture
+def packed(binding: str, model_folder: Callable[[str], Path], tmp_path: Path) -> Packed:
+    return Packed(binding, model_folder("tiny"), tmp_path)
+
+
+def logits_of(packed: Packed, model: Any) -> np.ndarray:
+    out = np.empty((IDS.size, 128), np.float32)
+    packed.native.Session(model).feed(IDS, None, out)
+    return out
+
+
+@pytest.mark.parametrize("opts", ["none", "all", "aligned,gelu_table"])
+def test_a_packed_model_gives_the_same_bits(
+    opts: str, binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    packed = Packed(binding, model_folder("odd"), tmp_path, opts)
+    out = np.empty((IDS.size, 101), np.float32)
+    packed.native.Session(packed.open()).feed(IDS, None, out)
+    assert np.array_equal(out, packed.expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.packed"]
+
+
+def test_the_other_binding_opens_it_too(
+    binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    packed = Packed(binding, model_folder("tiny"), tmp_path)
+    packed.native = bindings.load("cffi" if binding == "cython" else "cython")
+    assert np.array_equal(logits_of(packed, packed.open()), packed.expected)
+
+
+def test_a_file_tells_its_shape_and_is_verified(packed: Packed) -> None:
+    found = packed.native.packed_info(bytes(packed.path), True)
+    for name in ("n_layer", "n_head", "n_embd", "n_inner", "n_ctx", "n_vocab", "aligned"):
+        assert found[name] == packed.config[name]
+
+
+def test_a_null_key_takes_any_file_and_another_key_none(packed: Packed) -> None:
+    packed.open(key=None)
+    with pytest.raises(gpt2c.ModelFileError, match="not a packed file of this version and model"):
+        packed.open(key=b"tiny, for a tesT")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"n_layer": 3}, {"n_vocab": 127}, {"aligned": 0}, {"layer_norm_epsilon": 1e-6}]
+)
+def test_a_file_of_another_model_is_refused(packed: Packed, changed: dict[str, Any]) -> None:
+    with pytest.raises(gpt2c.ModelFileError, match="not a packed file of this version and model"):
+        packed.open(**changed)
+
+
+def test_any_flipped_bit_in_the_header_is_noticed(packed: Packed) -> None:
+    whole = packed.path.read_bytes()
+    for byte in range(200):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << byte % 8
+        packed.path.write_bytes(damaged)
+        with pytest.raises(gpt2c.ModelFileError):
+            packed.open()
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed_when_they_are_verified(packed: Packed) -> None:
+    damaged = bytearray(packed.path.read_bytes())
+    damaged[-5] ^= 4
+    packed.path.write_bytes(damaged)
+    packed.native.packed_info(bytes(packed.path), False)
+    with pytest.raises(gpt2c.ModelFileError):
+        packed.native.packed_info(bytes(packed.path), True)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 7, 216, 4095, 4096, 5000])
+def test_a_truncated_file_is_refused(packed: Packed, n_bytes: int) -> None:
+    packed.path.write_bytes(packed.path.read_bytes()[:n_bytes])
+    with pytest.raises(gpt2c.ModelFileError):
+        packed.open()
+
+
+def test_a_missing_file_and_a_folder_are_refused(packed: Packed, tmp_path: Path) -> None:
+    packed.path.unlink()
+    with pytest.raises(gpt2c.ModelFileError, match="could not be opened"):
+        packed.open()
+    packed.path.mkdir()
+    with pytest.raises(gpt2c.ModelFileError):
+        packed.open()
+
+
+def test_saving_where_nothing_can_be_written_leaves_nothing(
+    binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with gpt2c.load(model_folder("tiny"), binding=binding) as model:
+        with pytest.raises(gpt2c.ModelFileError, match="could not be opened, mapped or written"):
+            model.save_packed(tmp_path / "no" / "such", KEY)
+        with pytest.raises(gpt2c.ModelFileError):
+            model.save_packed(Path(os.devnull), KEY)
+        assert not Path(os.devnull).is_file()
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "full").touch()
+        with pytest.raises(gpt2c.ModelFileError):
+            model.save_packed(tmp_path / "taken", KEY)
+    shutil.rmtree(tmp_path / "taken")
+    assert list(tmp_path.iterdir()) == []
