@@ -1,14 +1,12 @@
 """Builds the C core once and links it into both extensions.
 
-What is compiled is found, not listed: native/*.c, and native/kernels/<name>/*.c for every row of
-native/isa.def whose architecture fits, with that row's flags. GPT2C_BUILD=cffi leaves Cython out.
+What is compiled, and how, is found by tools/native_build.py. GPT2C_BUILD=cffi leaves Cython out.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -18,23 +16,11 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 ROOT = Path(__file__).parent
-BINDINGS = Path("gpt2c/bindings")
-BASE_FLAGS = ["-std=c99", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_POSIX_C_SOURCE=200809L"]
+sys.path.insert(0, str(ROOT / "tools"))
+import native_build  # noqa: E402
+
+BINDINGS = "gpt2c/bindings"
 WITHOUT_CYTHON = os.environ.get("GPT2C_BUILD") == "cffi"
-ARCHITECTURE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
-
-
-def isa_rows() -> list[tuple[str, list[str]]]:
-    """(name, compiler flags) of the rows of isa.def that this architecture can have."""
-    text = re.sub(r"/\*.*?\*/", "", (ROOT / "native/isa.def").read_text(), flags=re.S)
-    rows = re.findall(r'GPT2C_ISA\((\w+),\s*(\w+),[^"]*"([^"]*)"\)', text)
-    return [
-        (name, flags.split()) for name, architecture, flags in rows if architecture in ("any", ARCHITECTURE)
-    ]
-
-
-def sources(folder: str) -> list[str]:
-    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*.c"))
 
 
 def generate_cffi_source(path: Path) -> None:
@@ -69,14 +55,13 @@ class BuildCore(build_ext):
         super().build_extensions()
 
     def compile_core(self) -> list[str]:
-        groups = [("native", [])] + [(f"native/kernels/{name}", flags) for name, flags in isa_rows()]
         objects: list[str] = []
-        for folder, flags in groups:
+        for sources, flags in native_build.groups(platform.machine()):
             objects += self.compiler.compile(
-                sources(folder),
+                sources,
                 output_dir=self.build_temp,
-                include_dirs=["include", "native"],
-                extra_postargs=BASE_FLAGS + flags,
+                include_dirs=native_build.INCLUDE_DIRS,
+                extra_postargs=flags,
             )
         return objects
 

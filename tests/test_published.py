@@ -23,11 +23,13 @@ CONTINUATIONS = [
     (
         "Alan Turing theorized that computers would one day become",
         " the most powerful machines on the planet.\n\nThe computer is a machine that can perform complex "
-        "calculations, and it can perform these calculations in a way that is very similar to the human brain.",
+        "calculations, and it can perform these calculations in a way that is very similar to the human "
+        "brain.",
         "picoGPT, README",
     ),
     (
-        "Alan Turing theorized that computers would one day become very powerful, but even he could not imagine",
+        "Alan Turing theorized that computers would one day become very powerful, but even he could not "
+        "imagine",
         ' how they would be able to do so.\n\n"I think the most important thing is',
         "fastGPT, README",
     ),
@@ -38,7 +40,8 @@ CONTINUATIONS = [
     ),
     (
         "The capital of France is",
-        " the capital of the French Republic, and the capital of the French Republic is the capital of the French",
+        " the capital of the French Republic, and the capital of the French Republic is the capital of the "
+        "French",
         "a public file",
     ),
     (

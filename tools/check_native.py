@@ -1,0 +1,174 @@
+"""Build native/examples/generate.c under sanitizers and for other machines, and compare what it prints.
+
+    python tools/check_native.py            all checks
+    python tools/check_native.py asan       only those named
+    python tools/check_native.py --list
+
+Every check runs a small random model with all instruction sets that it can, with one thread and three,
+with all switches and none, with the prompt whole and in chunks. All must print the same ids as gpt2c does
+from Python. `objects` instead disassembles the core: outside native/kernels/<isa>/ there must be no
+instruction above the x86-64 baseline.
+
+Needs gcc; `baseline` and `aarch64` need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
+programs are missing fails: nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import native_build
+
+import gpt2c
+
+SHAPE = "L3-H5-E40-V131-C96-I72"
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
+N_NEW = 24
+SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+
+
+class CheckFailed(Exception):
+    """A program is missing, did not build, or printed something else."""
+
+
+def call(command: list[str], **environment: str) -> str:
+    """Standard output; CheckFailed when the program is missing or fails, with the end of what it said."""
+    if shutil.which(command[0]) is None:
+        raise CheckFailed(f"{command[0]} is not installed")
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=native_build.ROOT, env=environment or None
+    )
+    if run.returncode != 0:
+        raise CheckFailed(f"{' '.join(command[:4])} ...: exit {run.returncode}\n{run.stderr[-3000:]}")
+    return run.stdout
+
+
+def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) -> Path:
+    """Compile the core and the example; returns the program."""
+    objects = []
+    groups = native_build.groups(machine) + [(["native/examples/generate.c"], native_build.FLAGS)]
+    include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
+    for sources, flags in groups:
+        for source in sources:
+            objects.append(str(base / f"{name}-{source.replace('/', '-')}.o"))
+            call([compiler, *flags, *extra, *include, "-c", source, "-o", objects[-1]])
+    program = base / name
+    call([compiler, *extra, *objects, "-lm", "-lpthread", "-o", str(program)])
+    return program
+
+
+def compare(command: list[str], base: Path, expected: str, isas: list[str]) -> int:
+    """Run every combination; returns how many there were."""
+    n = 0
+    for isa, threads, switches, chunk in itertools.product(isas, (1, 3), (63, 0, 21), (0, 7)):
+        model = base / "model.packed"
+        flags = ["-n", str(N_NEW), "-i", isa, "-t", str(threads), "-s", str(switches)]
+        flags += ["-c", str(chunk)] if chunk else []
+        out = call([*command, *flags, str(model), *map(str, PROMPT)])
+        if out.strip() != expected:
+            raise CheckFailed(f"{isa}, {threads} threads, switches {switches}, chunk {chunk}: {out!r}")
+        n += 1
+    return n
+
+
+def make_model(base: Path) -> str:
+    """A packed random model in `base`; the ids that it must give."""
+    from random_model import write_random_model
+
+    write_random_model(base / "model", SHAPE, seed=5)
+    with gpt2c.load(base / "model", isa="ref", threads=1) as model:
+        ids = model.generate(PROMPT, max_new_tokens=N_NEW).ids
+    with gpt2c.load(base / "model", opts="all") as model:
+        model.save_packed(base / "model.packed", b"")
+    return " ".join(map(str, ids))
+
+
+def supported() -> list[str]:
+    names: list[str] = gpt2c.build_info()["isas_supported"]
+    return names
+
+
+def sanitizer(flags: str) -> Callable[[Path, str], int]:
+    def check(base: Path, expected: str) -> int:
+        program = build(base, "sanitized", "gcc", platform.machine(), [*SANITIZE, f"-fsanitize={flags}"])
+        return compare([str(program)], base, expected, supported())
+
+    return check
+
+
+def x86_baseline(base: Path, expected: str) -> int:
+    """An x86-64 CPU without AVX: no instruction set above the portable ones may be chosen, or needed."""
+    program = build(base, "baseline", "gcc", "x86_64", [])
+    command = ["qemu-x86_64", "-cpu", "Nehalem", str(program)]
+    n = compare(command, base, expected, ["ref", "unroll"])
+    automatic = call([*command, "-n", str(N_NEW), str(base / "model.packed"), *map(str, PROMPT)])
+    if automatic.strip() != expected:
+        raise CheckFailed(f"chosen by itself: {automatic!r}")
+    return n + 1
+
+
+def aarch64(base: Path, expected: str) -> int:
+    """NEON, under an emulator."""
+    program = build(base, "aarch64", "aarch64-linux-gnu-gcc", "aarch64", ["-static"])
+    isas = [name for name, _ in native_build.isa_rows("aarch64")]
+    return compare(["qemu-aarch64", "-cpu", "max", str(program)], base, expected, isas)
+
+
+def objects(base: Path, expected: str) -> int:
+    """Registers above xmm15 and VEX or EVEX instructions have no place in the core's common objects."""
+    build(base, "objects", "gcc", "x86_64", [])
+    common = sorted(base.glob("objects-native-[!k]*.o")) + sorted(base.glob("objects-native-kernels-ref-*.o"))
+    common += sorted(base.glob("objects-native-kernels-unroll-*.o"))
+    for path in common:
+        listing = call(["objdump", "-d", "--no-show-raw-insn", str(path)])
+        found = re.search(r"\n.*(?:%[yz]mm|\tv[a-z0-9]+ +%xmm|%k[0-7]\b).*", listing)
+        if found:
+            raise CheckFailed(f"{path.name}: {found[0].strip()}")
+    return len(common)
+
+
+CHECKS: dict[str, Callable[[Path, str], int]] = {
+    "asan": sanitizer("address"),
+    "ubsan": sanitizer("undefined,float-cast-overflow"),
+    "tsan": sanitizer("thread"),
+    "objects": objects,
+    "baseline": x86_baseline,
+    "aarch64": aarch64,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"default: all of {', '.join(CHECKS)}")
+    parser.add_argument("--list", action="store_true", help="print the names of the checks")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(CHECKS))
+        return 0
+    unknown = [name for name in args.checks if name not in CHECKS]
+    if unknown:
+        parser.error(f"unknown check {unknown[0]!r} (there are: {', '.join(CHECKS)})")
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        expected = make_model(Path(folder))
+        for name in args.checks or CHECKS:
+            try:
+                print(f"{name:<10} {CHECKS[name](Path(folder), expected):>4} runs agree", flush=True)
+            except CheckFailed as error:
+                failed += 1
+                print(f"{name:<10} FAILED: {error}", flush=True)
+    print(f"native: {len(args.checks or CHECKS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
