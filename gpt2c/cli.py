@@ -11,14 +11,13 @@ from . import __version__, build_info, run
 
 def info(args: argparse.Namespace) -> None:
     """Print what is installed, and what the model is."""
-    built = build_info(args.binding)
-    print(f"gpt2c {built['version']}")
-    print(f"binding      {built['binding']} (built: {', '.join(built['bindings'])})")
-    supported = built["isas_supported"]
-    isas = [name if name in supported else f"({name})" for name in built["isas_compiled"]]
-    print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: not on this machine)")
     with run.load_model(args) as model:
-        c = model.config
+        built, c = build_info(args.binding), model.config
+        supported = built["isas_supported"]
+        isas = [name if name in supported else f"({name})" for name in built["isas_compiled"]]
+        print(f"gpt2c {built['version']}")
+        print(f"binding      {built['binding']} (built: {', '.join(built['bindings'])})")
+        print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: not on this machine)")
         print(f"model        {args.model or 'embedded'}")
         print(
             f"shape        n_layer={c.n_layer} n_head={c.n_head} n_embd={c.n_embd} n_inner={c.n_inner} "
