@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import bindings, errors
+from . import bindings, errors, kernels
 from .config import ModelConfig
 from .errors import *  # noqa: F403
 from .generation import Completion, Stream, Timings
@@ -30,6 +30,7 @@ __all__ = [
     "Stream",
     "Timings",
     "build_info",
+    "kernels",
     "load",
     *errors.__all__,
 ]

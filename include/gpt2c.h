@@ -207,6 +207,102 @@ gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
 /* Lets go of a session; NULL is allowed. No call may be running in it. */
 void gpt2c_session_free(gpt2c_session *session);
 
+/* ---- Kernels: the operations one by one --------------------------------------------------------
+ * What a session runs, for learning, tests and microbenchmarks. `isa` is an instruction set's number,
+ * GPT2C_UNSUPPORTED: this machine cannot run it. Arrays are row-major. The number of rows may be 0:
+ * then nothing is read or written, and arrays of rows may be NULL; every other size is at least 1.
+ * Any row has the same bits whatever rows are computed beside it. `out` may be an input of the same
+ * shape, but overlaps none in linear, embed and attention. Error bounds: native/kernels.h. */
+
+/* How a matrix lies, and so which linear kernel reads it. */
+typedef enum gpt2c_layout {
+    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
+    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
+    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
+    GPT2C_LAYOUT_COUNT = 3
+} gpt2c_layout;
+
+/* A linear layer's weights, laid out. Any number of calls may read one at the same time. */
+typedef struct gpt2c_matrix gpt2c_matrix;
+
+/* Copies weights, which lie as `given` (GPT2C_IN_OUT or GPT2C_OUT_IN), into `layout`. */
+gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
+                                 gpt2c_layout layout, gpt2c_matrix **matrix);
+
+/* NULL is allowed. */
+void gpt2c_matrix_free(gpt2c_matrix *matrix);
+
+/* What a linear layer does with a finished sum before it is stored: the same bits as the separate
+ * operation makes of it. */
+typedef enum gpt2c_epilogue {
+    GPT2C_PLAIN = 0,
+    GPT2C_THEN_GELU = 1,
+    GPT2C_THEN_GELU_TABLE = 2,
+    GPT2C_THEN_ADD = 3           /* residual + sum */
+} gpt2c_epilogue;
+
+typedef struct gpt2c_op_linear_args {
+    float *out;                  /* [rows, n_out] */
+    const float *x;              /* [rows, n_in] */
+    const gpt2c_matrix *weight;  /* n_in and n_out are its own */
+    const float *bias;           /* [n_out], or NULL */
+    gpt2c_epilogue epilogue;
+    const uint16_t *gelu_table;  /* [65536], of GPT2C_THEN_GELU_TABLE */
+    const float *residual;       /* [rows, n_out], of GPT2C_THEN_ADD */
+    size_t rows_begin;           /* rows and columns to compute, the end not included; nothing else */
+    size_t rows_end;             /* is written. There are at least rows_end rows. Columns begin and */
+    size_t columns_begin;        /* end at a multiple of 32, or end at n_out. */
+    size_t columns_end;
+} gpt2c_op_linear_args;
+
+/* out = x weight + bias, and then the epilogue. */
+gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args);
+
+/* out[r] = column ids[r] of wte [n_embd, n_vocab] + wpe[r], a token's row of the embedding being a
+ * column of the head. out, wpe: [rows, n_embd]. GPT2C_BAD_TOKEN: an id outside [0, n_vocab). */
+gpt2c_status gpt2c_op_embed(int32_t isa, float *out, const gpt2c_matrix *wte, const int32_t *ids,
+                            const float *wpe, size_t rows);
+
+/* out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias, of n numbers a row; epsilon is
+ * positive and finite. */
+gpt2c_status gpt2c_op_layernorm(int32_t isa, float *out, const float *x, const float *weight,
+                                const float *bias, size_t rows, size_t n, float epsilon);
+
+/* Fills table[65536]: entry h is GELU of the fp16 number with the bits h, rounded to fp16. */
+gpt2c_status gpt2c_gelu_table_fill(uint16_t *table);
+
+/* GELU of n numbers, n >= 0: by the tanh formula, or by a filled table if that is not NULL. */
+gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n,
+                           const uint16_t *table);
+
+/* out = a + b, n >= 0 numbers. */
+gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n);
+
+/* out[r] = e^x[r] / sum of e^x[r], n numbers a row. */
+gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n);
+
+/* out[r] = where x[r], n numbers, is largest; the lowest index wins a tie, a NaN counts as -infinity. */
+gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n);
+
+typedef struct gpt2c_op_attention_args {
+    float *out;                  /* [n - n_past, n_embd], n_embd = n_head * head_dim */
+    const float *q;              /* [n, n_embd]; the first n_past rows are not read */
+    const float *k;              /* [n, n_embd] */
+    const float *v;              /* [n, n_embd] */
+    size_t n;                    /* positions */
+    size_t n_past;               /* <= n: their K and V are stored first, as by an earlier call */
+    size_t n_head;
+    size_t head_dim;
+    int32_t fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+    size_t rows_begin;           /* rows of `out` and heads to compute, the end not included; nothing */
+    size_t rows_end;             /* else of `out` is written */
+    size_t heads_begin;
+    size_t heads_end;
+} gpt2c_op_attention_args;
+
+/* Causal self-attention: row r of `out` is position n_past + r, which sees positions up to its own. */
+gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args);
+
 /* END DECLARATIONS */
 
 #ifdef __cplusplus

@@ -8,11 +8,9 @@
 #ifndef GPT2C_GELU_TABLE_H
 #define GPT2C_GELU_TABLE_H
 
-#include <stdint.h>
+#include "gpt2c.h"
 
 #define GPT2C_GELU_TABLE_SIZE 65536
 #define GPT2C_GELU_TABLE_LIMIT 10.0f
-
-void gpt2c_gelu_table_fill(uint16_t table[GPT2C_GELU_TABLE_SIZE]);
 
 #endif

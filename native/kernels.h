@@ -8,22 +8,34 @@
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
  * the bias. SIMD lanes are output columns, so that k is walked in order in each.
  *
- * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands; the tests hold every
- * kernel of every instruction set to them:
- *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|)
+ * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
+ * overflows; tiny = 2^-150, what is lost where a result becomes subnormal. The tests hold every kernel
+ * of every instruction set to them:
+ *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|) + n_in * tiny
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
+ *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
  *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
- *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; as x goes to -infinity, to -0
+ *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; of a huge negative x, -0
  *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
- *   softmax     (n + 8) * eps * p, relative to each probability, plus what the scores' own error makes
- *   residual    eps * |a + b|
- *   argmax      exact; the lowest index wins a tie, a NaN never wins
+ *   softmax     (n + ln n + 8 + max(x) - x) * eps * p + 1.3e-38: n additions; each exp 3 eps and its
+ *               argument's rounding, which is relative to max(x) - x, and over the sum of all
+ *               p (max(x) - x) <= ln n; 1.3e-38 where exp is cut off
+ *   attention   sum of p[t] |v[t]| * ((2 n + ln n + 9 + max(s) - s[t]) * eps + e^(2 d) - 1) over the n
+ *               visible positions + sum of |v[t]| * 1.3e-38 + n * tiny: softmax of the scores s, then
+ *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
+ *               sum |q k| / sqrt(head_dim) + tiny * head_dim
+ *   embed, add  eps * |a + b|: rounded once, hence the same everywhere
+ *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
+ * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
+ * formula makes of it.
  */
 #ifndef GPT2C_KERNELS_H
 #define GPT2C_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "gpt2c.h"
 
 /* Half-open: begin, begin + 1, ..., end - 1. */
 typedef struct gpt2c_span {
@@ -34,39 +46,22 @@ typedef struct gpt2c_span {
 /* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
 #define GPT2C_PANEL 32
 
-/* How a matrix lies, and so which linear kernel reads it. */
-typedef enum gpt2c_layout {
-    GPT2C_IN_OUT,  /* row-major [n_in, n_out], the projections as in the file */
-    GPT2C_OUT_IN,  /* row-major [n_out, n_in], the embedding as in the file */
-    GPT2C_PANELS,  /* [ceil(n_out / PANEL)][n_in][PANEL], 64-byte aligned, the last panel padded by 0 */
-    GPT2C_LAYOUT_COUNT
-} gpt2c_layout;
-
 /* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
-typedef struct gpt2c_matrix {
-    gpt2c_layout layout;
+struct gpt2c_matrix {
+    gpt2c_layout layout; /* and so which linear kernel reads it */
     size_t n_in;
     size_t n_out;
     float *data;
-} gpt2c_matrix;
+};
 
 static inline size_t gpt2c_panels(size_t n_out) { return (n_out + GPT2C_PANEL - 1) / GPT2C_PANEL; }
-
-/* What a linear kernel does with a finished sum (bias added) before it is stored: the same
- * arithmetic as the separate operation would do, so the same bits. */
-typedef enum gpt2c_epilogue {
-    GPT2C_PLAIN,
-    GPT2C_THEN_GELU,
-    GPT2C_THEN_GELU_TABLE,
-    GPT2C_THEN_ADD /* residual + sum */
-} gpt2c_epilogue;
 
 typedef struct gpt2c_linear_args {
     float *out;                 /* [rows, n_out]; overlaps no input */
     const float *x;             /* [rows, n_in] */
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
-    gpt2c_epilogue epilogue;
+    gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
     const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
     const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
 } gpt2c_linear_args;

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 
 #include "gelu_table.h"
-#include "half.h"
+#include "matrix.h"
 #include "memory.h"
 
 /* ---- Creation ---- */
@@ -65,8 +65,7 @@ static gpt2c_matrix place_matrix(gpt2c_model *model, gpt2c_layout as_in_file, in
                                  int32_t n_out) {
     const gpt2c_layout layout = model->config.aligned ? GPT2C_PANELS : as_in_file;
     gpt2c_matrix w = {layout, (size_t)n_in, (size_t)n_out, NULL};
-    const size_t columns = layout == GPT2C_PANELS ? gpt2c_pad(w.n_out, GPT2C_PANEL) : w.n_out;
-    w.data = place_vector(model, w.n_in * columns);
+    w.data = place_vector(model, gpt2c_matrix_numbers(&w));
     return w;
 }
 
@@ -141,41 +140,6 @@ gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **
 
 /* ---- Tensors in ---- */
 
-static float number_at(const unsigned char *data, gpt2c_dtype dtype, size_t i) {
-    uint32_t word;
-    uint16_t half;
-    if (dtype == GPT2C_F32) {
-        memcpy(&word, data + 4 * i, sizeof word);
-        return gpt2c_float_of(word);
-    }
-    memcpy(&half, data + 2 * i, sizeof half);
-    return dtype == GPT2C_F16 ? gpt2c_f16_to_f32(half) : gpt2c_bf16_to_f32(half);
-}
-
-static void set_vector(float *out, size_t n, gpt2c_dtype dtype, const unsigned char *data) {
-    for (size_t i = 0; i < n; i++) out[i] = number_at(data, dtype, i);
-}
-
-/* `given` is how the file's numbers lie. */
-static void set_matrix(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype,
-                       const unsigned char *data) {
-    if (w->layout != GPT2C_PANELS) {
-        set_vector(w->data, w->n_in * w->n_out, dtype, data);
-        return;
-    }
-    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
-        float *panel = w->data + first * w->n_in;
-        for (size_t k = 0; k < w->n_in; k++) {
-            for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-                const size_t c = first + lane;
-                const size_t i = given == GPT2C_IN_OUT ? k * w->n_out + c : c * w->n_in + k;
-                /* Lanes behind the last column are 0: kernels compute them and throw them away. */
-                panel[k * GPT2C_PANEL + lane] = c < w->n_out ? number_at(data, dtype, i) : 0.0f;
-            }
-        }
-    }
-}
-
 /* Where a tensor goes: a vector of n numbers, or a matrix. */
 typedef struct destination {
     float *vector;
@@ -232,9 +196,9 @@ gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t la
     const destination to = destination_of(model, tensor, layer);
     if (n_bytes != to.n * (dtype == GPT2C_F32 ? 4 : 2)) return GPT2C_INVALID_ARGUMENT;
     if (to.matrix != NULL)
-        set_matrix(to.matrix, to.given, dtype, data);
+        gpt2c_matrix_set(to.matrix, to.given, dtype, data);
     else
-        set_vector(to.vector, to.n, dtype, data);
+        gpt2c_vector_set(to.vector, to.n, dtype, data);
     model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor] = 1;
     return GPT2C_OK;
 }

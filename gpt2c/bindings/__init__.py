@@ -65,6 +65,10 @@ class NativeSession(Protocol):
     def rows(self) -> list[int]: ...
 
 
+class NativeMatrix(Protocol):
+    """A gpt2c_matrix; freed with its last reference."""
+
+
 class Binding(Protocol):
     name: str
 
@@ -82,6 +86,56 @@ class Binding(Protocol):
     @property
     def Model(self) -> NativeModelType: ...
     def Session(self, model: Any) -> NativeSession: ...
+
+    # The kernels one by one; gpt2c.kernels checks what it hands them. Arrays are C-contiguous and of
+    # the types in gpt2c.h (float32 but for ids, indices and table); an isa, a layout and an epilogue
+    # are numbers, spans (begin, end).
+    def Matrix(self, weight: np.ndarray, given: int, n_in: int, n_out: int, layout: int) -> NativeMatrix: ...
+    def op_linear(
+        self,
+        isa: int,
+        out: np.ndarray,
+        x: np.ndarray,
+        weight: Any,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        bias: np.ndarray | None = None,
+        epilogue: int = 0,
+        gelu_table: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
+    ) -> None: ...
+    def op_embed(self, isa: int, out: np.ndarray, wte: Any, ids: np.ndarray, wpe: np.ndarray) -> None: ...
+    def op_layernorm(
+        self,
+        isa: int,
+        out: np.ndarray,
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        rows: int,
+        n: int,
+        epsilon: float,
+    ) -> None: ...
+    def gelu_table_fill(self, table: np.ndarray) -> None: ...
+    def op_gelu(self, isa: int, out: np.ndarray, x: np.ndarray, table: np.ndarray | None = None) -> None: ...
+    def op_add(self, isa: int, out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None: ...
+    def op_softmax(self, isa: int, out: np.ndarray, x: np.ndarray, rows: int, n: int) -> None: ...
+    def op_argmax(self, isa: int, out: np.ndarray, x: np.ndarray, rows: int, n: int) -> None: ...
+    def op_attention(
+        self,
+        isa: int,
+        out: np.ndarray,
+        q: np.ndarray,
+        k: np.ndarray,
+        v: np.ndarray,
+        n: int,
+        n_past: int,
+        n_head: int,
+        head_dim: int,
+        fused: bool,
+        rows: tuple[int, int],
+        heads: tuple[int, int],
+    ) -> None: ...
 
 
 def load(name: str) -> Binding:

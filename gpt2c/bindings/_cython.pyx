@@ -2,7 +2,7 @@
 """The Cython binding: include/gpt2c.h as Python sees it. Its twin is cffi_binding.py."""
 
 from cpython.exc cimport PyErr_Occurred
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t, uint16_t
 from gpt2c.bindings.gpt2c_h cimport *
 
 from gpt2c.errors import check as _raise_for
@@ -155,3 +155,120 @@ cdef class Session:
 
     def __dealloc__(self):
         gpt2c_session_free(self.handle)
+
+
+# ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
+
+cdef inline const float *floats(const float[::1] array) noexcept:
+    return &array[0] if array is not None and array.shape[0] else NULL
+
+
+cdef inline const uint16_t *halves(const uint16_t[::1] array) noexcept:
+    return &array[0] if array is not None and array.shape[0] else NULL
+
+
+cdef class Matrix:
+    cdef gpt2c_matrix *handle
+
+    def __init__(self, const float[::1] weight, int given, size_t n_in, size_t n_out, int layout):
+        cdef const float *first = floats(weight)
+        with nogil:
+            status = gpt2c_matrix_create(first, <gpt2c_layout>given, n_in, n_out, <gpt2c_layout>layout,
+                                         &self.handle)
+        check(status)
+
+    def __dealloc__(self):
+        gpt2c_matrix_free(self.handle)
+
+
+def op_linear(int isa, float[::1] out, const float[::1] x, Matrix weight, rows, columns,
+              const float[::1] bias=None, int epilogue=0, const uint16_t[::1] gelu_table=None,
+              const float[::1] residual=None):
+    cdef gpt2c_op_linear_args args
+    args.out = <float *>floats(out)
+    args.x = floats(x)
+    args.weight = weight.handle
+    args.bias = floats(bias)
+    args.epilogue = <gpt2c_epilogue>epilogue
+    args.gelu_table = halves(gelu_table)
+    args.residual = floats(residual)
+    args.rows_begin, args.rows_end = rows
+    args.columns_begin, args.columns_end = columns
+    with nogil:
+        status = gpt2c_op_linear(isa, &args)
+    check(status)
+
+
+def op_embed(int isa, float[::1] out, Matrix wte, const int32_t[::1] ids, const float[::1] wpe):
+    cdef size_t rows = ids.shape[0]
+    check(gpt2c_op_embed(isa, <float *>floats(out), wte.handle, &ids[0] if rows else NULL, floats(wpe), rows))
+
+
+def op_layernorm(int isa, float[::1] out, const float[::1] x, const float[::1] weight, const float[::1] bias,
+                 size_t rows, size_t n, float epsilon):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(x)
+    cdef const float *scale = floats(weight)
+    cdef const float *shift = floats(bias)
+    with nogil:
+        status = gpt2c_op_layernorm(isa, to, first, scale, shift, rows, n, epsilon)
+    check(status)
+
+
+def gelu_table_fill(uint16_t[::1] table):
+    check(gpt2c_gelu_table_fill(<uint16_t *>halves(table)))
+
+
+def op_gelu(int isa, float[::1] out, const float[::1] x, const uint16_t[::1] table=None):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(x)
+    cdef const uint16_t *entries = halves(table)
+    cdef size_t n = x.shape[0]
+    with nogil:
+        status = gpt2c_op_gelu(isa, to, first, n, entries)
+    check(status)
+
+
+def op_add(int isa, float[::1] out, const float[::1] a, const float[::1] b):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(a)
+    cdef const float *second = floats(b)
+    cdef size_t n = a.shape[0]
+    with nogil:
+        status = gpt2c_op_add(isa, to, first, second, n)
+    check(status)
+
+
+def op_softmax(int isa, float[::1] out, const float[::1] x, size_t rows, size_t n):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(x)
+    with nogil:
+        status = gpt2c_op_softmax(isa, to, first, rows, n)
+    check(status)
+
+
+def op_argmax(int isa, int64_t[::1] out, const float[::1] x, size_t rows, size_t n):
+    cdef int64_t *to = &out[0] if out.shape[0] else NULL
+    cdef const float *first = floats(x)
+    with nogil:
+        status = gpt2c_op_argmax(isa, to, first, rows, n)
+    check(status)
+
+
+def op_attention(int isa, float[::1] out, const float[::1] q, const float[::1] k, const float[::1] v,
+                 size_t n, size_t n_past, size_t n_head, size_t head_dim, bint fused, rows, heads):
+    cdef gpt2c_op_attention_args args
+    args.out = <float *>floats(out)
+    args.q = floats(q)
+    args.k = floats(k)
+    args.v = floats(v)
+    args.n = n
+    args.n_past = n_past
+    args.n_head = n_head
+    args.head_dim = head_dim
+    args.fused = fused
+    args.rows_begin, args.rows_end = rows
+    args.heads_begin, args.heads_end = heads
+    with nogil:
+        status = gpt2c_op_attention(isa, &args)
+    check(status)

@@ -10,6 +10,8 @@ import numpy as np
 from gpt2c.bindings import _cffi  # type: ignore[attr-defined]
 from gpt2c.errors import check as _raise_for
 
+Span = tuple[int, int]
+
 ffi, lib = _cffi.ffi, _cffi.lib
 
 name = "cffi"
@@ -144,3 +146,118 @@ class Session:
         rows = ffi.new("size_t[6]")
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
+
+
+# ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
+
+
+def _in(array: np.ndarray | None, kind: str = "float[]") -> Any:
+    return ffi.NULL if array is None or not array.size else ffi.from_buffer(kind, array)
+
+
+def _out(array: np.ndarray, kind: str = "float[]") -> Any:
+    return ffi.from_buffer(kind, array, require_writable=True) if array.size else ffi.NULL
+
+
+class Matrix:
+    def __init__(self, weight: np.ndarray, given: int, n_in: int, n_out: int, layout: int) -> None:
+        out = ffi.new("gpt2c_matrix **")
+        check(lib.gpt2c_matrix_create(_in(weight), given, n_in, n_out, layout, out))
+        self.handle = ffi.gc(out[0], lib.gpt2c_matrix_free)
+
+
+def op_linear(
+    isa: int,
+    out: np.ndarray,
+    x: np.ndarray,
+    weight: Matrix,
+    rows: Span,
+    columns: Span,
+    bias: np.ndarray | None = None,
+    epilogue: int = 0,
+    gelu_table: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+) -> None:
+    fields = {  # also keeps the buffers alive, which the struct's pointers do not
+        "out": _out(out),
+        "x": _in(x),
+        "weight": weight.handle,
+        "bias": _in(bias),
+        "epilogue": epilogue,
+        "gelu_table": _in(gelu_table, "uint16_t[]"),
+        "residual": _in(residual),
+        "rows_begin": rows[0],
+        "rows_end": rows[1],
+        "columns_begin": columns[0],
+        "columns_end": columns[1],
+    }
+    check(lib.gpt2c_op_linear(isa, ffi.new("gpt2c_op_linear_args *", fields)))
+
+
+def op_embed(isa: int, out: np.ndarray, wte: Matrix, ids: np.ndarray, wpe: np.ndarray) -> None:
+    check(lib.gpt2c_op_embed(isa, _out(out), wte.handle, _in(ids, "int32_t[]"), _in(wpe), ids.size))
+
+
+def op_layernorm(
+    isa: int,
+    out: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    rows: int,
+    n: int,
+    epsilon: float,
+) -> None:
+    check(lib.gpt2c_op_layernorm(isa, _out(out), _in(x), _in(weight), _in(bias), rows, n, epsilon))
+
+
+def gelu_table_fill(table: np.ndarray) -> None:
+    check(lib.gpt2c_gelu_table_fill(_out(table, "uint16_t[]")))
+
+
+def op_gelu(isa: int, out: np.ndarray, x: np.ndarray, table: np.ndarray | None = None) -> None:
+    check(lib.gpt2c_op_gelu(isa, _out(out), _in(x), x.size, _in(table, "uint16_t[]")))
+
+
+def op_add(isa: int, out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    check(lib.gpt2c_op_add(isa, _out(out), _in(a), _in(b), a.size))
+
+
+def op_softmax(isa: int, out: np.ndarray, x: np.ndarray, rows: int, n: int) -> None:
+    check(lib.gpt2c_op_softmax(isa, _out(out), _in(x), rows, n))
+
+
+def op_argmax(isa: int, out: np.ndarray, x: np.ndarray, rows: int, n: int) -> None:
+    check(lib.gpt2c_op_argmax(isa, _out(out, "int64_t[]"), _in(x), rows, n))
+
+
+def op_attention(
+    isa: int,
+    out: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    n: int,
+    n_past: int,
+    n_head: int,
+    head_dim: int,
+    fused: bool,
+    rows: Span,
+    heads: Span,
+) -> None:
+    fields = {  # keeps the buffers alive, as in op_linear
+        "out": _out(out),
+        "q": _in(q),
+        "k": _in(k),
+        "v": _in(v),
+        "n": n,
+        "n_past": n_past,
+        "n_head": n_head,
+        "head_dim": head_dim,
+        "fused": int(fused),
+        "rows_begin": rows[0],
+        "rows_end": rows[1],
+        "heads_begin": heads[0],
+        "heads_end": heads[1],
+    }
+    check(lib.gpt2c_op_attention(isa, ffi.new("gpt2c_op_attention_args *", fields)))

@@ -1,5 +1,5 @@
-# include/gpt2c.h for Cython; tests/test_bindings.py fails when the two differ.
-from libc.stdint cimport int32_t, uint32_t
+# include/gpt2c.h for Cython; tests/test_header.py fails when the two differ.
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
 
 cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_status:
@@ -10,6 +10,12 @@ cdef extern from "gpt2c.h" nogil:
 
     ctypedef enum gpt2c_dtype:
         GPT2C_DTYPE_COUNT
+
+    ctypedef enum gpt2c_layout:
+        GPT2C_LAYOUT_COUNT
+
+    ctypedef enum gpt2c_epilogue:
+        GPT2C_THEN_ADD
 
     ctypedef struct gpt2c_isa_info:
         const char *name
@@ -48,6 +54,37 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef struct gpt2c_session:
         pass
 
+    ctypedef struct gpt2c_matrix:
+        pass
+
+    ctypedef struct gpt2c_op_linear_args:
+        float *out
+        const float *x
+        const gpt2c_matrix *weight
+        const float *bias
+        gpt2c_epilogue epilogue
+        const uint16_t *gelu_table
+        const float *residual
+        size_t rows_begin
+        size_t rows_end
+        size_t columns_begin
+        size_t columns_end
+
+    ctypedef struct gpt2c_op_attention_args:
+        float *out
+        const float *q
+        const float *k
+        const float *v
+        size_t n
+        size_t n_past
+        size_t n_head
+        size_t head_dim
+        int32_t fused
+        size_t rows_begin
+        size_t rows_end
+        size_t heads_begin
+        size_t heads_end
+
     ctypedef int (*gpt2c_poll)(void *context)
 
     const char *gpt2c_status_message(gpt2c_status status)
@@ -75,3 +112,17 @@ cdef extern from "gpt2c.h" nogil:
     void gpt2c_session_cancel(gpt2c_session *session)
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
     void gpt2c_session_free(gpt2c_session *session)
+    gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
+                                     gpt2c_layout layout, gpt2c_matrix **matrix)
+    void gpt2c_matrix_free(gpt2c_matrix *matrix)
+    gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args)
+    gpt2c_status gpt2c_op_embed(int32_t isa, float *out, const gpt2c_matrix *wte, const int32_t *ids,
+                                const float *wpe, size_t rows)
+    gpt2c_status gpt2c_op_layernorm(int32_t isa, float *out, const float *x, const float *weight,
+                                    const float *bias, size_t rows, size_t n, float epsilon)
+    gpt2c_status gpt2c_gelu_table_fill(uint16_t *table)
+    gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n, const uint16_t *table)
+    gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n)
+    gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n)
+    gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n)
+    gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args)
