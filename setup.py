@@ -61,7 +61,7 @@ class BuildCore(build_ext):
     def build_extensions(self) -> None:
         objects = self.compile_core()
         for extension in self.extensions:
-            extension.extra_objects = objects
+            extension.extra_objects = extension.depends = objects
         generate_cffi_source(ROOT / BINDINGS / "_cffi.c")
         super().build_extensions()
 
