@@ -23,6 +23,7 @@ class Option:
     needs: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     in_all: bool = True
+    value: str = ""  # what may stand behind "=", if anything
 
 
 # The six switches come first, in the order of gpt2c_switch in include/gpt2c.h.
@@ -35,15 +36,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("unembed", "logits of the last position only", "of every position"),
     Option("gelu_table", "GELU by a table over all fp16 values", "the tanh formula", in_all=False),
     Option("aligned", "weights in 64-byte aligned panels", "row-major as in the file"),
-    Option("unroll", "the portable unrolled kernels", "naive loops"),
+    Option("unroll", "the portable unrolled kernels", "naive loops", in_all=False),
+    Option("simd", "the best (or named) instruction set", "naive loops", needs=("aligned",), value="isa"),
 )
 
 SWITCHES = tuple(option.name for option in OPTIONS[:6])
 _BY_NAME = {option.name: option for option in OPTIONS}
 _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 
-# Instruction sets that an option of their own chooses.
-_ISA_OF_OPTION = {"unroll": "unroll"}
+# The sets that need no SIMD unit; of the others `simd` takes the best.
+_PORTABLE = ("ref", "unroll")
 
 
 @dataclass(frozen=True)
@@ -72,24 +74,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _parse(opts: str | Iterable[str]) -> list[str]:
+def _parse(opts: str | Iterable[str]) -> dict[str, str]:
+    """The options named, each with the value behind its "=" or ""."""
     if isinstance(opts, str):
         words = [word.strip() for word in opts.split(",")]
     else:
         words = [str(word).strip() for word in opts]
     if words in ([], [""], ["none"]):
-        return []
-    chosen: list[str] = []
+        return {}
+    chosen: dict[str, str] = {}
     seen: set[str] = set()
     for word in words:
-        if word == "none":
+        name, equals, value = word.partition("=")
+        if name == "none":
             raise OptionError("'none' cannot be combined with other options")
-        if word != "all" and word not in _BY_NAME:
-            raise OptionError(f"unknown option {word!r}{nearest(word, [*_BY_NAME, 'all', 'none'])}")
-        if word in seen:
-            raise OptionError(f"option {word!r} is given twice")
-        seen.add(word)
-        chosen += _ALL if word == "all" else [word]
+        if name != "all" and name not in _BY_NAME:
+            raise OptionError(f"unknown option {name!r}{nearest(name, [*_BY_NAME, 'all', 'none'])}")
+        if equals and (name == "all" or not _BY_NAME[name].value):
+            raise OptionError(f"option {name!r} takes no value")
+        if equals and not value:
+            raise OptionError(f"option {word!r}: the value is missing")
+        if name in seen:
+            raise OptionError(f"option {name!r} is given twice")
+        seen.add(name)
+        for option in _ALL if name == "all" else [name]:
+            chosen[option] = value or chosen.get(option, "")
     return chosen
 
 
@@ -108,16 +117,24 @@ def _with_needs(chosen: Iterable[str]) -> set[str]:
     return wanted
 
 
-def _resolve_isa(wanted: set[str], isa: str, isas: Sequence[str], supported: Sequence[str]) -> str:
-    """The instruction set; brings `wanted` into line with one that was named."""
+def _resolve_isa(wanted: set[str], simd: str, isa: str, isas: Sequence[str], supported: Sequence[str]) -> str:
+    """The instruction set; brings `wanted` into line with it. simd: the value of simd=, or ""."""
+    if simd in _PORTABLE:
+        raise OptionError(f"'simd={simd}' is not a SIMD instruction set; use isa={simd}")
     if isa == "auto":
-        return next((_ISA_OF_OPTION[name] for name in _ISA_OF_OPTION if name in wanted), "ref")
+        best = [name for name in supported if name not in _PORTABLE] or supported
+        isa = simd or (best[-1] if "simd" in wanted else "unroll" if "unroll" in wanted else "ref")
+    elif simd and simd != isa:
+        raise OptionError(f"'simd={simd}' and isa {isa!r} are two instruction sets")
     if isa not in isas:
         raise OptionError(f"unknown instruction set {isa!r} (there are: auto, {', '.join(isas)})")
     if isa not in supported:
         raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
-    wanted -= _ISA_OF_OPTION.keys()
-    wanted |= {name for name, chosen in _ISA_OF_OPTION.items() if chosen == isa}
+    wanted -= {"simd", "unroll"}
+    if isa == "unroll":
+        wanted.add("unroll")
+    elif isa not in _PORTABLE:
+        wanted |= _with_needs(["simd"])
     return isa
 
 
@@ -132,15 +149,16 @@ def resolve(
     """Options as given -> what will be done.
 
     opts: a comma list or an iterable of names, "none" or "all", in any order. isa: a name or "auto",
-    then $GPT2C_ISA, then what the options say. isas: (name, supported) from slow to fast, as the
-    binding lists them.
+    then simd=, then $GPT2C_ISA, then the best one if `simd` is on. isas: (name, supported) from slow to
+    fast, as the binding lists them.
 
     Raises OptionError for an unknown name (with the nearest one), a duplicate or a conflict.
     """
-    wanted = _with_needs(_parse(opts))
-    if isa == "auto":
+    named = _parse(opts)
+    wanted, simd = _with_needs(named), named.get("simd", "")
+    if isa == "auto" and not simd:
         isa = environ.get("GPT2C_ISA", "auto")
-    chosen = _resolve_isa(wanted, isa, [name for name, _ in isas], [name for name, ok in isas if ok])
+    chosen = _resolve_isa(wanted, simd, isa, [name for name, _ in isas], [name for name, ok in isas if ok])
     if weights not in (None, "f32"):
         raise OptionError(f"unknown weight format {weights!r} (there is: f32)")
     return Plan(tuple(option.name for option in OPTIONS if option.name in wanted), chosen)
