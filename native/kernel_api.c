@@ -88,7 +88,7 @@ gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args) {
 
     const gpt2c_linear_args whole = {.out = args->out, .x = args->x, .w = w, .bias = args->bias,
                                      .epilogue = args->epilogue, .gelu_table = args->gelu_table,
-                                     .residual = args->residual};
+                                     .residual = args->residual, .kernels = kernels};
     kernels->linear[w->layout](&whole, rows, columns);
     return GPT2C_OK;
 }

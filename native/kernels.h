@@ -61,6 +61,7 @@ typedef struct gpt2c_linear_args {
     const float *x;             /* [rows, n_in] */
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
+    const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
     const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
     const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */

@@ -186,6 +186,7 @@ static void compute_linear(const block_job *job, gpt2c_span columns, size_t work
 
 static void run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args) {
     const gpt2c_span columns = {0, args.w->n_out};
+    args.kernels = pass->session->model->kernels;
     const block_job job = {.args = &args, .compute = compute_linear};
     run_rows(pass, s, rows, args.w->n_in * args.w->n_out, job, columns, GPT2C_PANEL);
 }

@@ -9,8 +9,8 @@ void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span 
     if (args->bias != NULL) gpt2c_add_ref(out, out, args->bias + c, n);
     switch (args->epilogue) {
     case GPT2C_PLAIN: break;
-    case GPT2C_THEN_GELU: gpt2c_gelu_ref(out, out, n); break;
-    case GPT2C_THEN_GELU_TABLE: gpt2c_gelu_table_ref(out, out, n, args->gelu_table); break;
+    case GPT2C_THEN_GELU: args->kernels->gelu(out, out, n); break;
+    case GPT2C_THEN_GELU_TABLE: args->kernels->gelu_table(out, out, n, args->gelu_table); break;
     case GPT2C_THEN_ADD: gpt2c_add_ref(out, args->residual + row * n_out + c, out, n); break;
     }
 }

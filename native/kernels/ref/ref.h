@@ -5,6 +5,8 @@
 
 #include "kernels.h"
 
+extern const gpt2c_kernels gpt2c_kernels_ref;
+
 void gpt2c_embed_ref(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 void gpt2c_layernorm_ref(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                          size_t n, float epsilon);

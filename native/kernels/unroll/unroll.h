@@ -5,6 +5,8 @@
 
 #include "kernels.h"
 
+extern const gpt2c_kernels gpt2c_kernels_unroll;
+
 void gpt2c_linear_in_out_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
