@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 /* A register of a CPUID leaf, and the bit in it that stands for a feature (Intel SDM 2A, CPUID). */
-typedef enum cpuid_word { LEAF_1_ECX, LEAF_7_EBX, CPUID_WORDS } cpuid_word;
+typedef enum cpuid_word { LEAF_1_ECX, LEAF_7_EBX, LEAF_7_1_EAX, CPUID_WORDS } cpuid_word;
 
 typedef struct cpuid_bit {
     uint32_t feature;
@@ -24,6 +24,7 @@ static const cpuid_bit avx512_bits[] = {
     {GPT2C_CPU_AVX512DQ, LEAF_7_EBX, 17},
     {GPT2C_CPU_AVX512BW, LEAF_7_EBX, 30},
     {GPT2C_CPU_AVX512VL, LEAF_7_EBX, 31},
+    {GPT2C_CPU_AVX512_BF16, LEAF_7_1_EAX, 5},
 };
 
 /* Of leaf 1: the operating system saves registers by XSAVE, so XGETBV exists; and AVX itself. */
@@ -53,6 +54,7 @@ uint32_t gpt2c_cpu_features(void) {
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
     words[LEAF_1_ECX] = ecx;
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) words[LEAF_7_EBX] = ebx;
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) words[LEAF_7_1_EAX] = eax;
     if ((words[LEAF_1_ECX] & (OSXSAVE | AVX)) != (OSXSAVE | AVX)) return 0;
 
     const uint32_t state = saved_state();

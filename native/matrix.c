@@ -4,8 +4,34 @@
 
 #include "half.h"
 
-size_t gpt2c_matrix_numbers(const gpt2c_matrix *w) {
-    return w->n_in * (w->layout == GPT2C_PANELS ? gpt2c_panels(w->n_out) * GPT2C_PANEL : w->n_out);
+typedef struct format_row {
+    const char *name;
+    gpt2c_layout layout;
+} format_row;
+
+#define GPT2C_FORMAT(name, layout, roundoff) {#name, layout},
+static const format_row format_rows[] = {
+#include "formats.def"
+};
+#undef GPT2C_FORMAT
+
+int32_t gpt2c_format_count(void) { return (int32_t)(sizeof format_rows / sizeof format_rows[0]); }
+
+const char *gpt2c_format_name(int32_t format) {
+    return format >= 0 && format < gpt2c_format_count() ? format_rows[format].name : NULL;
+}
+
+gpt2c_layout gpt2c_layout_of_format(int32_t format) { return format_rows[format].layout; }
+
+size_t gpt2c_matrix_bytes(const gpt2c_matrix *w) {
+    const size_t columns = gpt2c_panels(w->n_out) * GPT2C_PANEL;
+    switch (w->layout) {
+    case GPT2C_PANELS: return w->n_in * columns * sizeof(float);
+    case GPT2C_PANELS_BF16: return gpt2c_pad(w->n_in, 2) * columns * sizeof(uint16_t);
+    case GPT2C_IN_OUT:
+    case GPT2C_OUT_IN:
+    default: return w->n_in * w->n_out * sizeof(float);
+    }
 }
 
 static float number_at(const unsigned char *data, gpt2c_dtype dtype, size_t i) {
@@ -23,32 +49,46 @@ void gpt2c_vector_set(float *out, size_t n, gpt2c_dtype dtype, const void *data)
     for (size_t i = 0; i < n; i++) out[i] = number_at(data, dtype, i);
 }
 
+/* Weight w[k][c] of the file's numbers; 0 behind the last row and column: kernels compute with the
+ * padding of panels, and throw the result away. */
+static float weight_at(const gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data,
+                       size_t k, size_t c) {
+    if (k >= w->n_in || c >= w->n_out) return 0.0f;
+    return number_at(data, dtype, given == GPT2C_IN_OUT ? k * w->n_out + c : c * w->n_in + k);
+}
+
 static void set_panels(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
-    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
-        float *panel = w->data + first * w->n_in;
-        for (size_t k = 0; k < w->n_in; k++) {
-            for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-                const size_t c = first + lane;
-                const size_t i = given == GPT2C_IN_OUT ? k * w->n_out + c : c * w->n_in + k;
-                /* Lanes behind the last column are 0: kernels compute them and throw them away. */
-                panel[k * GPT2C_PANEL + lane] = c < w->n_out ? number_at(data, dtype, i) : 0.0f;
-            }
-        }
-    }
+    float *next = w->data;
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL)
+        for (size_t k = 0; k < w->n_in; k++)
+            for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+                *next++ = weight_at(w, given, dtype, data, k, first + lane);
+}
+
+static void set_panels_bf16(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
+    uint16_t *next = w->data;
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL)
+        for (size_t k = 0; k < w->n_in; k += 2)
+            for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+                for (size_t i = 0; i < 2; i++)
+                    *next++ = gpt2c_f32_to_bf16(weight_at(w, given, dtype, data, k + i, first + lane));
 }
 
 /* From one row-major layout to the other. */
 static void set_transposed(gpt2c_matrix *w, gpt2c_dtype dtype, const void *data) {
+    float *out = w->data;
     const size_t n_rows = w->layout == GPT2C_IN_OUT ? w->n_in : w->n_out;
     const size_t n_columns = w->layout == GPT2C_IN_OUT ? w->n_out : w->n_in;
     for (size_t r = 0; r < n_rows; r++)
         for (size_t c = 0; c < n_columns; c++)
-            w->data[r * n_columns + c] = number_at(data, dtype, c * n_rows + r);
+            out[r * n_columns + c] = number_at(data, dtype, c * n_rows + r);
 }
 
 void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
     if (w->layout == GPT2C_PANELS)
         set_panels(w, given, dtype, data);
+    else if (w->layout == GPT2C_PANELS_BF16)
+        set_panels_bf16(w, given, dtype, data);
     else if (w->layout == given)
         gpt2c_vector_set(w->data, w->n_in * w->n_out, dtype, data);
     else

@@ -9,7 +9,7 @@ void gpt2c_embed_avx512(float *out, const gpt2c_matrix *wte, size_t token, const
         gpt2c_embed_ref(out, wte, token, wpe);
         return;
     }
-    const float *column = wte->data + token / GPT2C_PANEL * GPT2C_PANEL * wte->n_in + token % GPT2C_PANEL;
+    const float *column = (const float *)wte->data + token / GPT2C_PANEL * GPT2C_PANEL * wte->n_in + token % GPT2C_PANEL;
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i offsets = _mm512_mullo_epi32(lane, _mm512_set1_epi32(GPT2C_PANEL));
     for (size_t k = 0; k < wte->n_in; k += GPT2C_LANES) {

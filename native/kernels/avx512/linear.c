@@ -8,9 +8,9 @@
  * What comes behind the sum works on the tile's output while it is still in L1.
  *
  * Error: each step of the sum is one FMA, one rounding: n_in eps (sum |x w|), and 1 for the bias. */
-#include "avx512.h"
 #include "gelu_avx512.h"
 #include "lanes.h"
+#include "linear_avx512.h"
 #include "tile.h"
 
 static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, __mmask16 lanes, size_t i) {
@@ -34,35 +34,39 @@ static void finish_row(const gpt2c_linear_args *args, size_t row, gpt2c_span col
     }
 }
 
-/* A few rows, at most GPT2C_TILE_ROWS, and whole panels. */
-static void linear_tile(const gpt2c_linear_args *args, size_t row, size_t rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
-    const gpt2c_tile tile = {
-        .out = args->out + row * n_out + columns.begin,
-        .out_stride = n_out,
-        .x = args->x + row * n_in,
-        .x_stride = n_in,
-        .w = args->w->data + columns.begin * n_in,
-        .w_pair = n_in * GPT2C_PANEL,
-        .w_odd = GPT2C_LANES,
-        .w_step = GPT2C_PANEL,
-        .n = n_in,
-        .columns = columns.end - columns.begin,
-    };
-    gpt2c_tile_avx512(&tile, rows);
-    if (args->bias == NULL && args->epilogue == GPT2C_PLAIN) return;
-    for (size_t r = row; r < row + rows; r++) finish_row(args, r, columns);
-}
-
-void gpt2c_linear_panels_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+void gpt2c_linear_by_tiles_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                                  gpt2c_sum_rows *sum_rows) {
+    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
     const size_t n = rows.end - rows.begin;
     const size_t tiles = (n + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
     const size_t width = n == 1 ? columns.end - columns.begin : GPT2C_PANEL;
     for (size_t c = columns.begin; c < columns.end; c += width) {
         const gpt2c_span panel = {c, columns.end - c < width ? columns.end : c + width};
         for (size_t i = 0; i < tiles; i++) {
-            const size_t begin = n * i / tiles, end = n * (i + 1) / tiles;
-            linear_tile(args, rows.begin + begin, end - begin, panel);
+            const gpt2c_span tile = {rows.begin + n * i / tiles, rows.begin + n * (i + 1) / tiles};
+            sum_rows(args, tile, panel);
+            for (size_t r = tile.begin; r < tile.end && !plain; r++) finish_row(args, r, panel);
         }
     }
+}
+
+static void sum_rows_f32(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+    const gpt2c_tile tile = {
+        .out = args->out + rows.begin * n_out + columns.begin,
+        .out_stride = n_out,
+        .x = args->x + rows.begin * n_in,
+        .x_stride = n_in,
+        .w = (const float *)args->w->data + columns.begin * n_in,
+        .w_pair = n_in * GPT2C_PANEL,
+        .w_odd = GPT2C_LANES,
+        .w_step = GPT2C_PANEL,
+        .n = n_in,
+        .columns = columns.end - columns.begin,
+    };
+    gpt2c_tile_avx512(&tile, rows.end - rows.begin);
+}
+
+void gpt2c_linear_panels_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_by_tiles_avx512(args, rows, columns, sum_rows_f32);
 }

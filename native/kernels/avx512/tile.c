@@ -79,18 +79,9 @@ static void sum_tile_1x4(const gpt2c_tile *tile) { sum_tile(tile, 1, 4); }
 
 static void sum_tile_Nx2(const gpt2c_tile *tile, size_t rows) {
     switch (rows) {
-    case 1: sum_tile(tile, 1, 2); break;
-    case 2: sum_tile(tile, 2, 2); break;
-    case 3: sum_tile(tile, 3, 2); break;
-    case 4: sum_tile(tile, 4, 2); break;
-    case 5: sum_tile(tile, 5, 2); break;
-    case 6: sum_tile(tile, 6, 2); break;
-    case 7: sum_tile(tile, 7, 2); break;
-    case 8: sum_tile(tile, 8, 2); break;
-    case 9: sum_tile(tile, 9, 2); break;
-    case 10: sum_tile(tile, 10, 2); break;
-    case 11: sum_tile(tile, 11, 2); break;
-    case 12: sum_tile(tile, 12, 2); break;
+#define GPT2C_ROWS(N) case N: sum_tile(tile, N, 2); break;
+        GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
+#undef GPT2C_ROWS
     default: break;
     }
 }
