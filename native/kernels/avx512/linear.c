@@ -1,17 +1,11 @@
-/* Linear layers over panels.
- *
- * Many rows: panel by panel, each against all rows in tiles of up to 12 (tile.c), so that a panel
- * comes from memory once, and from L2 for every tile but the first. Rows are shared out evenly: 13
- * are 7 + 6, because a tile of one row would wait for its FMAs. One row: the weights are read once
- * whatever we do, at the speed of memory.
- *
- * What comes behind the sum works on the tile's output while it is still in L1.
- *
- * Error: each step of the sum is one FMA, one rounding: n_in eps (sum |x w|), and 1 for the bias. */
+/* Linear layers over panels: the loops are those of tiled/linear.h, the sums those of tile.c; what
+ * comes behind the sum is here. */
+#include "kernels/tiled/linear.h"
+
 #include "avx512.h"
 #include "gelu_avx512.h"
 #include "lanes.h"
-#include "tile.h"
+#include "tile_avx512.h"
 
 static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, __mmask16 lanes, size_t i) {
     switch (args->epilogue) {
@@ -23,7 +17,6 @@ static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, __mma
     }
 }
 
-/* Bias and epilogue of one row. */
 static void finish_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_LANES) {
         const __mmask16 lanes = gpt2c_lanes(columns.end - c);
@@ -34,35 +27,6 @@ static void finish_row(const gpt2c_linear_args *args, size_t row, gpt2c_span col
     }
 }
 
-/* A few rows, at most GPT2C_TILE_ROWS, and whole panels. */
-static void linear_tile(const gpt2c_linear_args *args, size_t row, size_t rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
-    const gpt2c_tile tile = {
-        .out = args->out + row * n_out + columns.begin,
-        .out_stride = n_out,
-        .x = args->x + row * n_in,
-        .x_stride = n_in,
-        .w = args->w->data + columns.begin * n_in,
-        .w_pair = n_in * GPT2C_PANEL,
-        .w_odd = GPT2C_LANES,
-        .w_step = GPT2C_PANEL,
-        .n = n_in,
-        .columns = columns.end - columns.begin,
-    };
-    gpt2c_tile_avx512(&tile, rows);
-    if (args->bias == NULL && args->epilogue == GPT2C_PLAIN) return;
-    for (size_t r = row; r < row + rows; r++) finish_row(args, r, columns);
-}
-
 void gpt2c_linear_panels_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const size_t n = rows.end - rows.begin;
-    const size_t tiles = (n + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
-    const size_t width = n == 1 ? columns.end - columns.begin : GPT2C_PANEL;
-    for (size_t c = columns.begin; c < columns.end; c += width) {
-        const gpt2c_span panel = {c, columns.end - c < width ? columns.end : c + width};
-        for (size_t i = 0; i < tiles; i++) {
-            const size_t begin = n * i / tiles, end = n * (i + 1) / tiles;
-            linear_tile(args, rows.begin + begin, end - begin, panel);
-        }
-    }
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, gpt2c_tile_avx512, finish_row);
 }
