@@ -206,6 +206,8 @@ def resolve(
     chosen = _parse(opts)
     wanted = set(chosen)
     chosen_weights = _choose_weights(wanted, weights)
+    if chosen.get("simd") in _PLAIN_ISAS:
+        raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
     n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS"), cores)

@@ -1,17 +1,11 @@
-/* Linear layers over panels.
- *
- * Many rows: panel by panel, each against all rows in tiles of up to 12 (tile.c), so that a panel
- * comes from memory once, and from L2 for every tile but the first. Rows are shared out evenly: 13
- * are 7 + 6, because a tile of one row would wait for its FMAs. One row: the weights are read once
- * whatever we do, at the speed of memory.
- *
- * What comes behind the sum works on the tile's output while it is still in L1.
- *
- * Error: each step of the sum is one FMA, one rounding: n_in eps (sum |x w|), and 1 for the bias. */
+/* Linear layers over panels: the loops are those of tiled/linear.h, the sums those of tile.c; what
+ * comes behind the sum is here. */
+#include "kernels/tiled/linear.h"
+
+#include "avx512.h"
 #include "gelu_avx512.h"
 #include "lanes.h"
-#include "linear_avx512.h"
-#include "tile.h"
+#include "tile_avx512.h"
 
 static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, __mmask16 lanes, size_t i) {
     switch (args->epilogue) {
@@ -23,8 +17,7 @@ static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, __mma
     }
 }
 
-/* Bias and epilogue of one row. */
-static void finish_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+void gpt2c_finish_row_avx512(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_LANES) {
         const __mmask16 lanes = gpt2c_lanes(columns.end - c);
         const size_t i = row * args->w->n_out + c;
@@ -34,39 +27,11 @@ static void finish_row(const gpt2c_linear_args *args, size_t row, gpt2c_span col
     }
 }
 
-void gpt2c_linear_by_tiles_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
-                                  gpt2c_sum_rows *sum_rows) {
-    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
-    const size_t n = rows.end - rows.begin;
-    const size_t tiles = (n + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
-    const size_t width = n == 1 ? columns.end - columns.begin : GPT2C_PANEL;
-    for (size_t c = columns.begin; c < columns.end; c += width) {
-        const gpt2c_span panel = {c, columns.end - c < width ? columns.end : c + width};
-        for (size_t i = 0; i < tiles; i++) {
-            const gpt2c_span tile = {rows.begin + n * i / tiles, rows.begin + n * (i + 1) / tiles};
-            sum_rows(args, tile, panel);
-            for (size_t r = tile.begin; r < tile.end && !plain; r++) finish_row(args, r, panel);
-        }
-    }
-}
-
-static void sum_rows_f32(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
-    const gpt2c_tile tile = {
-        .out = args->out + rows.begin * n_out + columns.begin,
-        .out_stride = n_out,
-        .x = args->x + rows.begin * n_in,
-        .x_stride = n_in,
-        .w = (const float *)args->w->data + columns.begin * n_in,
-        .w_pair = n_in * GPT2C_PANEL,
-        .w_odd = GPT2C_LANES,
-        .w_step = GPT2C_PANEL,
-        .n = n_in,
-        .columns = columns.end - columns.begin,
-    };
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns);
     gpt2c_tile_avx512(&tile, rows.end - rows.begin);
 }
 
 void gpt2c_linear_panels_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_by_tiles_avx512(args, rows, columns, sum_rows_f32);
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, sum_rows, gpt2c_finish_row_avx512);
 }

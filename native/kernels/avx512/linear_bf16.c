@@ -7,11 +7,11 @@
  *
  * Registers for 12 rows: 24 sums, 4 of weights, 2 broadcast x. Error: as over float32 panels, since
  * a bfloat16 is a float. */
-#include <immintrin.h>
+#include "kernels/tiled/linear.h"
 
+#include "avx512.h"
 #include "lanes.h"
-#include "linear_avx512.h"
-#include "tile.h"
+#include "tile_avx512.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
@@ -75,7 +75,7 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
         }
 }
 
-static void sum_rows_bf16(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
     const float *x = args->x + rows.begin * n_in;
     for (size_t c = columns.begin; c < columns.end;) {
@@ -98,5 +98,5 @@ static void sum_rows_bf16(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_
 }
 
 void gpt2c_linear_bf16_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_by_tiles_avx512(args, rows, columns, sum_rows_bf16);
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, sum_rows, gpt2c_finish_row_avx512);
 }

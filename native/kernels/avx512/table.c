@@ -1,4 +1,5 @@
 #include "avx512.h"
+#include "kernels/avx2/avx2.h"
 #include "kernels/ref/ref.h"
 #include "kernels/unroll/unroll.h"
 
@@ -6,4 +7,4 @@
 #pragma GCC diagnostic ignored "-Woverride-init"
 
 const gpt2c_kernels gpt2c_kernels_avx512 = {GPT2C_KERNELS_REF, GPT2C_KERNELS_UNROLL,
-                                            GPT2C_KERNELS_AVX512};
+                                            GPT2C_KERNELS_AVX2, GPT2C_KERNELS_AVX512};

@@ -12,7 +12,7 @@
  * memory 1.7 times as fast; a single row it only hinders. Output lines are fetched before the sum, or
  * the stores wait for them: 6 %. Blocking along k gains nothing, since a panel of 3072 steps (384 KB)
  * stays in L2 while the rows pass by. */
-#include "tile.h"
+#include "tile_avx512.h"
 
 #include <immintrin.h>
 
@@ -86,20 +86,20 @@ static void sum_tile_Nx2(const gpt2c_tile *tile, size_t rows) {
     }
 }
 
-/* Moves on by so many registers of columns, an even number. */
-static void skip(gpt2c_tile *tile, size_t vectors) {
-    const size_t columns = vectors * GPT2C_LANES;
-    tile->out += columns;
-    tile->w += vectors / 2 * tile->w_pair;
-    tile->columns -= columns < tile->columns ? columns : tile->columns;
-}
-
 void gpt2c_tile_avx512(const gpt2c_tile *tile, size_t rows) {
-    gpt2c_tile rest = *tile;
-    for (; rows == 1 && rest.columns > 7 * GPT2C_LANES; skip(&rest, 8)) sum_tile_1x8(&rest);
-    for (; rows == 1 && rest.columns > 3 * GPT2C_LANES; skip(&rest, 4)) sum_tile_1x4(&rest);
-    for (; rest.columns > 0; skip(&rest, 2)) {
-        if (rest.columns <= GPT2C_LANES) rest.w_odd = 0; /* nothing there: the first half again */
+    const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
+    size_t b = 0;
+    for (; rows == 1 && b + 8 <= blocks; b += 8) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        sum_tile_1x8(&rest);
+    }
+    for (; rows == 1 && b + 4 <= blocks; b += 4) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        sum_tile_1x4(&rest);
+    }
+    for (; b < blocks; b += 2) {
+        gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        if (b + 1 == blocks) rest.w_odd = 0; /* there is no second block: the first one again */
         sum_tile_Nx2(&rest, rows);
     }
 }

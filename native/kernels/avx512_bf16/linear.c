@@ -6,13 +6,13 @@
  * gives subnormal numbers as 0.
  *
  * Registers for 12 rows: 24 sums, 2 of weights, 1 broadcast pair. Error: bf16 in kernels.h. */
-#include <immintrin.h>
 #include <string.h>
 
 #include "avx512_bf16.h"
+#include "kernels/avx512/avx512.h"
 #include "kernels/avx512/lanes.h"
-#include "kernels/avx512/linear_avx512.h"
-#include "kernels/avx512/tile.h"
+#include "kernels/avx512/tile_avx512.h"
+#include "kernels/tiled/linear.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
@@ -99,5 +99,5 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
 }
 
 void gpt2c_linear_bf16_avx512_bf16(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_by_tiles_avx512(args, rows, columns, sum_rows);
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, sum_rows, gpt2c_finish_row_avx512);
 }
