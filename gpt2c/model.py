@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterable
 from functools import cached_property
@@ -71,6 +72,7 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "format": options.WEIGHTS.index(plan.weights),
         "n_threads": plan.threads,
         "fused": int("fused" in plan),
+        "head_screen": int("head_screen" in plan),
     }
 
 
@@ -99,6 +101,7 @@ class Model:
         self._native: NativeModel | None = native
         self._folder = folder
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._running_lock = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -113,7 +116,8 @@ class Model:
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
         session = Session(self, self._binding.Session(self._open()))
-        self._running.add(session)
+        with self._running_lock:
+            self._running.add(session)
         return session
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
@@ -169,7 +173,9 @@ class Model:
 
     def cancel(self) -> None:
         """End every generation that runs on this model now; each returns with "cancelled"."""
-        for session in list(self._running):
+        with self._running_lock:
+            running = list(self._running)
+        for session in running:
             session.cancel()
 
     def save_packed(self, path: Path, key: bytes) -> None:

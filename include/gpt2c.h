@@ -71,7 +71,7 @@ const char *gpt2c_format_name(int32_t format);
 typedef struct gpt2c_memory_stats {
     size_t live_bytes;        /* allocated and not yet freed, as asked for */
     size_t peak_bytes;        /* the most live_bytes has been */
-    size_t allocations;       /* calls so far; a decode step adds none */
+    size_t allocations;       /* calls so far; once threads have started, a feed adds none */
 } gpt2c_memory_stats;
 
 void gpt2c_memory_get(gpt2c_memory_stats *stats);
@@ -112,6 +112,8 @@ typedef struct gpt2c_model_config {
     int32_t n_threads;           /* 1 .. 1024, the calling thread included */
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
+    int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
+                                    reads the logits; needs aligned and switch 5; same ids as 0 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
@@ -163,13 +165,13 @@ size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);
 
 /* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape,
- * `aligned` and `format` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
+ * `aligned`, `format` and `head_screen` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
  * must be the one it was saved with; NULL takes any. The header's checksum is checked.
  * GPT2C_BAD_FILE: anything about the file is not as it should be. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model);
 
-/* The shape, `aligned` and `format` of a packed file, the rest 0; config->isa, n_threads and so on are then for
+/* The shape, `aligned`, `format` and `head_screen` of a packed file, the rest 0; config->isa, n_threads and so on are then for
  * the caller to fill in. With verify != 0 the weights' checksum is checked too, which reads them all. */
 gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config);
 
@@ -212,6 +214,10 @@ void gpt2c_session_cancel(gpt2c_session *session);
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
  * work is done. */
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
+
+/* For head_screen: how many greedy ids were screened for since the session was made, and how many
+ * candidates (tokens whose logits were then computed) that took in all. */
+gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
 
 /* Lets go of a session; NULL is allowed. No call may be running in it. */
 void gpt2c_session_free(gpt2c_session *session);

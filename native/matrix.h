@@ -15,6 +15,9 @@ size_t gpt2c_matrix_bytes(const gpt2c_matrix *w);
  * `given`: GPT2C_IN_OUT or GPT2C_OUT_IN. */
 void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data);
 
+/* Weight w[k][c], as float32. */
+float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c);
+
 /* Converts n numbers of `dtype` at any address. */
 void gpt2c_vector_set(float *out, size_t n, gpt2c_dtype dtype, const void *data);
 

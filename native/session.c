@@ -56,6 +56,7 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     b.ln_f = place(arena, embd, 1, layernorm && !unembed);
     const size_t widest = (size_t)(c->n_inner > c->n_embd ? c->n_inner : c->n_embd);
     b.prepared = place(arena, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1, 0);
+    b.screen_x = place(arena, (size_t)c->n_embd, 1, 0);
     b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
     b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
     return b;
@@ -176,5 +177,12 @@ void gpt2c_session_cancel(gpt2c_session *session) {
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
     if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
     memcpy(rows, session->rows, sizeof session->rows);
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates) {
+    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_INVALID_ARGUMENT;
+    *ids = session->screened_ids;
+    *candidates = session->screened_candidates;
     return GPT2C_OK;
 }

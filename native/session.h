@@ -27,6 +27,7 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer mlp_proj;  /* [n_embd] */
     gpt2c_buffer ln_f;      /* [n_embd] */
     gpt2c_buffer prepared;  /* what a linear kernel made of its input */
+    gpt2c_buffer screen_x;  /* [n_embd] */
     gpt2c_buffer scores;    /* attention's scratch, one for each thread */
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
 } gpt2c_buffers;
@@ -47,6 +48,8 @@ struct gpt2c_session {
     gpt2c_buffers buffers;
     size_t n_past;
     size_t rows[GPT2C_SWITCH_COUNT];
+    size_t screened_ids;
+    size_t screened_candidates;
     int busy;        /* atomic: in a call */
     int cancelled;   /* atomic: the call that runs is to end */
 };

@@ -81,7 +81,8 @@ def test_a_null_key_takes_any_file_and_another_key_none(packed: Packed) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"n_layer": 3}, {"n_vocab": 127}, {"aligned": 0}, {"layer_norm_epsilon": 1e-6}]
+    "changed",
+    [{"n_layer": 3}, {"n_vocab": 127}, {"head_screen": 0}, {"format": 1}, {"layer_norm_epsilon": 1e-6}],
 )
 def test_a_file_of_another_model_is_refused(packed: Packed, changed: dict[str, Any]) -> None:
     with pytest.raises(gpt2c.ModelFileError, match="not a packed file of this version and model"):

@@ -55,7 +55,7 @@ def call(command: list[str], **environment: str) -> str:
 def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) -> Path:
     """Compile the core and the example; returns the program."""
     objects = []
-    groups = native_build.groups(machine) + [(["native/examples/generate.c"], native_build.FLAGS)]
+    groups = [*native_build.groups(machine), (["native/examples/generate.c"], native_build.FLAGS)]
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
     for sources, flags in groups:
         for source in sources:

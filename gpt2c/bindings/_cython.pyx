@@ -157,6 +157,11 @@ cdef class Session:
         check(gpt2c_session_rows(self.handle, rows))
         return [rows[i] for i in range(6)]
 
+    def screened(self):
+        cdef size_t ids, candidates
+        check(gpt2c_session_screened(self.handle, &ids, &candidates))
+        return ids, candidates
+
     def __dealloc__(self):
         gpt2c_session_free(self.handle)
 

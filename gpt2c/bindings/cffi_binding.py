@@ -151,6 +151,11 @@ class Session:
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
 
+    def screened(self) -> tuple[int, int]:
+        ids, candidates = ffi.new("size_t *"), ffi.new("size_t *")
+        check(lib.gpt2c_session_screened(self.handle, ids, candidates))
+        return int(ids[0]), int(candidates[0])
+
 
 # ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
 

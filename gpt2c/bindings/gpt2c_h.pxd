@@ -42,6 +42,7 @@ cdef extern from "gpt2c.h" nogil:
         int32_t format
         int32_t n_threads
         int32_t fused
+        int32_t head_screen
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -114,6 +115,7 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past)
     void gpt2c_session_cancel(gpt2c_session *session)
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
+    gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates)
     void gpt2c_session_free(gpt2c_session *session)
     gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                      gpt2c_layout layout, gpt2c_matrix **matrix)
