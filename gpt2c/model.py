@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from .generation import Completion, Stream, check_settings
 from .machine import usable_cores
 from .session import Ids, Session, as_ids
 from .tokenizer import Tokenizer
-from .weights import Checkpoint, load_checkpoint
+from .weights import Checkpoint, TensorSpec, load_checkpoint
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
@@ -75,9 +77,16 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
 
 def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: list[str]) -> NativeModel:
     native = binding.Model(native_config(checkpoint.config, plan, isas))
-    for spec in checkpoint.specs():
+
+    def set_tensor(spec: TensorSpec) -> None:
         dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
         native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+
+    # The large ones first, so that no thread is left alone with the embedding in the end.
+    by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
+    with ThreadPoolExecutor(plan.threads) as pool:
+        for _ in pool.map(set_tensor, by_size):
+            pass
     native.freeze()
     return native
 
