@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 import safetensors.numpy
 
 import gpt2c
-from gpt2c import packed_cache
+from gpt2c import cli, packed_cache
 
 IDS = [3, 1, 4, 1, 5]
 
@@ -318,6 +319,42 @@ def test_a_folder_in_the_files_place_is_left_alone(cache: Path, model: Path) -> 
         for _ in range(2):
             assert np.array_equal(logits(model), expected)
     assert len(caught) == 1 and path.is_dir()
+
+
+def test_info_verify_finds_the_bad_file(
+    cache: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logits(model)
+    good = the_file(cache)
+    logits(Path(shutil.copytree(model, tmp_path / "other")))
+    (bad,) = set(cache.iterdir()) - {good}
+    assert cli.main(["info", "--verify", "--model", str(model)]) == 0
+    out = capsys.readouterr().out
+    assert f"good         {bad}" in out
+    size = good.stat().st_size
+    assert f"cache        on, {cache}: 2 packed files, {2 * size:,} bytes" in out
+    flip(bad, size - 5)
+    logits(tmp_path / "other")  # only verifying reads all of it
+    assert cli.main(["info", "--verify", "--model", str(model)]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(rf"^good +{good}$", out, re.M) and re.search(rf"^BAD +{bad}: .*damaged", out, re.M)
+    assert err == "gpt2c: error: 1 bad packed files in the cache: delete them, a load makes them anew\n"
+
+
+def test_info_says_that_the_cache_is_off(
+    cache: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT2C_CACHE", "off")
+    assert cli.main(["info", "--verify", "--model", str(model)]) == 0
+    assert "\ncache        off (GPT2C_CACHE=off)\n" in capsys.readouterr().out
+    monkeypatch.setenv("GPT2C_CACHE", str(cache))
+    cache.mkdir()
+    cache.chmod(0o777)
+    warnings.simplefilter("default")
+    assert cli.main(["info", "--model", str(model)]) == 0
+    out, err = capsys.readouterr()
+    assert f"\ncache        off: {cache}: others may write to it (chmod 755" in out
+    assert err.startswith(f"gpt2c: the cache '{cache}' is not used: others may write to it")
 
 
 # ---- Nowhere to write ----
