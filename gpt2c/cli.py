@@ -6,10 +6,12 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, bindings, build_info, packed_cache, run
+from .config import ModelConfig
 from .errors import ModelFileError
 from .model import Model
 from .weights import tensor_specs
@@ -32,21 +34,32 @@ def info(args: argparse.Namespace) -> None:
             f"n_ctx={c.n_ctx} n_vocab={c.n_vocab}"
         )
         print(f"parameters   {c.n_parameters:,}")
-        for line in _tensor_lines(model):
+        for line in _shape_lines(c):
             print(line)
-        print(f"weights      {model.weight_bytes:,} bytes in memory, all {model.plan.weights}")
+        print(f"weights      {_bytes_by_format(model)}")
         print(f"plan         {model.plan}")
     print(f"cache        {_cache_line()}")
 
 
-def _tensor_lines(model: Model) -> Iterator[str]:
-    """A line for each kind of tensor: how many there are, of which shape, and their bytes together."""
-    kinds: dict[str, tuple[int, tuple[int, ...]]] = {}
-    for spec in tensor_specs(model.config):
-        kinds[spec.kind] = kinds.get(spec.kind, (0, ()))[0] + 1, spec.shape
-    for kind, (count, shape) in kinds.items():
-        shape_text = f"{count:4} x [{', '.join(map(str, shape))}]"
-        yield f"  {kind:20} {shape_text:22} {model.plan.weights} {4 * count * math.prod(shape):>15,} bytes"
+def _shape_lines(config: ModelConfig) -> Iterator[str]:
+    """A line for each kind of tensor: how many there are, and of which shape."""
+    specs = tensor_specs(config)
+    counts = Counter(spec.kind for spec in specs)
+    shapes = {spec.kind: list(spec.shape) for spec in specs}
+    for kind, shape in shapes.items():
+        yield f"  {kind:20} {counts[kind]:4} x {shape}"
+
+
+def _bytes_by_format(model: Model) -> str:
+    """Matrices are in the plan's format; position embeddings, biases and norms are float32 in any."""
+    total, name = model.weight_bytes, model.plan.weights
+    plain = sum(
+        4 * math.prod(spec.shape)
+        for spec in tensor_specs(model.config)
+        if len(spec.shape) == 1 or spec.kind == "wpe"
+    )
+    by_format = {"f32": total} if name == "f32" else {name: total - plain, "f32": plain}
+    return ", ".join(f"{name} {n:,} bytes" for name, n in by_format.items())
 
 
 def _cache_line() -> str:

@@ -52,11 +52,15 @@ OPTIONS: tuple[Option, ...] = (
         "separate passes",
         needs=("kv", "linear", "gelu", "residual"),
     ),
+    Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
 )
 
 SWITCHES = tuple(option.name for option in OPTIONS[:6])
 _BY_NAME = {option.name: option for option in OPTIONS}
 _ALL = tuple(option.name for option in OPTIONS if option.in_all)
+
+# Weight formats: f32 is what there is without an option, the others exclude each other.
+WEIGHTS = ("f32", "bf16")
 
 # Instruction sets that are not SIMD, and the options that choose them.
 _PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
@@ -145,6 +149,19 @@ def _choose_isa(
     return named
 
 
+def _choose_weights(wanted: set[str], named: str | None) -> str:
+    if named is not None and named not in WEIGHTS:
+        raise OptionError(f"unknown weight format {named!r} (there are: {', '.join(WEIGHTS)})")
+    in_opts = [name for name in WEIGHTS if name in wanted]
+    chosen = {*in_opts, *([named] if named else [])}
+    if len(chosen) > 1:
+        raise OptionError(f"two weight formats: {' and '.join(map(repr, sorted(chosen)))}")
+    weights = chosen.pop() if chosen else "f32"
+    if weights != "f32":
+        wanted.add(weights)
+    return weights
+
+
 def _choose_threads(wanted: set[str], named: str | None, from_environment: str | None, cores: int) -> int:
     if named is None and "threads" not in wanted:
         return 1
@@ -180,19 +197,21 @@ def resolve(
     """Options as given -> what will be done.
 
     opts: a comma list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
-    "threads=2" carry a value. isa, threads: the same choices, and turn those options on ("ref" and
+    "threads=2" carry a value. isa, threads, weights: the same choices, and turn those options on ("ref" and
     "unroll" turn `simd` off). Where an option is on and no value is named, $GPT2C_ISA and $GPT2C_THREADS
     decide, then the machine: isas is (name, supported) from slow to fast, cores how many it may use.
 
     Raises OptionError for an unknown name (with the nearest one), a duplicate or two different values.
     """
     chosen = _parse(opts)
-    if weights not in (None, "f32"):
-        raise OptionError(f"unknown weight format {weights!r} (there is: f32)")
     wanted = set(chosen)
+    chosen_weights = _choose_weights(wanted, weights)
+    if chosen.get("simd") in _PLAIN_ISAS:
+        raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
     n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS"), cores)
     chosen_isa = _choose_isa(wanted, named_isa, environ.get("GPT2C_ISA"), isas)
     _add_needs(wanted)
-    return Plan(tuple(option.name for option in OPTIONS if option.name in wanted), chosen_isa, n_threads)
+    names = tuple(option.name for option in OPTIONS if option.name in wanted)
+    return Plan(names, chosen_isa, n_threads, chosen_weights)

@@ -42,7 +42,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
     group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
-    group.add_argument("--weights", metavar="F", help="weight format: f32")
+    group.add_argument("--weights", metavar="F", help="weight format: f32 or bf16")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+# Now, because NumPy would import it at the first token, where a Ctrl-C can be lost in it.
+from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
 from .errors import Gpt2cError, OptionError
@@ -136,7 +139,7 @@ class Sampler:
 
     def __init__(self, settings: SamplingSettings) -> None:
         self._settings = settings
-        self._random = np.random.Generator(np.random.PCG64(settings.seed))
+        self._random = Generator(PCG64(settings.seed))
 
     def choose(self, logits: Floats, ids: Iterable[int]) -> int:
         """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far.

@@ -57,6 +57,14 @@ typedef struct gpt2c_isa_info {
 int32_t gpt2c_isa_count(void);
 gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
 
+/* ---- Weight formats --------------------------------------------------------------------------
+ * Numbered from 0 (f32) in the order of native/formats.def. */
+
+int32_t gpt2c_format_count(void);
+
+/* Its name, or NULL if there is no such format. */
+const char *gpt2c_format_name(int32_t format);
+
 /* ---- Memory ----------------------------------------------------------------------------------
  * Every byte the library allocates goes through one counted allocator. */
 
@@ -100,6 +108,7 @@ typedef struct gpt2c_model_config {
     uint32_t switches;           /* bit s set: switch s is on */
     int32_t gelu_table;          /* 1: GELU by the fp16 table; 0: by the formula */
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
+    int32_t format;              /* of the weights: 0 .. gpt2c_format_count() - 1; all but 0 need aligned */
     int32_t n_threads;           /* 1 .. 1024, the calling thread included */
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
@@ -156,14 +165,14 @@ int32_t gpt2c_packed_version(void);
  * there. `key` (any text of less than 128 bytes) says what the file was made from. */
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);
 
-/* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape
- * and `aligned` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
+/* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape,
+ * `aligned` and `format` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
  * must be the one it was saved with; NULL takes any. The header's checksum is checked.
  * GPT2C_BAD_FILE: anything about the file is not as it should be. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model);
 
-/* The shape and `aligned` of a packed file, the rest 0; config->isa, n_threads and so on are then for
+/* The shape, `aligned` and `format` of a packed file, the rest 0; config->isa, n_threads and so on are then for
  * the caller to fill in. With verify != 0 the weights' checksum is checked too, which reads them all. */
 gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config);
 
@@ -222,7 +231,8 @@ typedef enum gpt2c_layout {
     GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
     GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
     GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
-    GPT2C_LAYOUT_COUNT = 3
+    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
+    GPT2C_LAYOUT_COUNT = 4
 } gpt2c_layout;
 
 /* A linear layer's weights, laid out. Any number of calls may read one at the same time. */

@@ -4,7 +4,32 @@
 
 #include <stdint.h>
 
-/* A bit set of the features that native/isa.def names. */
+/* Which of isa.def's architectures this build is for: `then` where it is, `otherwise` where not. */
+#define GPT2C_ON_any(then, otherwise) then
+#if defined(__x86_64__)
+#define GPT2C_ON_x86_64(then, otherwise) then
+#else
+#define GPT2C_ON_x86_64(then, otherwise) otherwise
+#endif
+#if defined(__aarch64__)
+#define GPT2C_ON_aarch64(then, otherwise) then
+#else
+#define GPT2C_ON_aarch64(then, otherwise) otherwise
+#endif
+
+/* The features that native/isa.def names, as bits. */
+enum {
+    GPT2C_CPU_AVX2 = 1 << 0,
+    GPT2C_CPU_FMA = 1 << 1,
+    GPT2C_CPU_F16C = 1 << 2,
+    GPT2C_CPU_AVX512F = 1 << 3,
+    GPT2C_CPU_AVX512BW = 1 << 4,
+    GPT2C_CPU_AVX512DQ = 1 << 5,
+    GPT2C_CPU_AVX512VL = 1 << 6,
+    GPT2C_CPU_AVX512_BF16 = 1 << 7
+};
+
+/* The set of them that this machine has; it is asked anew at every call. */
 uint32_t gpt2c_cpu_features(void);
 
 #endif

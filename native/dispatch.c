@@ -1,12 +1,14 @@
-/* One const table of kernels an instruction set, and which of them this machine can run. */
+/* The instruction sets of isa.def: their kernels, and which of them this machine can run.
+ *
+ * Each set's folder defines its own const table, gpt2c_kernels_<name> in table.c; a set of another
+ * architecture is not compiled, and its row says so by NULL. */
 #include "cpu.h"
 #include "gpt2c.h"
 #include "kernels.h"
-#include "kernels/ref/ref.h"
-#include "kernels/unroll/unroll.h"
 
-static const gpt2c_kernels ref_kernels = {GPT2C_KERNELS_REF};
-static const gpt2c_kernels unroll_kernels = {GPT2C_KERNELS_REF, GPT2C_KERNELS_UNROLL};
+#define GPT2C_ISA(name, architecture, features, flags) extern const gpt2c_kernels gpt2c_kernels_##name;
+#include "isa.def"
+#undef GPT2C_ISA
 
 typedef struct isa_row {
     const char *name;
@@ -14,7 +16,8 @@ typedef struct isa_row {
     const gpt2c_kernels *kernels;
 } isa_row;
 
-#define GPT2C_ISA(name, architecture, features, flags) {#name, features, &name##_kernels},
+#define GPT2C_ISA(name, architecture, features, flags)                                              \
+    {#name, features, GPT2C_ON_##architecture(&gpt2c_kernels_##name, NULL)},
 static const isa_row isa_rows[] = {
 #include "isa.def"
 };

@@ -17,6 +17,13 @@ static inline float gpt2c_float_of(uint32_t bits) {
     return x;
 }
 
+/* Rounded to nearest, ties to even; a NaN stays a NaN. */
+static inline uint16_t gpt2c_f32_to_bf16(float x) {
+    const uint32_t bits = gpt2c_bits_of(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 static inline float gpt2c_bf16_to_f32(uint16_t h) { return gpt2c_float_of((uint32_t)h << 16); }
 
 /* Exact. Moving exponent and mantissa into a float's fields leaves a number that is too small by

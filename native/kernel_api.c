@@ -41,7 +41,7 @@ gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t
     gpt2c_matrix *made = gpt2c_alloc(1, sizeof *made);
     if (made == NULL) return GPT2C_OUT_OF_MEMORY;
     *made = (gpt2c_matrix){layout, n_in, n_out, NULL};
-    made->data = gpt2c_alloc(gpt2c_matrix_numbers(made), sizeof(float));
+    made->data = gpt2c_alloc(gpt2c_matrix_bytes(made), 1);
     if (made->data == NULL) {
         gpt2c_free(made);
         return GPT2C_OUT_OF_MEMORY;
@@ -69,6 +69,22 @@ static int is_epilogue(const gpt2c_op_linear_args *args) {
     }
 }
 
+/* With x prepared, where the kernel wants it so. */
+static gpt2c_status run_linear(const gpt2c_kernels *kernels, gpt2c_linear_args args, gpt2c_span rows,
+                               gpt2c_span columns) {
+    const gpt2c_layout layout = args.w->layout;
+    void *prepared = NULL;
+    if (kernels->prepare[layout] != NULL) {
+        prepared = gpt2c_alloc(rows.end, gpt2c_prepared_bytes(args.w->n_in));
+        if (prepared == NULL) return GPT2C_OUT_OF_MEMORY;
+        kernels->prepare[layout](prepared, args.x, rows.end, args.w->n_in);
+        args.prepared = prepared;
+    }
+    kernels->linear[layout](&args, rows, columns);
+    gpt2c_free(prepared);
+    return GPT2C_OK;
+}
+
 gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
@@ -88,9 +104,8 @@ gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args) {
 
     const gpt2c_linear_args whole = {.out = args->out, .x = args->x, .w = w, .bias = args->bias,
                                      .epilogue = args->epilogue, .gelu_table = args->gelu_table,
-                                     .residual = args->residual};
-    kernels->linear[w->layout](&whole, rows, columns);
-    return GPT2C_OK;
+                                     .residual = args->residual, .kernels = kernels};
+    return run_linear(kernels, whole, rows, columns);
 }
 
 gpt2c_status gpt2c_op_embed(int32_t isa, float *out, const gpt2c_matrix *wte, const int32_t *ids,

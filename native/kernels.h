@@ -6,12 +6,14 @@
  * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
  *
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
- * the bias. SIMD lanes are output columns, so that k is walked in order in each.
+ * the bias. (A kernel for bf16 dot products adds two products at a time.) SIMD lanes are output columns, so that k is walked in order in each.
  *
  * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
  * overflows; tiny = 2^-150, what is lost where a result becomes subnormal. The tests hold every kernel
  * of every instruction set to them:
  *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|) + n_in * tiny
+ *   bf16        the same, with each weight (and in avx512_bf16 each x) as bfloat16 rounds it; there
+ *               (n_in + 2) * 2 eps * (sum |x[k] w[k][c]| + |bias|), products below 2^-126 being lost
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
  *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
  *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
@@ -51,7 +53,7 @@ struct gpt2c_matrix {
     gpt2c_layout layout; /* and so which linear kernel reads it */
     size_t n_in;
     size_t n_out;
-    float *data;
+    void *data; /* floats, or what the layout says */
 };
 
 static inline size_t gpt2c_panels(size_t n_out) { return (n_out + GPT2C_PANEL - 1) / GPT2C_PANEL; }
@@ -61,16 +63,20 @@ typedef struct gpt2c_linear_args {
     const float *x;             /* [rows, n_in] */
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
+    const void *prepared;       /* what the table's `prepare` made of x, if it has one for the layout */
+    const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
     const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
     const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
 } gpt2c_linear_args;
 
+static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+static inline size_t gpt2c_prepared_bytes(size_t n_in) { return gpt2c_pad(n_in, 16) * sizeof(float); }
+
 /* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
  * a kernel set may lay K and V out in whole registers. */
 #define GPT2C_KV_TILE 16
-
-static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* K and V of one layer. How they lie is each kernel set's own business, between its `keep` and its
  * `attention`; each holds pad(n_ctx, KV_TILE) * n_head * pad(head_dim, KV_TILE) floats, 64-byte
@@ -107,6 +113,10 @@ typedef struct gpt2c_kernels {
     /* out = x w + bias for the given rows and columns; one function for each layout. Panels are
      * never split: spans of columns begin at a multiple of GPT2C_PANEL. */
     void (*linear[GPT2C_LAYOUT_COUNT])(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+
+    /* For a layout whose kernel reads x in another form: rows of x [rows, n_in] to rows of
+     * gpt2c_prepared_bytes(n_in). NULL: x is read as it is. */
+    void (*prepare[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
 
     /* Stores the k and v parts of qkv [rows, 3 n_embd] at `position` onwards. */
     void (*keep)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);

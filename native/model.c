@@ -34,6 +34,8 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                       in_range(config->n_vocab, MOST_VOCABULARY);
     const int plan = config->switches < 1u << GPT2C_SWITCH_COUNT && is_flag(config->gelu_table) &&
                      is_flag(config->aligned) && is_flag(config->fused) &&
+                     gpt2c_format_name(config->format) != NULL &&
+                     (config->format == 0 || config->aligned) &&
                      in_range(config->n_threads, MOST_THREADS) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);
     if (!shape || !plan) return GPT2C_INVALID_ARGUMENT;
@@ -46,11 +48,15 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
     return isa.supported ? GPT2C_OK : GPT2C_UNSUPPORTED;
 }
 
-/* The next n floats of the block, beginning at a cache line; NULL while it is only measured. */
-static float *place_vector(gpt2c_model *model, size_t n) {
-    float *place = model->weights != NULL ? model->weights + model->n_weights : NULL;
-    model->n_weights += gpt2c_pad(n, GPT2C_ALIGNMENT / sizeof(float));
+/* The next n bytes of the block, beginning at a cache line; NULL while it is only measured. */
+static void *place_bytes(gpt2c_model *model, size_t n) {
+    void *place = model->weights != NULL ? model->weights + model->weight_bytes : NULL;
+    model->weight_bytes += gpt2c_pad(n, GPT2C_ALIGNMENT);
     return place;
+}
+
+static float *place_vector(gpt2c_model *model, size_t n) {
+    return place_bytes(model, n * sizeof(float));
 }
 
 static gpt2c_norm place_norm(gpt2c_model *model) {
@@ -63,9 +69,9 @@ static gpt2c_norm place_norm(gpt2c_model *model) {
 
 static gpt2c_matrix place_matrix(gpt2c_model *model, gpt2c_layout as_in_file, int32_t n_in,
                                  int32_t n_out) {
-    const gpt2c_layout layout = model->config.aligned ? GPT2C_PANELS : as_in_file;
+    const gpt2c_layout layout = model->config.aligned ? gpt2c_layout_of_format(model->config.format) : as_in_file;
     gpt2c_matrix w = {layout, (size_t)n_in, (size_t)n_out, NULL};
-    w.data = place_vector(model, gpt2c_matrix_numbers(&w));
+    w.data = place_bytes(model, gpt2c_matrix_bytes(&w));
     return w;
 }
 
@@ -76,10 +82,10 @@ static gpt2c_linear place_linear(gpt2c_model *model, int32_t n_in, int32_t n_out
     return linear;
 }
 
-void gpt2c_model_place(gpt2c_model *model, float *weights) {
+void gpt2c_model_place(gpt2c_model *model, char *weights) {
     const gpt2c_model_config *c = &model->config;
     model->weights = weights;
-    model->n_weights = 0;
+    model->weight_bytes = 0;
     model->wte = place_matrix(model, GPT2C_OUT_IN, c->n_embd, c->n_vocab);
     model->wpe = place_vector(model, (size_t)c->n_ctx * (size_t)c->n_embd);
     for (int32_t i = 0; i < c->n_layer; i++) {
@@ -96,7 +102,7 @@ void gpt2c_model_place(gpt2c_model *model, float *weights) {
 
 size_t gpt2c_model_measure(gpt2c_model *model) {
     gpt2c_model_place(model, NULL);
-    return model->n_weights;
+    return model->weight_bytes;
 }
 
 gpt2c_status gpt2c_model_prepare(const gpt2c_model_config *config, gpt2c_model **model) {
@@ -128,7 +134,7 @@ gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **
     gpt2c_model *made = NULL;
     const gpt2c_status status = gpt2c_model_prepare(config, &made);
     if (status != GPT2C_OK) return status;
-    float *weights = gpt2c_alloc(gpt2c_model_measure(made), sizeof(float));
+    char *weights = gpt2c_alloc(gpt2c_model_measure(made), 1);
     if (weights == NULL) {
         gpt2c_model_free(made);
         return GPT2C_OUT_OF_MEMORY;
@@ -216,7 +222,7 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model) {
 }
 
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model) {
-    return model == NULL ? 0 : model->n_weights * sizeof(float);
+    return model == NULL ? 0 : model->weight_bytes;
 }
 
 /* ---- The end ---- */

@@ -33,8 +33,8 @@ struct gpt2c_model {
     float *wpe;
     gpt2c_layer *layers;
     gpt2c_norm ln_f;
-    float *weights;        /* the block that all of the above lie in */
-    size_t n_weights;
+    char *weights;         /* the block that all of the above lie in */
+    size_t weight_bytes;
     void *mapping;         /* of a packed file that holds the block, else NULL */
     size_t mapping_bytes;
     uint16_t *gelu_table;  /* NULL: by the formula */
@@ -47,11 +47,11 @@ struct gpt2c_model {
 /* Everything of a model but its weights: config checked, kernels chosen, pool and table made. */
 gpt2c_status gpt2c_model_prepare(const gpt2c_model_config *config, gpt2c_model **model);
 
-/* Floats that the weights of a prepared model take. */
+/* Bytes that the weights of a prepared model take. */
 size_t gpt2c_model_measure(gpt2c_model *model);
 
 /* Points every tensor into the block. Where each lies follows from the config alone. */
-void gpt2c_model_place(gpt2c_model *model, float *weights);
+void gpt2c_model_place(gpt2c_model *model, char *weights);
 
 void gpt2c_model_retain(gpt2c_model *model);
 

@@ -184,8 +184,27 @@ static void compute_linear(const block_job *job, gpt2c_span columns, size_t work
     job->kernels->linear[args->w->layout](args, job->rows, columns);
 }
 
+static void compute_prepared(const block_job *job, gpt2c_span rows, size_t worker) {
+    const gpt2c_linear_args *args = job->args;
+    const size_t n_in = args->w->n_in;
+    char *out = (char *)args->prepared + rows.begin * gpt2c_prepared_bytes(n_in);
+    (void)worker;
+    job->kernels->prepare[args->w->layout](out, args->x + rows.begin * n_in, rows.end - rows.begin, n_in);
+}
+
+/* Makes args->prepared of the given rows of x, if the kernel wants it. */
+static void prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
+    const gpt2c_session *session = pass->session;
+    if (args->kernels->prepare[args->w->layout] == NULL) return;
+    args->prepared = gpt2c_at(session, session->buffers.prepared, 0);
+    block_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_prepared};
+    run_block(pass, &job, 1);
+}
+
 static void run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args) {
     const gpt2c_span columns = {0, args.w->n_out};
+    args.kernels = pass->session->model->kernels;
+    prepare(pass, rows, &args);
     const block_job job = {.args = &args, .compute = compute_linear};
     run_rows(pass, s, rows, args.w->n_in * args.w->n_out, job, columns, GPT2C_PANEL);
 }

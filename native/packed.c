@@ -27,6 +27,8 @@ typedef struct packed_header {
     int32_t shape[6]; /* n_layer n_head n_embd n_inner n_ctx n_vocab */
     float layer_norm_epsilon;
     int32_t aligned;
+    int32_t format;
+    int32_t padding;
     uint64_t weight_bytes;
     uint64_t weights_checksum;
     char key[KEY_BYTES];
@@ -84,7 +86,8 @@ static int write_packed(int file, const gpt2c_model *model, const char *key) {
     shape_of(&model->config, header->shape);
     header->layer_norm_epsilon = model->config.layer_norm_epsilon;
     header->aligned = model->config.aligned;
-    header->weight_bytes = model->n_weights * sizeof(float);
+    header->format = model->config.format;
+    header->weight_bytes = model->weight_bytes;
     header->weights_checksum = checksum(model->weights, header->weight_bytes);
     memcpy(header->key, key, strlen(key));
     header->header_checksum = checksum_of_header(header);
@@ -166,7 +169,8 @@ gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_con
     *config = (gpt2c_model_config){
         .n_layer = header.shape[0], .n_head = header.shape[1], .n_embd = header.shape[2],
         .n_inner = header.shape[3], .n_ctx = header.shape[4], .n_vocab = header.shape[5],
-        .layer_norm_epsilon = header.layer_norm_epsilon, .aligned = header.aligned};
+        .layer_norm_epsilon = header.layer_norm_epsilon, .aligned = header.aligned,
+        .format = header.format};
     return GPT2C_OK;
 }
 
@@ -193,14 +197,14 @@ gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_mo
     shape_of(config, shape);
     const int fits = memcmp(shape, header.shape, sizeof shape) == 0 &&
                      header.layer_norm_epsilon == config->layer_norm_epsilon &&
-                     header.aligned == config->aligned &&
+                     header.aligned == config->aligned && header.format == config->format &&
                      (key == NULL || strcmp(key, header.key) == 0) &&
-                     header.weight_bytes == gpt2c_model_measure(made) * sizeof(float);
+                     header.weight_bytes == gpt2c_model_measure(made);
     if (!fits) {
         gpt2c_model_free(made);
         return GPT2C_BAD_FILE;
     }
-    gpt2c_model_place(made, (float *)((char *)mapping + HEADER_BYTES));
+    gpt2c_model_place(made, (char *)mapping + HEADER_BYTES);
     made->frozen = 1;
     *model = made;
     return GPT2C_OK;

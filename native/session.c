@@ -54,6 +54,8 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     b.mlp_gelu = place(arena, inner, layers, gelu && !linear);
     b.mlp_proj = place(arena, embd, layers, linear && !residual);
     b.ln_f = place(arena, embd, 1, layernorm && !unembed);
+    const size_t widest = (size_t)(c->n_inner > c->n_embd ? c->n_inner : c->n_embd);
+    b.prepared = place(arena, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1, 0);
     b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
     b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
     return b;

@@ -26,6 +26,7 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer mlp_gelu;  /* [n_inner] */
     gpt2c_buffer mlp_proj;  /* [n_embd] */
     gpt2c_buffer ln_f;      /* [n_embd] */
+    gpt2c_buffer prepared;  /* what a linear kernel made of its input */
     gpt2c_buffer scores;    /* attention's scratch, one for each thread */
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
 } gpt2c_buffers;

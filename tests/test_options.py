@@ -110,3 +110,21 @@ def test_two_different_values_are_an_error() -> None:
         plan("simd=fast", isa="ref")
     with pytest.raises(gpt2c.OptionError, match="two values for threads: '2' in the options and '3'"):
         plan("threads=2", threads=3)
+
+
+def test_a_weight_format_is_an_option_or_an_argument() -> None:
+    assert plan("kv,bf16") == plan("kv", weights="bf16") == plan("kv,bf16", weights="bf16")
+    assert plan("kv,bf16").options == ("kv", "aligned", "bf16")
+    assert (plan("kv,bf16").weights, plan("kv").weights, plan("kv", weights="f32").weights) == (
+        "bf16",
+        "f32",
+        "f32",
+    )
+    with pytest.raises(gpt2c.OptionError, match="two weight formats: 'bf16' and 'f32'"):
+        plan("bf16", weights="f32")
+    with pytest.raises(gpt2c.OptionError, match=r"unknown weight format 'f8' \(there are: f32, bf16\)"):
+        plan(weights="f8")
+
+
+def test_the_formats_are_those_that_the_core_was_built_with() -> None:
+    assert tuple(gpt2c.bindings.select().formats()) == gpt2c.options.WEIGHTS

@@ -21,7 +21,7 @@ import pytest
 import safetensors.numpy
 
 import gpt2c
-from gpt2c import cli, packed_cache
+from gpt2c import cli, options, packed_cache
 
 IDS = [3, 1, 4, 1, 5]
 
@@ -179,15 +179,15 @@ def test_a_changed_checkpoint_takes_the_place_of_its_old_file(
     assert np.array_equal(found, logits(model))
 
 
-def test_two_models_and_two_layouts_have_files_of_their_own(
+def test_each_model_and_weight_format_has_a_file_of_its_own(
     cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = shutil.copytree(model, tmp_path / "other")
-    logits(model)
-    logits(other)
-    monkeypatch.setattr(packed_cache, "layout_of", lambda plan: {"aligned": True, "weights": "new"})
-    logits(model)
-    assert len(list(cache.iterdir())) == 3
+    for folder in (model, other):
+        for weights in options.WEIGHTS:
+            expected = logits(folder, weights=weights)
+            assert np.array_equal(load_unbuilt(monkeypatch, folder, weights=weights), expected)
+    assert len(list(cache.iterdir())) == 2 * len(options.WEIGHTS)
 
 
 def test_another_format_version_is_another_key(

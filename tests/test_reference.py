@@ -16,11 +16,21 @@ from gpt2c.options import SWITCHES
 from gpt2c.weights import load_checkpoint
 
 
-def oracle(folder: Path, ids: list[int], table: bool = False) -> np.ndarray:
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """float64 that are float32 -> rounded to bfloat16, ties to even."""
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) & np.uint64(0xFFFF0000)
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def oracle(folder: Path, ids: list[int], table: bool = False, bf16: bool = False) -> np.ndarray:
     with load_checkpoint(folder) as checkpoint:
         config = checkpoint.config
         act = reference.gelu_table if table else reference.gelu
         p = reference.parameters(checkpoint)
+        if bf16:
+            matrices = ("wte.weight", "c_attn.weight", "c_proj.weight", "c_fc.weight")
+            p = {name: to_bf16(x) if name.endswith(matrices) else x for name, x in p.items()}
         return reference.logits(ids, p, config.n_head, config.layer_norm_epsilon, act)
 
 
@@ -30,12 +40,12 @@ def test_every_option_gives_the_oracles_logits(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
     folder = model_folder(name)
-    table = opts == "gelu_table"
+    table, bf16 = opts == "gelu_table", opts == "bf16"
     with gpt2c.load(folder, opts=opts, binding=binding) as model:
         for ids in PROMPTS[name]:
             # A value that float32 rounds across an fp16 boundary looks up the neighbouring entry.
             tolerance = 2e-2 if table else 1e-4
-            assert np.abs(model.logits(ids) - oracle(folder, ids, table)).max() < tolerance
+            assert np.abs(model.logits(ids) - oracle(folder, ids, table, bf16)).max() < tolerance
 
 
 @pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])

@@ -76,6 +76,9 @@ class Binding(Protocol):
     def isas(self) -> list[tuple[str, bool, bool]]:
         """(name, compiled, supported) in the order of native/isa.def."""
 
+    def formats(self) -> list[str]:
+        """Names of the weight formats, in the order of native/formats.def."""
+
     def memory(self) -> tuple[int, int, int]:
         """(live bytes, peak bytes, allocations so far)."""
 

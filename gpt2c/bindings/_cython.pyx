@@ -32,6 +32,10 @@ def isas():
     return rows
 
 
+def formats():
+    return [gpt2c_format_name(i).decode() for i in range(gpt2c_format_count())]
+
+
 def memory():
     cdef gpt2c_memory_stats stats
     gpt2c_memory_get(&stats)

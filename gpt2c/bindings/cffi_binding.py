@@ -35,6 +35,10 @@ def isas() -> list[tuple[str, bool, bool]]:
     return rows
 
 
+def formats() -> list[str]:
+    return [ffi.string(lib.gpt2c_format_name(i)).decode() for i in range(lib.gpt2c_format_count())]
+
+
 def memory() -> tuple[int, int, int]:
     stats = ffi.new("gpt2c_memory_stats *")
     lib.gpt2c_memory_get(stats)

@@ -39,6 +39,7 @@ cdef extern from "gpt2c.h" nogil:
         uint32_t switches
         int32_t gelu_table
         int32_t aligned
+        int32_t format
         int32_t n_threads
         int32_t fused
 
@@ -91,6 +92,8 @@ cdef extern from "gpt2c.h" nogil:
     const char *gpt2c_version()
     int32_t gpt2c_isa_count()
     gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info)
+    int32_t gpt2c_format_count()
+    const char *gpt2c_format_name(int32_t format)
     void gpt2c_memory_get(gpt2c_memory_stats *stats)
     void gpt2c_memory_fail_at(size_t n)
     gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_oracle import SIZES, assert_same_bits, assert_within, normal, softmax
+from kernel_oracle import EPS, SIZES, assert_same_bits, assert_within, normal, softmax
 
 from gpt2c import kernels
 
@@ -23,6 +23,27 @@ def test_large_scores_do_not_overflow(on: On) -> None:
         x = normal(3, n) * np.float32(5) + np.float32(1e30)
         assert_within(kernels.softmax(x, **on), softmax(x))
     np.testing.assert_array_equal(kernels.softmax([3e38, -3e38, 3e38], **on), [0.5, 0, 0.5])
+
+
+def test_the_largest_score_is_found_wherever_it_is(on: On) -> None:
+    for n in SIZES:
+        at = np.linspace(0, n - 1, min(n, 100)).astype(int)
+        x = np.zeros((len(at), n), np.float32)
+        x[np.arange(len(at)), at] = 200  # e^200 is no float32
+        assert_within(kernels.softmax(x, **on), softmax(x))
+
+
+@pytest.mark.parametrize("n", [2, 33])
+def test_the_exponential_itself_is_within_the_stated_bound(on: On, n: int) -> None:
+    """Beside a score of 0 such small ones leave the sum at 1, and their exponentials come out bare."""
+    x = np.linspace(-87.3, -21.5, 4000 * (n - 1), dtype=np.float32)[1:-1]
+    rows = np.full((4000, n), -30, np.float32)
+    rows[:, 0] = 0
+    rows[:, 1:].flat[: x.size] = x
+    exact = np.exp(rows[:, 1:].astype(np.float64))
+    assert_within(kernels.softmax(rows, **on)[:, 1:], (exact, 3 * EPS * exact))
+    rows[:, 1:] = -87.5
+    assert (kernels.softmax(rows, **on) == [1] + (n - 1) * [0]).all()
 
 
 def test_a_row_alone_has_the_bits_it_has_among_many(on: On) -> None:

@@ -1,14 +1,17 @@
+#include "half.h"
 #include "ref.h"
 
 static float weight_at(const gpt2c_matrix *w, size_t k, size_t c) {
+    const float *f32 = w->data;
+    const uint16_t *bf16 = w->data;
+    const size_t panel = c / GPT2C_PANEL, lane = c % GPT2C_PANEL;
     switch (w->layout) {
-    case GPT2C_IN_OUT:
-        return w->data[k * w->n_out + c];
-    case GPT2C_OUT_IN:
-        return w->data[c * w->n_in + k];
-    case GPT2C_PANELS:
+    case GPT2C_IN_OUT: return f32[k * w->n_out + c];
+    case GPT2C_OUT_IN: return f32[c * w->n_in + k];
+    case GPT2C_PANELS: return f32[(panel * w->n_in + k) * GPT2C_PANEL + lane];
+    case GPT2C_PANELS_BF16:
     default:
-        return w->data[(c / GPT2C_PANEL * w->n_in + k) * GPT2C_PANEL + c % GPT2C_PANEL];
+        return gpt2c_bf16_to_f32(bf16[((panel * ((w->n_in + 1) / 2) + k / 2) * GPT2C_PANEL + lane) * 2 + k % 2]);
     }
 }
 

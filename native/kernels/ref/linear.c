@@ -1,5 +1,6 @@
 /* out[r][c] = sum over k of x[r][k] * w[k][c], then + bias[c]: loops, in the order in which the
  * weights lie. Whichever loop is the outer one, each out[r][c] is summed over k = 0, 1, 2, ... */
+#include "half.h"
 #include "ref.h"
 
 /* What comes behind the sum: the bias, and what the layer is fused with. */
@@ -9,8 +10,8 @@ void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span 
     if (args->bias != NULL) gpt2c_add_ref(out, out, args->bias + c, n);
     switch (args->epilogue) {
     case GPT2C_PLAIN: break;
-    case GPT2C_THEN_GELU: gpt2c_gelu_ref(out, out, n); break;
-    case GPT2C_THEN_GELU_TABLE: gpt2c_gelu_table_ref(out, out, n, args->gelu_table); break;
+    case GPT2C_THEN_GELU: args->kernels->gelu(out, out, n); break;
+    case GPT2C_THEN_GELU_TABLE: args->kernels->gelu_table(out, out, n, args->gelu_table); break;
     case GPT2C_THEN_ADD: gpt2c_add_ref(out, args->residual + row * n_out + c, out, n); break;
     }
 }
@@ -22,7 +23,7 @@ void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt
         float *out = args->out + r * n_out;
         for (size_t c = columns.begin; c < columns.end; c++) out[c] = 0.0f;
         for (size_t k = 0; k < n_in; k++) {
-            const float *w = args->w->data + k * n_out;
+            const float *w = (const float *)args->w->data + k * n_out;
             for (size_t c = columns.begin; c < columns.end; c++) out[c] += x[k] * w[c];
         }
         gpt2c_finish_row_ref(args, r, columns);
@@ -35,7 +36,7 @@ void gpt2c_linear_out_in_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt
         const float *x = args->x + r * n_in;
         float *out = args->out + r * n_out;
         for (size_t c = columns.begin; c < columns.end; c++) {
-            const float *w = args->w->data + c * n_in;
+            const float *w = (const float *)args->w->data + c * n_in;
             float sum = 0.0f;
             for (size_t k = 0; k < n_in; k++) sum += x[k] * w[k];
             out[c] = sum;
@@ -50,13 +51,31 @@ void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt
         const float *x = args->x + r * n_in;
         float *out = args->out + r * n_out;
         for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
-            const float *w = args->w->data + c * n_in;
+            const float *w = (const float *)args->w->data + c * n_in;
             float sums[GPT2C_PANEL] = {0.0f};
             for (size_t k = 0; k < n_in; k++)
                 for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
                     sums[lane] += x[k] * w[k * GPT2C_PANEL + lane];
             const size_t width = columns.end - c < GPT2C_PANEL ? columns.end - c : GPT2C_PANEL;
             for (size_t lane = 0; lane < width; lane++) out[c + lane] = sums[lane];
+        }
+        gpt2c_finish_row_ref(args, r, columns);
+    }
+}
+
+/* The same over bfloat16: two steps of k lie side by side. */
+void gpt2c_linear_bf16_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const float *x = args->x + r * n_in;
+        float *out = args->out + r * n_out;
+        for (size_t c = columns.begin; c < columns.end; c++) {
+            const uint16_t *panel = (const uint16_t *)args->w->data + c / GPT2C_PANEL * pairs * 2 * GPT2C_PANEL;
+            const uint16_t *w = panel + c % GPT2C_PANEL * 2;
+            float sum = 0.0f;
+            for (size_t k = 0; k < n_in; k++)
+                sum += x[k] * gpt2c_bf16_to_f32(w[k / 2 * 2 * GPT2C_PANEL + k % 2]);
+            out[c] = sum;
         }
         gpt2c_finish_row_ref(args, r, columns);
     }

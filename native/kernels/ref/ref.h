@@ -5,6 +5,8 @@
 
 #include "kernels.h"
 
+extern const gpt2c_kernels gpt2c_kernels_ref;
+
 void gpt2c_embed_ref(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 void gpt2c_layernorm_ref(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                          size_t n, float epsilon);
@@ -12,6 +14,7 @@ void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span 
 void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_out_in_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_bf16_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
 void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 void gpt2c_softmax_ref(float *out, const float *x, size_t n);
@@ -25,7 +28,8 @@ size_t gpt2c_argmax_ref(const float *x, size_t n);
     .embed = gpt2c_embed_ref, .layernorm = gpt2c_layernorm_ref,                                     \
     .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_ref,                                            \
                [GPT2C_OUT_IN] = gpt2c_linear_out_in_ref,                                            \
-               [GPT2C_PANELS] = gpt2c_linear_panels_ref},                                           \
+               [GPT2C_PANELS] = gpt2c_linear_panels_ref,                                            \
+               [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref},                                        \
     .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, .softmax = gpt2c_softmax_ref,         \
     .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,               \
     .argmax = gpt2c_argmax_ref

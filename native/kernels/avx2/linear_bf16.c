@@ -1,0 +1,84 @@
+/* Linear layers over bfloat16 panels: half the bytes, the same float32 arithmetic.
+ *
+ * A word of a panel holds two steps of k for one column. A shift makes a float of the first and a
+ * mask one of the second, so the two are used up in order of k and no number has to change lanes.
+ *
+ * Half a panel at a time: 4 rows x 2 registers of columns = 8 sums, 2 of words, 2 of weights, 1
+ * broadcast x; a single row takes a whole panel, 4 sums. Error: as over float32 panels, since a
+ * bfloat16 is a float. */
+#include "kernels/tiled/linear.h"
+
+#include "avx2.h"
+#include "lanes.h"
+#include "tile_avx2.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define MOST_ROWS 4
+
+static ALWAYS_INLINE __m256 first_of(__m256i words) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+
+static ALWAYS_INLINE __m256 second_of(__m256i words) {
+    return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u)));
+}
+
+/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
+                                   const uint32_t *w, size_t columns, const size_t rows,
+                                   const size_t vectors) {
+    __m256 sums[MOST_ROWS][4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm256_setzero_ps();
+
+    for (size_t k = 0; k < n_in; k += 2, w += GPT2C_PANEL) {
+        const int both = k + 1 < n_in; /* behind an odd n_in there is padding, and no x */
+#pragma GCC unroll 4
+        for (size_t v = 0; v < vectors; v++) {
+            const __m256i words = _mm256_load_si256((const __m256i *)(w + v * GPT2C_LANES));
+#pragma GCC unroll 4
+            for (size_t r = 0; r < rows; r++) {
+                const __m256 x0 = _mm256_set1_ps(x[r * n_in + k]);
+                sums[r][v] = _mm256_fmadd_ps(x0, first_of(words), sums[r][v]);
+            }
+            if (!both) continue;
+#pragma GCC unroll 4
+            for (size_t r = 0; r < rows; r++) {
+                const __m256 x1 = _mm256_set1_ps(x[r * n_in + k + 1]);
+                sums[r][v] = _mm256_fmadd_ps(x1, second_of(words), sums[r][v]);
+            }
+        }
+    }
+
+#pragma GCC unroll 4
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < vectors; v++)
+            if (columns > v * GPT2C_LANES)
+                gpt2c_store(out + r * n_out + v * GPT2C_LANES, columns - v * GPT2C_LANES, sums[r][v]);
+}
+
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+    const size_t half = GPT2C_PANEL / 2, n = rows.end - rows.begin;
+    const float *x = args->x + rows.begin * n_in;
+    for (size_t c = columns.begin; c < columns.end; c += n == 1 ? GPT2C_PANEL : half) {
+        const size_t left = columns.end - c;
+        float *out = args->out + rows.begin * n_out + c;
+        const uint32_t *w = (const uint32_t *)args->w->data + c / GPT2C_PANEL * GPT2C_PANEL * pairs +
+                            c % GPT2C_PANEL;
+        switch (n) {
+        case 1: sum_tile(out, n_out, x, n_in, w, left, 1, 4); break;
+        case 2: sum_tile(out, n_out, x, n_in, w, left, 2, 2); break;
+        case 3: sum_tile(out, n_out, x, n_in, w, left, 3, 2); break;
+        case 4: sum_tile(out, n_out, x, n_in, w, left, 4, 2); break;
+        default: break;
+        }
+    }
+}
+
+void gpt2c_linear_bf16_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows, gpt2c_finish_row_avx2);
+}

@@ -1,0 +1,8 @@
+#include "avx2.h"
+#include "kernels/ref/ref.h"
+#include "kernels/unroll/unroll.h"
+
+/* An entry given twice is an override, and meant. */
+#pragma GCC diagnostic ignored "-Woverride-init"
+
+const gpt2c_kernels gpt2c_kernels_avx2 = {GPT2C_KERNELS_REF, GPT2C_KERNELS_UNROLL, GPT2C_KERNELS_AVX2};

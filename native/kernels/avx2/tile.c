@@ -1,0 +1,108 @@
+/* Register budget, out of 16: 6 rows x 2 registers (one block of columns) = 12 accumulators, 2 of
+ * weights, 1 broadcast x, 1 to spare. The inner loop then is 8 loads for 12 FMAs, at two of either in
+ * a cycle.
+ *
+ * An FMA takes 4 cycles (5 on older machines) and two can start in each, so 8 to 10 chains are needed.
+ * For a single row they come from four blocks, for linear layers two panels; two rows take two
+ * blocks each. Prefetching is as for AVX-512: it pays with several rows, a single one it hinders. Three
+ * rows or more walk a panel twice, one half of it after the other, and fetch both the first time:
+ * 1.2 times as fast as leaving the second half to the second walk. */
+#include "tile_avx2.h"
+
+#include <immintrin.h>
+
+#include "lanes.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+#define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
+
+/* So many steps of weights are asked for ahead of time: 8 KB of a panel. */
+#define PREFETCH_STEPS 64
+
+/* Never faults, whatever the address. */
+static ALWAYS_INLINE void prefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+/* How many of the tile's columns stand in register v or behind it. */
+static ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
+    return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
+}
+
+/* `rows` and `blocks` are constants wherever this is used, so all loops over them vanish. */
+static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, const size_t blocks) {
+    const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
+    const size_t vectors = PER_BLOCK * blocks;
+    __m256 sums[GPT2C_TILE_ROWS][8];
+#pragma GCC unroll 6
+    for (size_t r = 0; r < rows; r++) {
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++) {
+            const float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
+            prefetch(out);
+            sums[r][v] = tile.resume ? gpt2c_load(out, columns_from(&tile, v)) : _mm256_setzero_ps();
+        }
+    }
+
+    /* Every third row has a pointer; the two behind it are reached by the stride and its double. */
+    const size_t stride = tile.x_stride, pair = tile.w_pair, odd = tile.w_odd;
+    const float *const x[2] = {tile.x, tile.x + (rows > 3 ? 3 : 0) * stride};
+    const float *w = tile.w;
+    for (size_t k = 0; k < tile.n; k++, w += tile.w_step) {
+        __m256 weights[8];
+#pragma GCC unroll 4
+        for (size_t b = 0; b < blocks; b++) {
+            const float *block = w + b / 2 * pair + b % 2 * odd;
+            const float *ahead = block + PREFETCH_STEPS * tile.w_step;
+            if (rows > 1) prefetch(ahead);
+            if (rows > 1 && blocks == 1) prefetch(ahead + odd);
+            weights[2 * b] = _mm256_load_ps(block);
+            weights[2 * b + 1] = _mm256_load_ps(block + GPT2C_LANES);
+        }
+#pragma GCC unroll 6
+        for (size_t r = 0; r < rows; r++) {
+            const __m256 one_x = _mm256_set1_ps(x[r / 3][r % 3 * stride + k]);
+#pragma GCC unroll 8
+            for (size_t v = 0; v < vectors; v++)
+                sums[r][v] = _mm256_fmadd_ps(one_x, weights[v], sums[r][v]);
+        }
+    }
+
+#pragma GCC unroll 6
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++)
+            gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
+}
+
+static void sum_tile_1x4(const gpt2c_tile *tile) { sum_tile(tile, 1, 4); }
+static void sum_tile_1x2(const gpt2c_tile *tile) { sum_tile(tile, 1, 2); }
+static void sum_tile_2x2(const gpt2c_tile *tile) { sum_tile(tile, 2, 2); }
+
+static void sum_tile_Nx1(const gpt2c_tile *tile, size_t rows) {
+    switch (rows) {
+    case 1: sum_tile(tile, 1, 1); break;
+    case 2: sum_tile(tile, 2, 1); break;
+    case 3: sum_tile(tile, 3, 1); break;
+    case 4: sum_tile(tile, 4, 1); break;
+    case 5: sum_tile(tile, 5, 1); break;
+    case 6: sum_tile(tile, 6, 1); break;
+    default: break;
+    }
+}
+
+void gpt2c_tile_avx2(const gpt2c_tile *tile, size_t rows) {
+    const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
+    size_t b = 0;
+    for (; rows == 1 && b + 4 <= blocks; b += 4) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        sum_tile_1x4(&rest);
+    }
+    for (; rows <= 2 && b + 2 <= blocks; b += 2) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&rest);
+    }
+    for (; b < blocks; b++) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        sum_tile_Nx1(&rest, rows);
+    }
+}

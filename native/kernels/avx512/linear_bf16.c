@@ -1,0 +1,102 @@
+/* Linear layers over bfloat16 panels: half the bytes, the same float32 arithmetic.
+ *
+ * A word of a panel holds two steps of k for one column. A shift makes a float of the first and a
+ * mask one of the second, so the two are used up in order of k and no number has to change lanes.
+ * Those two instructions for each 16 columns are shared by all rows of a tile; for a single row the
+ * core waits for memory anyway.
+ *
+ * Registers for 12 rows: 24 sums, 4 of weights, 2 broadcast x. Error: as over float32 panels, since
+ * a bfloat16 is a float. */
+#include "kernels/tiled/linear.h"
+
+#include "avx512.h"
+#include "lanes.h"
+#include "tile_avx512.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define PREFETCH_WORDS (64 * GPT2C_PANEL)
+
+static ALWAYS_INLINE __m512 first_of(__m512i words) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+
+static ALWAYS_INLINE __m512 second_of(__m512i words) {
+    return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)));
+}
+
+/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
+                                   const uint32_t *w, size_t columns, const size_t rows,
+                                   const size_t vectors) {
+    const size_t pairs = (n_in + 1) / 2, panel = pairs * GPT2C_PANEL;
+    __m512 sums[GPT2C_TILE_ROWS][8];
+#pragma GCC unroll 12
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
+
+    for (size_t pair = 0; pair < n_in / 2; pair++, w += GPT2C_PANEL) {
+        __m512i words[8];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++) {
+            const uint32_t *at = w + v / 2 * panel + v % 2 * GPT2C_LANES;
+            if (rows > 1) _mm_prefetch((const char *)(at + PREFETCH_WORDS), _MM_HINT_T0);
+            words[v] = _mm512_load_si512(at);
+        }
+#pragma GCC unroll 12
+        for (size_t r = 0; r < rows; r++) {
+            const __m512 x0 = _mm512_set1_ps(x[r * n_in + 2 * pair]);
+            const __m512 x1 = _mm512_set1_ps(x[r * n_in + 2 * pair + 1]);
+#pragma GCC unroll 8
+            for (size_t v = 0; v < vectors; v++) {
+                sums[r][v] = _mm512_fmadd_ps(x0, first_of(words[v]), sums[r][v]);
+                sums[r][v] = _mm512_fmadd_ps(x1, second_of(words[v]), sums[r][v]);
+            }
+        }
+    }
+#pragma GCC unroll 12
+    for (size_t r = 0; r < rows; r++) {
+        if (n_in % 2 == 0) break;
+        const __m512 x0 = _mm512_set1_ps(x[r * n_in + n_in - 1]);
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++) {
+            const __m512i words = _mm512_load_si512(w + v / 2 * panel + v % 2 * GPT2C_LANES);
+            sums[r][v] = _mm512_fmadd_ps(x0, first_of(words), sums[r][v]);
+        }
+    }
+
+#pragma GCC unroll 12
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (size_t v = 0; v < vectors; v++) {
+            const size_t begin = v * GPT2C_LANES;
+            const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
+            _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
+        }
+}
+
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+    const float *x = args->x + rows.begin * n_in;
+    for (size_t c = columns.begin; c < columns.end;) {
+        const size_t n = rows.end - rows.begin, left = columns.end - c;
+        float *out = args->out + rows.begin * n_out + c;
+        const uint32_t *w = (const uint32_t *)args->w->data + c * pairs;
+        if (n == 1 && left > 3 * GPT2C_PANEL) {
+            sum_tile(out, n_out, x, n_in, w, left, 1, 8);
+            c += 4 * GPT2C_PANEL;
+            continue;
+        }
+        switch (n) {
+#define GPT2C_ROWS(N) case N: sum_tile(out, n_out, x, n_in, w, left, N, 2); break;
+            GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
+#undef GPT2C_ROWS
+        default: break;
+        }
+        c += GPT2C_PANEL;
+    }
+}
+
+void gpt2c_linear_bf16_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, sum_rows, gpt2c_finish_row_avx512);
+}

@@ -1,0 +1,129 @@
+/* Causal self-attention: scores and weighted sum by an instruction set's tile loop, its softmax in
+ * between.
+ *
+ * K lies as [head][position / 16][head_dim][16]: lanes are positions, so a score is summed over the
+ * head's numbers in order, and reading is one stream. V lies as [head][position][head_dim padded to
+ * 16]: lanes are the head's numbers, summed over positions in order. Lanes, tiles and sums sit at
+ * absolute positions; that is why a row comes out the same whatever is computed beside it.
+ *
+ * A group of rows goes through a head together, for K and V to be read once for all of them. All but
+ * the last few positions are seen by every row of the group; those few are added row by row rather
+ * than multiplied by probabilities of zero, which would turn an infinite value into a NaN. */
+#ifndef GPT2C_TILED_ATTENTION_H
+#define GPT2C_TILED_ATTENTION_H
+
+#include <math.h>
+#include <string.h>
+
+#include "tile.h"
+
+/* Rows of scores lie (positions padded to 16) | 16 floats apart, an odd number of cache lines, so that
+ * they do not fall into one set of L1. Ten of those fit where there is room for 16 of pad(n_ctx, 16). */
+#define GPT2C_MOST_GROUP_ROWS 10
+
+/* out = softmax of scale * x[0 .. n); the scaling is a rounding of its own. */
+typedef void gpt2c_scaled_softmax_function(float *out, const float *x, size_t n, float scale);
+
+/* What an instruction set brings along. */
+typedef struct gpt2c_attention_parts {
+    size_t group_rows; /* at most GPT2C_MOST_GROUP_ROWS, and what `sum` takes */
+    gpt2c_tile_function *sum;
+    gpt2c_scaled_softmax_function *softmax;
+} gpt2c_attention_parts;
+
+static inline float *gpt2c_k_at(const gpt2c_kv *kv, size_t head, size_t position) {
+    const size_t tiles = gpt2c_pad(kv->n_ctx, GPT2C_BLOCK) / GPT2C_BLOCK;
+    const size_t tile = head * tiles + position / GPT2C_BLOCK;
+    return kv->k + tile * kv->head_dim * GPT2C_BLOCK + position % GPT2C_BLOCK;
+}
+
+static inline size_t gpt2c_v_stride(const gpt2c_kv *kv) { return gpt2c_pad(kv->head_dim, GPT2C_BLOCK); }
+
+static inline float *gpt2c_v_at(const gpt2c_kv *kv, size_t head, size_t position) {
+    const size_t positions = gpt2c_pad(kv->n_ctx, GPT2C_BLOCK);
+    return kv->v + (head * positions + position) * gpt2c_v_stride(kv);
+}
+
+static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+    const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
+    for (size_t h = 0; h < kv->n_head; h++) {
+        for (size_t r = 0; r < rows; r++) {
+            const float *k = qkv + r * 3 * n_embd + n_embd + h * head_dim, *v = k + n_embd;
+            float *to_k = gpt2c_k_at(kv, h, position + r), *to_v = gpt2c_v_at(kv, h, position + r);
+            for (size_t d = 0; d < head_dim; d++) to_k[d * GPT2C_BLOCK] = k[d];
+            memcpy(to_v, v, head_dim * sizeof(float));
+            for (size_t d = head_dim; d % GPT2C_BLOCK != 0; d++) to_v[d] = 0.0f;
+        }
+    }
+}
+
+/* out[r] = sum over t of p[r][t] v[t], where row r sees n + r positions. */
+static inline void gpt2c_weighted_sum(gpt2c_tile tile, size_t rows, size_t n, gpt2c_tile_function *sum) {
+    const gpt2c_tile first = tile;
+    tile.n = n;
+    sum(&tile, rows);
+    tile.w += n * tile.w_step;
+    tile.resume = 1;
+    for (size_t r = 1; r < rows; r++) {
+        tile.out = first.out + r * first.out_stride;
+        tile.x = first.x + r * first.x_stride + n;
+        tile.n = r;
+        sum(&tile, 1);
+    }
+}
+
+/* A group of rows through one head. */
+static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t row, size_t rows, size_t head,
+                                      const gpt2c_attention_parts *parts) {
+    const gpt2c_kv *kv = args->kv;
+    const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
+    const size_t n = args->position + row + 1; /* positions that the first row sees */
+    const size_t stride = gpt2c_pad(n + rows - 1, GPT2C_BLOCK) | GPT2C_BLOCK;
+
+    const gpt2c_tile scores = {
+        .out = args->scores,
+        .out_stride = stride,
+        .x = args->qkv + row * 3 * n_embd + head * head_dim,
+        .x_stride = 3 * n_embd,
+        .w = gpt2c_k_at(kv, head, 0),
+        .w_pair = 2 * head_dim * GPT2C_BLOCK,
+        .w_odd = head_dim * GPT2C_BLOCK,
+        .w_step = GPT2C_BLOCK,
+        .n = head_dim,
+        .columns = n + rows - 1,
+    };
+    parts->sum(&scores, rows);
+
+    const float scale = 1.0f / sqrtf((float)head_dim);
+    for (size_t r = 0; r < rows; r++) {
+        float *p = args->scores + r * stride;
+        for (size_t t = 0; !args->fused && t < n + r; t++) p[t] *= scale;
+        parts->softmax(p, p, n + r, args->fused ? scale : 1.0f);
+    }
+
+    const gpt2c_tile values = {
+        .out = args->out + row * n_embd + head * head_dim,
+        .out_stride = n_embd,
+        .x = args->scores,
+        .x_stride = stride,
+        .w = gpt2c_v_at(kv, head, 0),
+        .w_pair = 2 * GPT2C_BLOCK,
+        .w_odd = GPT2C_BLOCK,
+        .w_step = gpt2c_v_stride(kv),
+        .columns = head_dim,
+    };
+    gpt2c_weighted_sum(values, rows, n, parts->sum);
+}
+
+static inline void gpt2c_attention_tiled(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads,
+                                         const gpt2c_attention_parts *parts) {
+    const size_t n = rows.end - rows.begin, groups = (n + parts->group_rows - 1) / parts->group_rows;
+    for (size_t h = heads.begin; h < heads.end; h++) {
+        for (size_t i = 0; i < groups; i++) {
+            const gpt2c_span group = gpt2c_share(n, groups, i);
+            gpt2c_attend_group(args, rows.begin + group.begin, group.end - group.begin, h, parts);
+        }
+    }
+}
+
+#endif
