@@ -160,6 +160,9 @@ size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 
 /* ---- Packed files: a frozen model's weights as they lie in memory, to be mapped -----------------*/
 
+/* The version of their format, which grows with every change of it; files of another are bad files. */
+int32_t gpt2c_packed_version(void);
+
 /* Writes the model beside `path` and then renames it to `path`, so that no half of a file is ever
  * there. `key` (any text of less than 128 bytes) says what the file was made from. */
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);

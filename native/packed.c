@@ -57,6 +57,8 @@ static void shape_of(const gpt2c_model_config *c, int32_t shape[6]) {
     memcpy(shape, sizes, sizeof sizes);
 }
 
+int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
+
 /* ---- Writing ---- */
 
 static int write_all(int file, const void *data, size_t n_bytes) {

@@ -84,6 +84,9 @@ class Binding(Protocol):
         """(live bytes, peak bytes, allocations so far)."""
 
     def memory_fail_at(self, n: int) -> None: ...
+    def packed_version(self) -> int:
+        """Of the packed files' format; those of another are refused."""
+
     def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
         """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
 

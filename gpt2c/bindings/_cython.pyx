@@ -109,6 +109,10 @@ cdef class Model:
         gpt2c_model_free(self.handle)
 
 
+def packed_version():
+    return gpt2c_packed_version()
+
+
 def packed_info(bytes path, bint verify=False):
     cdef gpt2c_model_config c
     cdef const char *c_path = path

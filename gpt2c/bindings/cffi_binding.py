@@ -102,6 +102,10 @@ class Model:
         return int(lib.gpt2c_model_weight_bytes(self.handle))
 
 
+def packed_version() -> int:
+    return int(lib.gpt2c_packed_version())
+
+
 def packed_info(path: bytes, verify: bool = False) -> dict[str, Any]:
     config = ffi.new("gpt2c_model_config *")
     check(lib.gpt2c_packed_info(path, verify, config))

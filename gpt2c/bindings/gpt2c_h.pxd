@@ -102,6 +102,7 @@ cdef extern from "gpt2c.h" nogil:
                                  gpt2c_dtype dtype, const void *data, size_t n_bytes)
     gpt2c_status gpt2c_model_freeze(gpt2c_model *model)
     size_t gpt2c_model_weight_bytes(const gpt2c_model *model)
+    int32_t gpt2c_packed_version()
     gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key)
     gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                    gpt2c_model **model)
