@@ -178,3 +178,25 @@ void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *o
     if (outputs->last_logits != NULL) memcpy(outputs->last_logits, last, n_vocab * sizeof(float));
     if (outputs->next_id != NULL) *outputs->next_id = (int32_t)model->kernels->argmax(last, n_vocab);
 }
+
+/* ---- Several sessions ---- */
+
+void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_logits, int32_t *next_ids) {
+    const gpt2c_session *session = pass->session;
+    const gpt2c_model *model = session->model;
+    const size_t n_embd = (size_t)model->config.n_embd, n_vocab = (size_t)model->config.n_vocab;
+    float *last = gpt2c_at(session, session->buffers.attn, 0); /* free by now; rows enough */
+    float *scratch = gpt2c_at(session, session->buffers.logits, 0);
+    if (last_logits == NULL && next_ids == NULL) return;
+    for (size_t i = 0; i < pass->n_segments; i++)
+        memcpy(last + i * n_embd, hidden + (pass->segments[i].end - 1) * n_embd, n_embd * sizeof(float));
+
+    size_t n = 0;
+    for (size_t i = 0; i < pass->n_segments && !gpt2c_stopped(pass); i += n) {
+        n = pass->n_segments - i < GPT2C_LOGIT_ROWS ? pass->n_segments - i : GPT2C_LOGIT_ROWS;
+        float *out = last_logits != NULL ? last_logits + i * n_vocab : scratch;
+        unembed_rows(pass, out, last + i * n_embd, n);
+        for (size_t r = 0; r < n && next_ids != NULL; r++)
+            next_ids[i + r] = (int32_t)model->kernels->argmax(out + r * n_vocab, n_vocab);
+    }
+}

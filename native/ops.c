@@ -4,15 +4,27 @@
 
 /* ---- Embedding ---- */
 
+static size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
+static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
+
+/* The part of some rows that lies in a segment; empty if none does. */
+static gpt2c_span rows_in(const gpt2c_segment *segment, gpt2c_span rows) {
+    const size_t begin = size_max(segment->begin, rows.begin);
+    return (gpt2c_span){begin, size_max(begin, size_min(segment->end, rows.end))};
+}
+
 void gpt2c_embed(gpt2c_pass *pass, float *out) {
-    const gpt2c_session *session = pass->session;
-    const gpt2c_model *model = session->model;
+    const gpt2c_model *model = pass->session->model;
     const size_t n_embd = (size_t)model->config.n_embd;
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
-    for (size_t r = rows.begin; r < rows.end; r++) {
-        const size_t position = pass->origin + r;
-        model->kernels->embed(out + r * n_embd, &model->wte, (size_t)session->ids[position],
-                              model->wpe + position * n_embd);
+    for (size_t i = 0; i < pass->n_segments; i++) {
+        const gpt2c_segment *segment = &pass->segments[i];
+        const gpt2c_span mine = rows_in(segment, rows);
+        for (size_t r = mine.begin; r < mine.end; r++) {
+            const size_t position = segment->position + r - segment->begin;
+            model->kernels->embed(out + r * n_embd, &model->wte, (size_t)segment->session->ids[position],
+                                  model->wpe + position * n_embd);
+        }
     }
     gpt2c_count_rows(pass, GPT2C_SWITCH_RESIDUAL, rows.end - rows.begin);
 }
@@ -148,24 +160,69 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
 
 /* ---- Attention ---- */
 
-static void compute_attention(const gpt2c_job *job, gpt2c_span heads, size_t worker) {
-    gpt2c_attention_args args = *(const gpt2c_attention_args *)job->args;
-    args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(args.kv->n_ctx, GPT2C_KV_TILE);
-    job->kernels->attention(&args, job->rows, heads);
+typedef struct attend_args {
+    const gpt2c_pass *pass;
+    float *out;
+    const float *qkv;
+    size_t layer;
+} attend_args;
+
+/* Attention's arguments for one segment, its own rows counted from 0. */
+static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *segment, gpt2c_kv *kv) {
+    const gpt2c_session *buffers = a->pass->session;
+    const gpt2c_model_config *c = &buffers->model->config;
+    const size_t n_embd = (size_t)c->n_embd, n_head = (size_t)c->n_head;
+    *kv = (gpt2c_kv){
+        .k = gpt2c_at(segment->session, segment->session->buffers.k, a->layer),
+        .v = gpt2c_at(segment->session, segment->session->buffers.v, a->layer),
+        .n_ctx = (size_t)c->n_ctx,
+        .n_head = n_head,
+        .head_dim = n_embd / n_head,
+    };
+    return (gpt2c_attention_args){
+        .out = a->out + segment->begin * n_embd,
+        .qkv = a->qkv + segment->begin * 3 * n_embd,
+        .kv = kv,
+        .position = segment->position,
+        .scores = gpt2c_at(buffers, buffers->buffers.scores, 0),
+        .fused = c->fused,
+    };
 }
 
-void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, float *k, float *v) {
-    const gpt2c_session *session = pass->session;
-    const gpt2c_model_config *c = &session->model->config;
-    const size_t n_embd = (size_t)c->n_embd, n_head = (size_t)c->n_head;
-    const gpt2c_kv kv = {k, v, (size_t)c->n_ctx, n_head, n_embd / n_head};
-    const gpt2c_attention_args args = {.out = out, .qkv = qkv, .kv = &kv, .position = pass->origin,
-                                       .scores = gpt2c_at(session, session->buffers.scores, 0),
-                                       .fused = c->fused};
-    const gpt2c_job job = {.args = &args, .compute = compute_attention};
-    const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_KV), heads = {0, n_head};
+/* Items are the heads of the first segment, then those of the next, and so on. */
+static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t worker) {
+    const attend_args *a = job->args;
+    const size_t n_head = (size_t)a->pass->session->model->config.n_head;
+    size_t n = 0;
+    for (size_t item = items.begin; item < items.end; item += n) {
+        const gpt2c_segment *segment = &a->pass->segments[item / n_head];
+        const size_t head = item % n_head;
+        n = size_min(n_head - head, items.end - item);
+        const gpt2c_span rows = rows_in(segment, job->rows);
+        gpt2c_kv kv;
+        gpt2c_attention_args args = args_of(a, segment, &kv);
+        args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
+        job->kernels->attention(&args, (gpt2c_span){rows.begin - segment->begin, rows.end - segment->begin},
+                                (gpt2c_span){head, head + n});
+    }
+}
+
+void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer) {
+    const gpt2c_model *model = pass->session->model;
+    const size_t n_embd = (size_t)model->config.n_embd, n_head = (size_t)model->config.n_head;
+    const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_KV);
+    const attend_args a = {pass, out, qkv, layer};
     if (gpt2c_stopped(pass)) return;
-    session->model->kernels->keep(&kv, qkv + rows.begin * 3 * n_embd, rows.end - rows.begin,
-                                  pass->origin + rows.begin);
-    gpt2c_run_rows(pass, GPT2C_SWITCH_KV, rows, 2 * pass->n * n_embd, job, heads, 1);
+    for (size_t i = 0; i < pass->n_segments; i++) {
+        const gpt2c_segment *segment = &pass->segments[i];
+        const gpt2c_span mine = rows_in(segment, rows);
+        gpt2c_kv kv;
+        (void)args_of(&a, segment, &kv);
+        model->kernels->keep(&kv, qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
+                             segment->position + mine.begin - segment->begin);
+    }
+    const gpt2c_job job = {.args = &a, .compute = compute_attention};
+    /* Several sessions' few rows are one block; a long prompt's rows see up to n positions each. */
+    const size_t work = pass->n_segments > 1 ? n_embd : 2 * pass->n * n_embd;
+    gpt2c_run_rows(pass, GPT2C_SWITCH_KV, rows, work, job, (gpt2c_span){0, pass->n_segments * n_head}, 1);
 }

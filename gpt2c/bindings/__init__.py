@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,13 +18,15 @@ import numpy as np
 
 from gpt2c.errors import BackendUnavailable, OptionError
 
-# In a checkout `import gpt2c` finds this folder, which may hold no compiled files: those that pip has
+# In a bare checkout `import gpt2c` finds this folder, which holds no compiled files: those that pip has
 # installed lie further down sys.path.
-__path__ += [
-    str(folder)
-    for entry in sys.path
-    if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(__path__[0])
-]
+_HERE = Path(__file__).parent
+if (_HERE.parents[1] / "setup.py").exists() and not any(_HERE.glob("_c*.so")):
+    __path__ += [
+        str(folder)
+        for entry in sys.path
+        if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(_HERE)
+    ]
 
 NAMES = ("cython", "cffi")
 _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}
@@ -89,6 +92,16 @@ class Binding(Protocol):
 
     def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
         """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
+
+    def batch_feed(
+        self,
+        sessions: Sequence[Any],
+        ids: np.ndarray,
+        n_ids: np.ndarray,
+        last_logits: np.ndarray | None = None,
+        next_ids: np.ndarray | None = None,
+    ) -> None:
+        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
 
     @property
     def Model(self) -> NativeModelType: ...

@@ -170,6 +170,22 @@ cdef class Session:
         gpt2c_session_free(self.handle)
 
 
+def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[:, ::1] last_logits=None,
+               int32_t[::1] next_ids=None):
+    cdef gpt2c_session *handles[256]  # no more rows fit into a batch
+    cdef size_t n_sessions = min(len(sessions), 256)
+    cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
+    cdef const size_t *counts = &n_ids[0] if n_ids.shape[0] else NULL
+    cdef float *logits = &last_logits[0, 0] if last_logits is not None else NULL
+    cdef int32_t *chosen = &next_ids[0] if next_ids is not None else NULL
+    for i in range(n_sessions):
+        handles[i] = (<Session?>sessions[i]).handle
+    with nogil:
+        status = gpt2c_batch_feed(handles, n_sessions, first, counts, logits, chosen)
+    raise_pending()
+    check(status)
+
+
 # ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
 
 cdef inline const float *floats(const float[::1] array) noexcept:

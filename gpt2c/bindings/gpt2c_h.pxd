@@ -112,6 +112,8 @@ cdef extern from "gpt2c.h" nogil:
                                       gpt2c_session **session)
     gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
                                     const gpt2c_outputs *outputs)
+    gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
+                                  const size_t *n_ids, float *last_logits, int32_t *next_ids)
     size_t gpt2c_session_n_past(const gpt2c_session *session)
     gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past)
     void gpt2c_session_cancel(gpt2c_session *session)
