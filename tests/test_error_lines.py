@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -420,8 +421,11 @@ def package(tmp_path_factory):
 
     def copy(*missing):
         where = tmp_path_factory.mktemp("package")
-        ignored = ["__pycache__", "assets", *(f"_{name}.*so" for name in missing)]
-        shutil.copytree(INSTALLED / "gpt2c", where / "gpt2c", ignore=shutil.ignore_patterns(*ignored))
+        ignored = shutil.ignore_patterns("__pycache__", "assets", "*.so")
+        shutil.copytree(INSTALLED / "gpt2c", where / "gpt2c", ignore=ignored)
+        for name in {*bindings.NAMES} - {*missing}:  # from a checkout they may lie where pip put them
+            compiled = importlib.util.find_spec(f"gpt2c.bindings._{name}").origin
+            shutil.copy(compiled, where / "gpt2c" / "bindings")
         (where / "gpt2c" / "assets").symlink_to(INSTALLED / "gpt2c" / "assets")
         return where
 
