@@ -60,6 +60,11 @@ class Session:
         return dict(zip(SWITCHES, self._open().rows(), strict=True))
 
     @property
+    def separate_passes(self) -> int:
+        """Passes for GELU or a residual alone that the last feed took; 0 with `fused`."""
+        return self._open().separate_passes()
+
+    @property
     def screened(self) -> tuple[int, int]:
         """(greedy ids that `head_screen` has found, candidates that took in all) since the session began."""
         return self._open().screened()

@@ -57,6 +57,15 @@ typedef struct gpt2c_isa_info {
 int32_t gpt2c_isa_count(void);
 gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
 
+/* How a matrix lies, and so which linear kernel reads it. */
+typedef enum gpt2c_layout {
+    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
+    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
+    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
+    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
+    GPT2C_LAYOUT_COUNT = 4
+} gpt2c_layout;
+
 /* ---- Weight formats --------------------------------------------------------------------------
  * Numbered from 0 (f32) in the order of native/formats.def. */
 
@@ -158,6 +167,9 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
 /* Bytes of weights held. */
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 
+/* How the projections lie (GPT2C_IN_OUT for a NULL model). */
+gpt2c_layout gpt2c_model_layout(const gpt2c_model *model);
+
 /* ---- Packed files: a frozen model's weights as they lie in memory, to be mapped -----------------*/
 
 /* The version of their format, which grows with every change of it; files of another are bad files. */
@@ -225,6 +237,10 @@ void gpt2c_session_cancel(gpt2c_session *session);
  * work is done. */
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
 
+/* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
+ * or 0 where `fused` leaves them to the projections. */
+gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes);
+
 /* For head_screen: how many greedy ids were screened for since the session was made, and how many
  * candidates (tokens whose logits were then computed) that took in all. */
 gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
@@ -238,15 +254,6 @@ void gpt2c_session_free(gpt2c_session *session);
  * then nothing is read or written, and arrays of rows may be NULL; every other size is at least 1.
  * Any row has the same bits whatever rows are computed beside it. `out` may be an input of the same
  * shape, but overlaps none in linear, embed and attention. Error bounds: native/kernels.h. */
-
-/* How a matrix lies, and so which linear kernel reads it. */
-typedef enum gpt2c_layout {
-    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
-    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
-    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
-    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
-    GPT2C_LAYOUT_COUNT = 4
-} gpt2c_layout;
 
 /* A linear layer's weights, laid out. Any number of calls may read one at the same time. */
 typedef struct gpt2c_matrix gpt2c_matrix;

@@ -47,6 +47,7 @@ static gpt2c_status run_batch(gpt2c_segment *segments, size_t n_sessions, size_t
     for (size_t i = 0; i < n_sessions; i++) {
         gpt2c_session *session = segments[i].session;
         memcpy(session->rows, pass.rows, sizeof session->rows);
+        session->separate_passes = pass.separate_passes;
         session->n_past += segments[i].end - segments[i].begin;
     }
     return GPT2C_OK;

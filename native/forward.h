@@ -25,6 +25,7 @@ typedef struct gpt2c_pass {
     size_t n_past;    /* positions below are known: only their K and V, or outputs kept, are read */
     size_t n;         /* one past the last new position */
     size_t rows[GPT2C_SWITCH_COUNT];
+    size_t separate_passes; /* over activations, for GELU or a residual alone */
     int64_t next_poll; /* nanoseconds on the monotonic clock */
     int stopped;       /* cancelled: the operations that are left do nothing */
 } gpt2c_pass;

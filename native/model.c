@@ -238,6 +238,10 @@ size_t gpt2c_model_weight_bytes(const gpt2c_model *model) {
     return model == NULL ? 0 : model->weight_bytes;
 }
 
+gpt2c_layout gpt2c_model_layout(const gpt2c_model *model) {
+    return model == NULL ? GPT2C_IN_OUT : model->layers[0].attn_qkv.w.layout;
+}
+
 /* ---- The end ---- */
 
 void gpt2c_model_retain(gpt2c_model *model) {

@@ -82,12 +82,14 @@ static void gelu(gpt2c_pass *pass, float *out, const float *x) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .model = model, .n = (size_t)model->config.n_inner};
     run_row_operation(pass, GPT2C_SWITCH_GELU, args, compute_gelu);
+    pass->separate_passes++;
 }
 
 static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .delta = delta, .n = (size_t)model->config.n_embd};
     run_row_operation(pass, GPT2C_SWITCH_RESIDUAL, args, compute_add);
+    pass->separate_passes++;
 }
 
 /* ---- Linear layers ---- */

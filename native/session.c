@@ -140,6 +140,7 @@ static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2
         for (int s = 0; s < GPT2C_SWITCH_COUNT; s++) rows[s] += pass.rows[s];
     }
     memcpy(session->rows, rows, sizeof session->rows);
+    session->separate_passes = pass.separate_passes;
     session->n_past = n;
     return GPT2C_OK;
 }
@@ -183,6 +184,12 @@ void gpt2c_session_cancel(gpt2c_session *session) {
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
     if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
     memcpy(rows, session->rows, sizeof session->rows);
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes) {
+    if (session == NULL || passes == NULL) return GPT2C_INVALID_ARGUMENT;
+    *passes = session->separate_passes;
     return GPT2C_OK;
 }
 

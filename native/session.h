@@ -48,6 +48,7 @@ struct gpt2c_session {
     gpt2c_buffers buffers;
     size_t n_past;
     size_t rows[GPT2C_SWITCH_COUNT];
+    size_t separate_passes;
     size_t screened_ids;
     size_t screened_candidates;
     int busy;        /* atomic: in a call */

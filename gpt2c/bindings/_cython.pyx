@@ -105,6 +105,9 @@ cdef class Model:
     def weight_bytes(self):
         return gpt2c_model_weight_bytes(self.handle)
 
+    def layout(self):
+        return <int>gpt2c_model_layout(self.handle)
+
     def __dealloc__(self):
         gpt2c_model_free(self.handle)
 
@@ -160,6 +163,11 @@ cdef class Session:
         cdef size_t[6] rows
         check(gpt2c_session_rows(self.handle, rows))
         return [rows[i] for i in range(6)]
+
+    def separate_passes(self):
+        cdef size_t passes
+        check(gpt2c_session_separate_passes(self.handle, &passes))
+        return passes
 
     def screened(self):
         cdef size_t ids, candidates

@@ -102,6 +102,9 @@ class Model:
     def weight_bytes(self) -> int:
         return int(lib.gpt2c_model_weight_bytes(self.handle))
 
+    def layout(self) -> int:
+        return int(lib.gpt2c_model_layout(self.handle))
+
 
 def packed_version() -> int:
     return int(lib.gpt2c_packed_version())
@@ -155,6 +158,11 @@ class Session:
         rows = ffi.new("size_t[6]")
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
+
+    def separate_passes(self) -> int:
+        passes = ffi.new("size_t *")
+        check(lib.gpt2c_session_separate_passes(self.handle, passes))
+        return int(passes[0])
 
     def screened(self) -> tuple[int, int]:
         ids, candidates = ffi.new("size_t *"), ffi.new("size_t *")

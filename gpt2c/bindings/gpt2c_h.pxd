@@ -107,6 +107,7 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                    gpt2c_model **model)
     gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config)
+    gpt2c_layout gpt2c_model_layout(const gpt2c_model *model)
     void gpt2c_model_free(gpt2c_model *model)
     gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                       gpt2c_session **session)
@@ -118,6 +119,7 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past)
     void gpt2c_session_cancel(gpt2c_session *session)
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
+    gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes)
     gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates)
     void gpt2c_session_free(gpt2c_session *session)
     gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
