@@ -7,10 +7,10 @@
 
 #include "kernels/ref/exp.h"
 
-/* 2^n for a whole n in [-126, 127]; for a NaN some power or other. */
+/* 2^n for a whole n in [-126, 127]; for any other, or a NaN, some number. */
 static inline float32x4_t gpt2c_power_of_2(float32x4_t n) {
-    const int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
-    return vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23));
+    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtnq_s32_f32(n)); /* unsigned, hence it may overflow */
+    return vreinterpretq_f32_u32(vshlq_n_u32(vaddq_u32(whole, vdupq_n_u32(127)), 23));
 }
 
 static inline float32x4_t gpt2c_exp_neon(float32x4_t x) {
