@@ -1,15 +1,17 @@
-"""Build native/examples/generate.c under sanitizers and for other machines, and compare what it prints.
+"""Build the programs of native/examples/ under sanitizers and for other machines, and run them.
 
     python tools/check_native.py            all checks
     python tools/check_native.py asan       only those named
     python tools/check_native.py --list
 
-Every check runs a small random model with all instruction sets that it can, with one thread and three,
-with all switches and none, with the prompt whole and in chunks. All must print the same ids as gpt2c does
-from Python. `objects` instead disassembles the core: outside native/kernels/<isa>/ there must be no
-instruction above the x86-64 baseline.
+Every check runs a small random model (generate.c) with all instruction sets that it can, with one thread
+and three, with all switches and none, with the prompt whole and in chunks. All must print the same ids as
+gpt2c does from Python. Then each kernel is held to its error bound and the row contract (check_kernels/),
+for other machines too, where the tests in tests/kernels/ cannot run; `aarch64_asan` does only that.
+`objects` instead disassembles the core: outside native/kernels/<isa>/ there must be no instruction above
+the x86-64 baseline.
 
-Needs gcc; `baseline` and `aarch64` need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
+Needs gcc; `baseline` and those for aarch64 need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
 programs are missing fails: nothing is skipped in silence.
 """
 
@@ -23,8 +25,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import native_build
 
@@ -33,11 +36,17 @@ import gpt2c
 SHAPE = "L3-H5-E40-V131-C96-I72"
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
 N_NEW = 24
+AARCH64_LIBRARIES = "/usr/aarch64-linux-gnu"  # where Debian puts them
 SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 
 class CheckFailed(Exception):
     """A program is missing, did not build, or printed something else."""
+
+
+class Programs(NamedTuple):
+    generate: Path
+    check_kernels: Path
 
 
 def call(command: list[str], **environment: str) -> str:
@@ -48,36 +57,64 @@ def call(command: list[str], **environment: str) -> str:
         command, capture_output=True, text=True, cwd=native_build.ROOT, env=environment or None
     )
     if run.returncode != 0:
-        raise CheckFailed(f"{' '.join(command[:4])} ...: exit {run.returncode}\n{run.stderr[-3000:]}")
+        said = (run.stdout + run.stderr)[-3000:]
+        raise CheckFailed(f"{' '.join(command[:4])} ...: exit {run.returncode}\n{said}")
     return run.stdout
 
 
-def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) -> Path:
-    """Compile the core and the example; returns the program."""
-    objects = []
-    groups = [*native_build.groups(machine), (["native/examples/generate.c"], native_build.FLAGS)]
+def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) -> Programs:
+    """Compile the core and the examples."""
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
-    for sources, flags in groups:
-        for source in sources:
-            objects.append(str(base / f"{name}-{source.replace('/', '-')}.o"))
-            call([compiler, *flags, *extra, *include, "-c", source, "-o", objects[-1]])
-    program = base / name
-    call([compiler, *extra, *objects, "-lm", "-lpthread", "-o", str(program)])
-    return program
+
+    def objects(sources: list[str], flags: list[str]) -> list[str]:
+        made = [str(base / f"{name}-{source.replace('/', '-')}.o") for source in sources]
+        for source, target in zip(sources, made, strict=True):
+            call([compiler, *flags, *extra, *include, "-c", source, "-o", target])
+        return made
+
+    def link(program: str, sources: list[str]) -> Path:
+        target = base / f"{name}-{program}"
+        parts = [*objects(sources, native_build.FLAGS), *core, "-lm", "-lpthread"]
+        call([compiler, *extra, *parts, "-o", str(target)])
+        return target
+
+    core = [path for sources, flags in native_build.groups(machine) for path in objects(sources, flags)]
+    folder = native_build.ROOT / "native/examples/check_kernels"
+    sources = sorted(path.relative_to(native_build.ROOT).as_posix() for path in folder.glob("*.c"))
+    return Programs(
+        generate=link("generate", ["native/examples/generate.c"]),
+        check_kernels=link("check_kernels", sources),
+    )
 
 
-def compare(command: list[str], base: Path, expected: str, isas: list[str]) -> int:
-    """Run every combination; returns how many there were."""
+def compare(
+    programs: Programs, base: Path, expected: str, isas: list[str], emulator: Sequence[str] = ()
+) -> int:
+    """Run every combination, and the kernels; returns how many runs there were."""
     n = 0
-    for isa, threads, switches, chunk in itertools.product(isas, (1, 3), (63, 0, 21), (0, 7)):
-        model = base / "model.packed"
+    # A model with the head's compact copy needs its switch on.
+    plans = [("model.packed", 63), ("model.packed", 0), ("model.packed", 21), ("screen.packed", 63)]
+    for isa, threads, (file, switches), chunk in itertools.product(isas, (1, 3), plans, (0, 7)):
+        model = base / file
         flags = ["-n", str(N_NEW), "-i", isa, "-t", str(threads), "-s", str(switches)]
         flags += ["-c", str(chunk)] if chunk else []
-        out = call([*command, *flags, str(model), *map(str, PROMPT)])
+        out = call([*emulator, str(programs.generate), *flags, str(model), *map(str, PROMPT)])
         if out.strip() != expected:
-            raise CheckFailed(f"{isa}, {threads} threads, switches {switches}, chunk {chunk}: {out!r}")
+            how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}"
+            raise CheckFailed(f"{how}: {out!r}")
         n += 1
-    return n
+    return n + check_kernels(programs, isas, emulator)
+
+
+def check_kernels(
+    programs: Programs, isas: list[str], emulator: Sequence[str] = (), **environment: str
+) -> int:
+    """Hold the kernels of these instruction sets, and no others, to their bounds and the row contract."""
+    report = call([*emulator, str(programs.check_kernels)], **environment)
+    seen = list(dict.fromkeys(line.split()[0] for line in report.splitlines()))
+    if seen != isas:
+        raise CheckFailed(f"kernels of {seen} were checked, not of {isas}")
+    return 1
 
 
 def make_model(base: Path) -> str:
@@ -87,8 +124,9 @@ def make_model(base: Path) -> str:
     write_random_model(base / "model", SHAPE, seed=5)
     with gpt2c.load(base / "model", isa="ref", threads=1) as model:
         ids = model.generate(PROMPT, max_new_tokens=N_NEW).ids
-    with gpt2c.load(base / "model", opts="all") as model:
-        model.save_packed(base / "model.packed", b"")
+    for name, opts in (("model", "aligned"), ("screen", "aligned,unembed,head_screen")):
+        with gpt2c.load(base / "model", opts=opts) as model:
+            model.save_packed(base / f"{name}.packed", b"")
     return " ".join(map(str, ids))
 
 
@@ -99,18 +137,19 @@ def supported() -> list[str]:
 
 def sanitizer(flags: str) -> Callable[[Path, str], int]:
     def check(base: Path, expected: str) -> int:
-        program = build(base, "sanitized", "gcc", platform.machine(), [*SANITIZE, f"-fsanitize={flags}"])
-        return compare([str(program)], base, expected, supported())
+        programs = build(base, "sanitized", "gcc", platform.machine(), [*SANITIZE, f"-fsanitize={flags}"])
+        return compare(programs, base, expected, supported())
 
     return check
 
 
 def x86_baseline(base: Path, expected: str) -> int:
     """An x86-64 CPU without AVX: no instruction set above the portable ones may be chosen, or needed."""
-    program = build(base, "baseline", "gcc", "x86_64", [])
-    command = ["qemu-x86_64", "-cpu", "Nehalem", str(program)]
-    n = compare(command, base, expected, ["ref", "unroll"])
-    automatic = call([*command, "-n", str(N_NEW), str(base / "model.packed"), *map(str, PROMPT)])
+    programs = build(base, "baseline", "gcc", "x86_64", [])
+    emulator = ["qemu-x86_64", "-cpu", "Nehalem"]
+    n = compare(programs, base, expected, ["ref", "unroll"], emulator)
+    command = [*emulator, str(programs.generate), "-n", str(N_NEW), str(base / "model.packed")]
+    automatic = call([*command, *map(str, PROMPT)])
     if automatic.strip() != expected:
         raise CheckFailed(f"chosen by itself: {automatic!r}")
     return n + 1
@@ -118,9 +157,18 @@ def x86_baseline(base: Path, expected: str) -> int:
 
 def aarch64(base: Path, expected: str) -> int:
     """NEON, under an emulator."""
-    program = build(base, "aarch64", "aarch64-linux-gnu-gcc", "aarch64", ["-static"])
+    programs = build(base, "aarch64", "aarch64-linux-gnu-gcc", "aarch64", ["-static"])
     isas = [name for name, _ in native_build.isa_rows("aarch64")]
-    return compare(["qemu-aarch64", "-cpu", "max", str(program)], base, expected, isas)
+    return compare(programs, base, expected, isas, ["qemu-aarch64", "-cpu", "max"])
+
+
+def aarch64_asan(base: Path, expected: str) -> int:
+    """Its kernels with sanitizers; the emulator cannot look for leaks."""
+    flags = [*SANITIZE, "-fsanitize=address,undefined,float-cast-overflow"]
+    programs = build(base, "aarch64_asan", "aarch64-linux-gnu-gcc", "aarch64", flags)
+    isas = [name for name, _ in native_build.isa_rows("aarch64")]
+    emulator = ["qemu-aarch64", "-cpu", "max", "-L", AARCH64_LIBRARIES]
+    return check_kernels(programs, isas, emulator, ASAN_OPTIONS="detect_leaks=0")
 
 
 def objects(base: Path, expected: str) -> int:
@@ -143,6 +191,7 @@ CHECKS: dict[str, Callable[[Path, str], int]] = {
     "objects": objects,
     "baseline": x86_baseline,
     "aarch64": aarch64,
+    "aarch64_asan": aarch64_asan,
 }
 
 
@@ -162,10 +211,10 @@ def main() -> int:
         expected = make_model(Path(folder))
         for name in args.checks or CHECKS:
             try:
-                print(f"{name:<10} {CHECKS[name](Path(folder), expected):>4} runs agree", flush=True)
+                print(f"{name:<12} {CHECKS[name](Path(folder), expected):>4} runs agree", flush=True)
             except CheckFailed as error:
                 failed += 1
-                print(f"{name:<10} FAILED: {error}", flush=True)
+                print(f"{name:<12} FAILED: {error}", flush=True)
     print(f"native: {len(args.checks or CHECKS) - failed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -30,6 +30,16 @@ typedef struct gpt2c_tile {
     int resume; /* 1: add to what out holds; 0: start from 0 */
 } gpt2c_tile;
 
+/* In front of a loop whose count, at most `most`, is a constant once the function is inlined: unrolls
+ * all of it. (GCC does not without being told; clang would unroll by a number larger than the count
+ * and then run the remainder as a loop.) */
+#if defined(__clang__)
+#define GPT2C_UNROLL(most) _Pragma("clang loop unroll(full)")
+#else
+#define GPT2C_PRAGMA(text) _Pragma(#text)
+#define GPT2C_UNROLL(most) GPT2C_PRAGMA(GCC unroll most)
+#endif
+
 /* What tile.c of an instruction set defines; it says how many rows a call may have. */
 typedef void gpt2c_tile_function(const gpt2c_tile *tile, size_t rows);
 

@@ -1,0 +1,163 @@
+/* Linear layers in every layout, and the embedding, which reads the same matrices. */
+#include "check.h"
+
+typedef struct layer {
+    size_t rows, n_in, n_out;
+    gpt2c_layout layout;
+    float *x, *w, *bias, *residual;
+    uint16_t *table;
+    gpt2c_matrix *matrix;
+} layer;
+
+static layer new_layer(check *c, size_t rows, size_t n_in, size_t n_out, gpt2c_layout layout) {
+    layer l = {rows, n_in, n_out, layout, new_random(rows * n_in, 1.0f), new_random(n_in * n_out, 1.0f),
+               new_random(n_out, 1.0f), new_random(rows * n_out, 1.0f), NULL, NULL};
+    expect_ok(c, gpt2c_matrix_create(l.w, GPT2C_IN_OUT, n_in, n_out, layout, &l.matrix));
+    return l;
+}
+
+static void free_layer(layer *l) {
+    free(l->x), free(l->w), free(l->bias), free(l->residual);
+    gpt2c_matrix_free(l->matrix);
+}
+
+static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilogue, span rows, span columns) {
+    const gpt2c_op_linear_args args = {
+        .out = out, .x = l->x, .weight = l->matrix, .bias = l->bias, .epilogue = epilogue,
+        .gelu_table = l->table, .residual = l->residual, .rows_begin = rows.begin,
+        .rows_end = rows.end, .columns_begin = columns.begin, .columns_end = columns.end};
+    expect_ok(c, gpt2c_op_linear(c->isa, &args));
+}
+
+/* Whether out is within the bound, `factor` being 2 where x is rounded too. */
+static int is_layer_right(const layer *l, const float *out, int round_x, double factor) {
+    for (size_t r = 0; r < l->rows; r++) {
+        for (size_t col = 0; col < l->n_out; col++) {
+            double sum = (double)l->bias[col], size = fabs(sum);
+            for (size_t k = 0; k < l->n_in; k++) {
+                const float x = l->x[r * l->n_in + k], w = l->w[k * l->n_out + col];
+                const double product = (double)(round_x ? to_bf16(x) : x) *
+                                       (double)(l->layout == GPT2C_PANELS_BF16 ? to_bf16(w) : w);
+                sum += product;
+                size += fabs(product);
+            }
+            const double n = (double)l->n_in, bound = (n + 2) * factor * EPS * size + n * TINY;
+            if (!is_near(out[r * l->n_out + col], sum, bound)) return 0;
+        }
+    }
+    return 1;
+}
+
+static void check_layer_bound(check *c, size_t rows, size_t n_in, size_t n_out, gpt2c_layout layout) {
+    layer l = new_layer(c, rows, n_in, n_out, layout);
+    float *out = new_floats(rows * n_out);
+    run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, n_out});
+    const int right = is_layer_right(&l, out, 0, 1) ||
+                      (layout == GPT2C_PANELS_BF16 && is_layer_right(&l, out, 1, 2));
+    expect(c, right, "outside the bound", n_in, n_out);
+    free(out);
+    free_layer(&l);
+}
+
+/* A part of a layer has the bits it has in the whole, and nothing else is written. */
+static void check_layer_part(check *c, const layer *l, const float *whole, gpt2c_epilogue epilogue, span rows,
+                             span columns) {
+    float *expected = new_filled(l->rows * l->n_out), *out = new_filled(l->rows * l->n_out);
+    for (size_t r = rows.begin; r < rows.end; r++)
+        for (size_t i = columns.begin; i < columns.end; i++) expected[r * l->n_out + i] = whole[r * l->n_out + i];
+    run_layer(c, l, out, epilogue, rows, columns);
+    expect(c, same_bits(out, expected, l->rows * l->n_out), "a part differs", rows.begin, columns.begin);
+    free(expected), free(out);
+}
+
+static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uint16_t *table) {
+    enum { ROWS = 19, COLUMNS = 141, N = ROWS * COLUMNS };
+    layer l = new_layer(c, ROWS, n_in, COLUMNS, layout);
+    l.table = table;
+    const span all_rows = {0, ROWS}, all_columns = {0, COLUMNS};
+    float *plain = new_floats(N), *whole = new_floats(N), *separate = new_floats(N);
+    run_layer(c, &l, plain, GPT2C_PLAIN, all_rows, all_columns);
+    for (int i = GPT2C_PLAIN; i <= GPT2C_THEN_ADD; i++) {
+        const gpt2c_epilogue epilogue = (gpt2c_epilogue)i;
+        run_layer(c, &l, whole, epilogue, all_rows, all_columns);
+        memcpy(separate, plain, N * sizeof *plain);
+        if (epilogue == GPT2C_THEN_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, N, NULL));
+        if (epilogue == GPT2C_THEN_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, N, table));
+        if (epilogue == GPT2C_THEN_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, N));
+        expect(c, same_bits(whole, separate, N), "an epilogue differs from its operation", (size_t)i, n_in);
+        for (size_t r = 0; r < ROWS; r++) {
+            check_layer_part(c, &l, whole, epilogue, (span){r, r + 1}, all_columns);
+            check_layer_part(c, &l, whole, epilogue, (span){0, r + 1}, all_columns);
+            check_layer_part(c, &l, whole, epilogue, (span){r, ROWS}, (span){32, 96});
+        }
+        for (size_t begin = 0; begin < COLUMNS; begin += 32) {
+            check_layer_part(c, &l, whole, epilogue, all_rows, (span){begin, COLUMNS});
+            check_layer_part(c, &l, whole, epilogue, (span){3, 4}, (span){begin, COLUMNS});
+            check_layer_part(c, &l, whole, epilogue, (span){1, 9}, (span){0, begin});
+        }
+    }
+    free(plain), free(whole), free(separate);
+    free_layer(&l);
+}
+
+/* A NaN in a row of x makes that row NaN and leaves the others as they are. */
+static void check_layer_nan(check *c, size_t rows, gpt2c_layout layout) {
+    enum { COLUMNS = 65, N_IN = 33 };
+    layer l = new_layer(c, rows, N_IN, COLUMNS, layout);
+    float *expected = new_floats(rows * COLUMNS), *out = new_floats(rows * COLUMNS);
+    run_layer(c, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, COLUMNS});
+    for (size_t bad = 0; bad < rows; bad++) {
+        const float good = l.x[bad * N_IN];
+        l.x[bad * N_IN] = NAN;
+        run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, COLUMNS});
+        l.x[bad * N_IN] = good;
+        for (size_t i = bad * COLUMNS; i < (bad + 1) * COLUMNS; i++) {
+            expect(c, isnan(out[i]), "a NaN is lost", bad, i);
+            out[i] = expected[i];
+        }
+        expect(c, same_bits(out, expected, rows * COLUMNS), "a NaN is seen in another row", rows, bad);
+    }
+    free(expected), free(out);
+    free_layer(&l);
+}
+
+void check_linear(check *c) {
+    uint16_t *table = allocate(65536, sizeof *table);
+    expect_ok(c, gpt2c_gelu_table_fill(table));
+    for (int i = 0; i < GPT2C_LAYOUT_COUNT; i++) {
+        const gpt2c_layout layout = (gpt2c_layout)i;
+        for (size_t s = 0; s < N_SIZES; s++) {
+            check_layer_bound(c, 1, sizes[s], 33, layout);
+            check_layer_bound(c, 1, 33, sizes[s], layout);
+            check_layer_bound(c, 13, sizes[s], 31, layout);
+            check_layer_bound(c, 13, 7, sizes[s], layout);
+        }
+        check_layer_contract(c, 66, layout, table);
+        check_layer_contract(c, 67, layout, table);
+        check_layer_nan(c, 1, layout);
+        check_layer_nan(c, 13, layout);
+    }
+    free(table);
+}
+
+void check_embed(check *c) {
+    for (int i = 0; i < GPT2C_LAYOUT_COUNT; i++) {
+        for (size_t s = 0; s < N_SIZES; s++) {
+            const size_t n = sizes[s];
+            layer l = new_layer(c, 65, n, 65, (gpt2c_layout)i); /* l.x: a row of wpe for each token */
+            float *out = new_floats(65 * n), *expected = new_floats(65 * n);
+            int32_t ids[65];
+            for (size_t r = 0; r < 65; r++) {
+                ids[r] = (int32_t)(64 - r);
+                for (size_t k = 0; k < n; k++) {
+                    const float w = l.w[k * 65 + 64 - r];
+                    expected[r * n + k] = (l.layout == GPT2C_PANELS_BF16 ? to_bf16(w) : w) + l.x[r * n + k];
+                }
+            }
+            expect_ok(c, gpt2c_op_embed(c->isa, out, l.matrix, ids, l.x, 65));
+            expect(c, same_bits(out, expected, 65 * n), "wrong", n, (size_t)i);
+            free(out), free(expected);
+            free_layer(&l);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/* Linear layers over panels: the loops are those of tiled/linear.h, the sums those of tile.c; what
+ * comes behind the sum is here. */
+#include "kernels/tiled/linear.h"
+
+#include "gelu_neon.h"
+#include "lanes.h"
+#include "neon.h"
+#include "tile_neon.h"
+
+static inline float32x4_t behind_sum(const gpt2c_linear_args *args, float32x4_t sum, size_t n, size_t i) {
+    switch (args->epilogue) {
+    case GPT2C_THEN_GELU: return gpt2c_gelu4(sum);
+    case GPT2C_THEN_GELU_TABLE: return gpt2c_gelu_table4(sum, args->gelu_table);
+    case GPT2C_THEN_ADD: return vaddq_f32(gpt2c_load(args->residual + i, n), sum);
+    case GPT2C_PLAIN:
+    default: return sum;
+    }
+}
+
+void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+    for (size_t c = columns.begin; c < columns.end; c += GPT2C_LANES) {
+        const size_t n = columns.end - c, i = row * args->w->n_out + c;
+        float32x4_t sum = gpt2c_load(args->out + i, n);
+        if (args->bias != NULL) sum = vaddq_f32(sum, gpt2c_load(args->bias + c, n));
+        gpt2c_store(args->out + i, n, behind_sum(args, sum, n, i));
+    }
+}
+
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns);
+    gpt2c_tile_neon(&tile, rows.end - rows.begin);
+}
+
+void gpt2c_linear_panels_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_TILE_ROWS, sum_rows, gpt2c_finish_row_neon);
+}

@@ -1,0 +1,30 @@
+/* Advanced SIMD of aarch64 ("NEON"): 32 registers of 4 floats, which every such CPU has, as it has
+ * FMA and the conversions of fp16. There are no masks, so the end of a row goes through loads and
+ * stores of single lanes (lanes.h). There is no gather either, so the embedding stays ref's. */
+#ifndef GPT2C_NEON_H
+#define GPT2C_NEON_H
+
+#include "kernels.h"
+
+extern const gpt2c_kernels gpt2c_kernels_neon;
+
+void gpt2c_layernorm_neon(float *out, const float *x, const float *weight, const float *bias, size_t rows,
+                          size_t n, float epsilon);
+void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_linear_panels_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_bf16_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_keep_neon(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+void gpt2c_attention_neon(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+void gpt2c_softmax_neon(float *out, const float *x, size_t n);
+void gpt2c_gelu_neon(float *out, const float *x, size_t n);
+void gpt2c_gelu_table_neon(float *out, const float *x, size_t n, const uint16_t *table);
+void gpt2c_add_neon(float *out, const float *a, const float *b, size_t n);
+size_t gpt2c_argmax_neon(const float *x, size_t n);
+
+#define GPT2C_KERNELS_NEON                                                                          \
+    .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,            \
+    .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_neon, .keep = gpt2c_keep_neon,                   \
+    .attention = gpt2c_attention_neon, .softmax = gpt2c_softmax_neon, .gelu = gpt2c_gelu_neon,      \
+    .gelu_table = gpt2c_gelu_table_neon, .add = gpt2c_add_neon, .argmax = gpt2c_argmax_neon
+
+#endif

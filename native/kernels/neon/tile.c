@@ -1,0 +1,91 @@
+/* Register budget, out of 32: 5 rows x 4 registers (one block of columns) = 20 accumulators, 4 of
+ * weights, 5 for x. An FMA takes its x from one lane of a register, so x need not be broadcast. The
+ * inner loop is 9 loads (7 instructions, as two registers of weights come in one) for 20 FMAs. With 6
+ * rows all would just fit, but compilers load every x early and then keep an accumulator in memory.
+ *
+ * An FMA takes 4 cycles and two to four can start in each, so 8 to 16 chains are needed. One row and
+ * two take a pair of blocks, 8 and 16 chains; a single row's weights then come as fast as any memory
+ * gives them. */
+#include "tile_neon.h"
+
+#include <arm_neon.h>
+
+#include "lanes.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+#define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
+#define MOST_VECTORS 8
+
+/* How many of the tile's columns stand in register v or behind it. */
+static ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
+    return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
+}
+
+/* `rows` and `blocks` are constants wherever this is used, so all loops over them vanish. */
+static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, const size_t blocks) {
+    const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
+    const size_t vectors = PER_BLOCK * blocks;
+    float32x4_t sums[GPT2C_TILE_ROWS][MOST_VECTORS];
+    GPT2C_UNROLL(5)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) {
+            const float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
+            sums[r][v] = tile.resume ? gpt2c_load(out, columns_from(&tile, v)) : vdupq_n_f32(0.0f);
+        }
+    }
+
+    const size_t n = tile.n, stride = tile.x_stride, step = tile.w_step, odd = tile.w_odd;
+    const float *x = tile.x, *w = tile.w;
+    for (size_t k = 0; k < n; k++, x++, w += step) {
+        float32x4_t weights[MOST_VECTORS];
+        GPT2C_UNROLL(2)
+        for (size_t b = 0; b < blocks; b++) {
+            const float *block = w + b * odd;
+            GPT2C_UNROLL(4)
+            for (size_t v = 0; v < PER_BLOCK; v++)
+                weights[b * PER_BLOCK + v] = vld1q_f32(block + v * GPT2C_LANES);
+        }
+        GPT2C_UNROLL(5)
+        for (size_t r = 0; r < rows; r++) {
+            const float one_x = x[r * stride];
+            GPT2C_UNROLL(8)
+            for (size_t v = 0; v < vectors; v++) sums[r][v] = vfmaq_n_f32(sums[r][v], weights[v], one_x);
+        }
+    }
+
+    GPT2C_UNROLL(5)
+    for (size_t r = 0; r < rows; r++)
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++)
+            gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
+}
+
+/* A function each, so that any compiler sees the constants. */
+#define SUM_TILE(rows, blocks)                                                                      \
+    static void sum_tile_##rows##x##blocks(const gpt2c_tile *tile) { sum_tile(tile, rows, blocks); }
+SUM_TILE(1, 1)
+SUM_TILE(2, 1)
+SUM_TILE(3, 1)
+SUM_TILE(4, 1)
+SUM_TILE(5, 1)
+SUM_TILE(1, 2)
+SUM_TILE(2, 2)
+
+static void (*const sum_tile_Nx1[])(const gpt2c_tile *tile) = {
+    NULL, sum_tile_1x1, sum_tile_2x1, sum_tile_3x1, sum_tile_4x1, sum_tile_5x1,
+};
+
+void gpt2c_tile_neon(const gpt2c_tile *tile, size_t rows) {
+    const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
+    size_t b = 0;
+    for (; rows <= 2 && b + 2 <= blocks; b += 2) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&rest);
+    }
+    for (; b < blocks; b++) {
+        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
+        sum_tile_Nx1[rows](&rest);
+    }
+}
