@@ -5,7 +5,10 @@
 #include <stddef.h>
 
 /* A register of a CPUID leaf, and the bit in it that stands for a feature (Intel SDM 2A, CPUID). */
-typedef enum cpuid_word { LEAF_1_ECX, LEAF_7_EBX, LEAF_7_1_EAX, CPUID_WORDS } cpuid_word;
+typedef enum cpuid_word { LEAF_1_ECX,
+                          LEAF_7_EBX,
+                          LEAF_7_1_EAX,
+                          CPUID_WORDS } cpuid_word;
 
 typedef struct cpuid_bit {
     uint32_t feature;

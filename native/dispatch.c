@@ -16,7 +16,7 @@ typedef struct isa_row {
     const gpt2c_kernels *kernels;
 } isa_row;
 
-#define GPT2C_ISA(name, architecture, features, flags)                                              \
+#define GPT2C_ISA(name, architecture, features, flags) \
     {#name, features, GPT2C_ON_##architecture(&gpt2c_kernels_##name, NULL)},
 static const isa_row isa_rows[] = {
 #include "isa.def"

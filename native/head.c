@@ -112,8 +112,7 @@ static void set_x(screening *s, float *room, const float *hidden) {
 /* The largest of the candidates' logits; n_vocab if nothing is proved or nothing would be gained. */
 static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_candidates) {
     const size_t n_vocab = s->model->wte.n_out, n_panels = gpt2c_panels(n_vocab);
-    gpt2c_job job = {.kernels = s->model->kernels, .args = s, .items = {0, n_vocab},
-                     .compute = compute_screen};
+    gpt2c_job job = {.kernels = s->model->kernels, .args = s, .items = {0, n_vocab}, .compute = compute_screen};
     gpt2c_run_block(pass, &job, GPT2C_PANEL);
     for (size_t i = 0; i < gpt2c_pool_threads(s->model->pool); i++)
         if (s->floors[i] > s->floor) s->floor = s->floors[i];
@@ -150,8 +149,12 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     for (size_t i = 0; i < MOST_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
-    s.head = (gpt2c_linear_args){.out = scratch + model->wte.n_out, .x = hidden, .w = &model->wte,
-                                 .kernels = model->kernels};
+    s.head = (gpt2c_linear_args){
+        .out = scratch + model->wte.n_out,
+        .x = hidden,
+        .w = &model->wte,
+        .kernels = model->kernels,
+    };
     gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
     set_x(&s, gpt2c_at(session, session->buffers.screen_x, 0), hidden);
     if (!(s.norm < LARGEST_NORM)) return 0;

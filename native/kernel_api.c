@@ -102,9 +102,16 @@ gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args) {
     if (!is_epilogue(args)) return GPT2C_INVALID_ARGUMENT;
     if (rows.begin == rows.end || columns.begin == columns.end) return GPT2C_OK;
 
-    const gpt2c_linear_args whole = {.out = args->out, .x = args->x, .w = w, .bias = args->bias,
-                                     .epilogue = args->epilogue, .gelu_table = args->gelu_table,
-                                     .residual = args->residual, .kernels = kernels};
+    const gpt2c_linear_args whole = {
+        .out = args->out,
+        .x = args->x,
+        .w = w,
+        .bias = args->bias,
+        .epilogue = args->epilogue,
+        .gelu_table = args->gelu_table,
+        .residual = args->residual,
+        .kernels = kernels,
+    };
     return run_linear(kernels, whole, rows, columns);
 }
 
@@ -250,9 +257,14 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     const float *fresh = scratch.qkv + args->n_past * 3 * n_embd;
     if (args->n_past > 0) kernels->keep(&kv, scratch.qkv, args->n_past, 0);
     kernels->keep(&kv, fresh, args->n - args->n_past, args->n_past);
-    const gpt2c_attention_args whole = {.out = args->out, .qkv = fresh, .kv = &kv,
-                                        .position = args->n_past, .scores = scratch.scores,
-                                        .fused = args->fused};
+    const gpt2c_attention_args whole = {
+        .out = args->out,
+        .qkv = fresh,
+        .kv = &kv,
+        .position = args->n_past,
+        .scores = scratch.scores,
+        .fused = args->fused,
+    };
     kernels->attention(&whole, rows, heads);
     free_scratch(&scratch);
     return GPT2C_OK;

@@ -17,8 +17,8 @@
 #define MOST_VOCABULARY (1 << 24)
 #define MOST_THREADS 1024
 
-#define FUSED_NEEDS                                                                                 \
-    (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU |                  \
+#define FUSED_NEEDS                                                                \
+    (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU | \
      1u << GPT2C_SWITCH_RESIDUAL)
 
 static int is_flag(int32_t value) { return value == 0 || value == 1; }

@@ -74,7 +74,12 @@ static void run_row_operation(gpt2c_pass *pass, gpt2c_switch s, row_args args,
 void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_norm *norm) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {
-        .out = out, .x = x, .norm = norm, .model = model, .n = (size_t)model->config.n_embd};
+        .out = out,
+        .x = x,
+        .norm = norm,
+        .model = model,
+        .n = (size_t)model->config.n_embd,
+    };
     run_row_operation(pass, GPT2C_SWITCH_LAYERNORM, args, compute_layernorm);
 }
 
@@ -140,8 +145,13 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
     }
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_LINEAR);
     const gpt2c_linear_args args = {
-        .out = out, .x = x, .w = &linear->w, .bias = linear->bias, .gelu_table = model->gelu_table,
-        .epilogue = model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU};
+        .out = out,
+        .x = x,
+        .w = &linear->w,
+        .bias = linear->bias,
+        .gelu_table = model->gelu_table,
+        .epilogue = model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU,
+    };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
     gpt2c_count_rows(pass, GPT2C_SWITCH_GELU, rows.end - rows.begin);
 }
@@ -154,8 +164,14 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
         return;
     }
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_LINEAR);
-    const gpt2c_linear_args args = {.out = out, .x = x, .w = &linear->w, .bias = linear->bias,
-                                    .epilogue = GPT2C_THEN_ADD, .residual = residual};
+    const gpt2c_linear_args args = {
+        .out = out,
+        .x = x,
+        .w = &linear->w,
+        .bias = linear->bias,
+        .epilogue = GPT2C_THEN_ADD,
+        .residual = residual,
+    };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
     gpt2c_count_rows(pass, GPT2C_SWITCH_RESIDUAL, rows.end - rows.begin);
 }

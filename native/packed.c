@@ -168,10 +168,17 @@ gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_con
     munmap(mapping, mapping_bytes);
     if (status != GPT2C_OK) return status;
     *config = (gpt2c_model_config){
-        .n_layer = header.shape[0], .n_head = header.shape[1], .n_embd = header.shape[2],
-        .n_inner = header.shape[3], .n_ctx = header.shape[4], .n_vocab = header.shape[5],
-        .layer_norm_epsilon = header.layer_norm_epsilon, .aligned = header.aligned,
-        .format = header.format, .head_screen = header.head_screen};
+        .n_layer = header.shape[0],
+        .n_head = header.shape[1],
+        .n_embd = header.shape[2],
+        .n_inner = header.shape[3],
+        .n_ctx = header.shape[4],
+        .n_vocab = header.shape[5],
+        .layer_norm_epsilon = header.layer_norm_epsilon,
+        .aligned = header.aligned,
+        .format = header.format,
+        .head_screen = header.head_screen,
+    };
     return GPT2C_OK;
 }
 

@@ -68,7 +68,7 @@ void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit) {
 }
 
 void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
-                     gpt2c_span items, size_t unit) {
+                    gpt2c_span items, size_t unit) {
     const size_t step = size_max(1, BLOCK_WORK / size_max(1, work));
     size_t done = rows.begin;
     job.kernels = pass->session->model->kernels;

@@ -18,9 +18,20 @@ static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v); }
 static void run_attention(check *c, const heads *a, float *out, size_t n, size_t n_past, int fused, span rows,
                           span of_heads) {
     const gpt2c_op_attention_args args = {
-        .out = out, .q = a->q, .k = a->k, .v = a->v, .n = n, .n_past = n_past, .n_head = a->n_head,
-        .head_dim = a->head_dim, .fused = fused, .rows_begin = rows.begin, .rows_end = rows.end,
-        .heads_begin = of_heads.begin, .heads_end = of_heads.end};
+        .out = out,
+        .q = a->q,
+        .k = a->k,
+        .v = a->v,
+        .n = n,
+        .n_past = n_past,
+        .n_head = a->n_head,
+        .head_dim = a->head_dim,
+        .fused = fused,
+        .rows_begin = rows.begin,
+        .rows_end = rows.end,
+        .heads_begin = of_heads.begin,
+        .heads_end = of_heads.end,
+    };
     expect_ok(c, gpt2c_op_attention(c->isa, &args));
 }
 

@@ -23,9 +23,18 @@ static void free_layer(layer *l) {
 
 static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilogue, span rows, span columns) {
     const gpt2c_op_linear_args args = {
-        .out = out, .x = l->x, .weight = l->matrix, .bias = l->bias, .epilogue = epilogue,
-        .gelu_table = l->table, .residual = l->residual, .rows_begin = rows.begin,
-        .rows_end = rows.end, .columns_begin = columns.begin, .columns_end = columns.end};
+        .out = out,
+        .x = l->x,
+        .weight = l->matrix,
+        .bias = l->bias,
+        .epilogue = epilogue,
+        .gelu_table = l->table,
+        .residual = l->residual,
+        .rows_begin = rows.begin,
+        .rows_end = rows.end,
+        .columns_begin = columns.begin,
+        .columns_end = columns.end,
+    };
     expect_ok(c, gpt2c_op_linear(c->isa, &args));
 }
 
@@ -71,7 +80,9 @@ static void check_layer_part(check *c, const layer *l, const float *whole, gpt2c
 }
 
 static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uint16_t *table) {
-    enum { ROWS = 19, COLUMNS = 141, N = ROWS * COLUMNS };
+    enum { ROWS = 19,
+           COLUMNS = 141,
+           N = ROWS * COLUMNS };
     layer l = new_layer(c, ROWS, n_in, COLUMNS, layout);
     l.table = table;
     const span all_rows = {0, ROWS}, all_columns = {0, COLUMNS};
@@ -102,7 +113,8 @@ static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uin
 
 /* A NaN in a row of x makes that row NaN and leaves the others as they are. */
 static void check_layer_nan(check *c, size_t rows, gpt2c_layout layout) {
-    enum { COLUMNS = 65, N_IN = 33 };
+    enum { COLUMNS = 65,
+           N_IN = 33 };
     layer l = new_layer(c, rows, N_IN, COLUMNS, layout);
     float *expected = new_floats(rows * COLUMNS), *out = new_floats(rows * COLUMNS);
     run_layer(c, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, COLUMNS});

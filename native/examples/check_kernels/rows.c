@@ -64,7 +64,8 @@ void check_gelu(check *c) {
 
 /* Every fp16 number, what lies halfway to the next, and the floats beside that. */
 void check_gelu_table(check *c) {
-    enum { HALVES = 65536, N = 4 * HALVES };
+    enum { HALVES = 65536,
+           N = 4 * HALVES };
     float *x = new_floats(N), *out = new_floats(N), *expected = new_floats(N);
     uint16_t *table = allocate(HALVES, sizeof *table);
     expect_ok(c, gpt2c_gelu_table_fill(table));

@@ -88,7 +88,8 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
             continue;
         }
         switch (n) {
-#define GPT2C_ROWS(N) case N: sum_tile(out, n_out, x, n_in, w, left, N, 2); break;
+#define GPT2C_ROWS(N) \
+    case N: sum_tile(out, n_out, x, n_in, w, left, N, 2); break;
             GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
         default: break;

@@ -79,7 +79,8 @@ static void sum_tile_1x4(const gpt2c_tile *tile) { sum_tile(tile, 1, 4); }
 
 static void sum_tile_Nx2(const gpt2c_tile *tile, size_t rows) {
     switch (rows) {
-#define GPT2C_ROWS(N) case N: sum_tile(tile, N, 2); break;
+#define GPT2C_ROWS(N) \
+    case N: sum_tile(tile, N, 2); break;
         GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
     default: break;
