@@ -187,6 +187,8 @@ def _tokens(
     feed = prompt_ids
     # The last new token is never fed, so one more than the context's room can be generated.
     for _ in range(min(settings.max_new_tokens, n_ctx - prompt_ids.size + 1)):
+        if session.cancelled:
+            raise CancelledError("the generation was cancelled")
         began = perf_counter()
         if sampler is None:
             token = session.feed_greedy(feed)

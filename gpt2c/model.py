@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 import weakref
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bindings, hub, options
+from . import bindings, hub, options, packed_cache
 from .bindings import Binding, NativeModel
 from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, TokenError
@@ -20,7 +23,7 @@ from .generation import Completion, Stream, check_settings
 from .machine import usable_cores
 from .session import Ids, Session, as_ids
 from .tokenizer import Tokenizer
-from .weights import Checkpoint, load_checkpoint
+from .weights import Checkpoint, TensorSpec, load_checkpoint
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
@@ -40,7 +43,8 @@ def load(
     model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
     config.json beside it, or a hub id such as "gpt2". weights: "f32" (None) or "bf16". opts: see
     `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa: an instruction
-    set by name. binding: "cython" or "cffi".
+    set by name. binding: "cython" or "cffi". A large model loads fast from the second time on: its weights
+    are kept as they lie in memory, see packed_cache.py.
 
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
@@ -50,7 +54,10 @@ def load(
     plan = options.resolve(opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores())
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
-        native = _build(chosen, checkpoint, plan, [name for name, _ in isas])
+        config = native_config(checkpoint.config, plan, [name for name, _ in isas])
+        native = packed_cache.load_or_build(
+            chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
+        )
         return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
 
 
@@ -71,14 +78,22 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "format": options.WEIGHTS.index(plan.weights),
         "n_threads": plan.threads,
         "fused": int("fused" in plan),
+        "head_screen": int("head_screen" in plan),
     }
 
 
-def _build(binding: Binding, checkpoint: Checkpoint, plan: options.Plan, isas: list[str]) -> NativeModel:
-    native = binding.Model(native_config(checkpoint.config, plan, isas))
-    for spec in checkpoint.specs():
+def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
+    native = binding.Model(config)
+
+    def set_tensor(spec: TensorSpec) -> None:
         dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
         native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+
+    # The large ones first, so that no thread is left alone with the embedding in the end.
+    by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(set_tensor, by_size):
+            pass
     native.freeze()
     return native
 
@@ -99,6 +114,7 @@ class Model:
         self._native: NativeModel | None = native
         self._folder = folder
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._running_lock = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -113,7 +129,8 @@ class Model:
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
         session = Session(self, self._binding.Session(self._open()))
-        self._running.add(session)
+        with self._running_lock:
+            self._running.add(session)
         return session
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
@@ -169,7 +186,9 @@ class Model:
 
     def cancel(self) -> None:
         """End every generation that runs on this model now; each returns with "cancelled"."""
-        for session in list(self._running):
+        with self._running_lock:
+            running = list(self._running)
+        for session in running:
             session.cancel()
 
     def save_packed(self, path: Path, key: bytes) -> None:

@@ -52,6 +52,12 @@ OPTIONS: tuple[Option, ...] = (
         "separate passes",
         needs=("kv", "linear", "gelu", "residual"),
     ),
+    Option(
+        "head_screen",
+        "greedy ids from a compact copy of the head, proved; candidates computed exactly",
+        "the whole head",
+        needs=("aligned", "unembed"),
+    ),
     Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
 )
 

@@ -12,6 +12,7 @@ Views are raw bytes on purpose. A header may have any length (that of the publis
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
@@ -54,12 +55,20 @@ class SafetensorsFile:
     """
 
     def __init__(
-        self, path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], data: mmap.mmap
+        self,
+        path: Path,
+        tensors: Mapping[str, TensorInfo],
+        metadata: Mapping[str, str],
+        data: mmap.mmap,
+        n_header: int,
+        mtime_ns: int,
     ) -> None:
         self.path = path
         self.tensors = tensors
         self.metadata = metadata
         self._map: mmap.mmap | None = data
+        self._data_offset = 8 + n_header
+        self._mtime_ns = mtime_ns
 
     def view(self, name: str) -> memoryview:
         """The raw bytes of a tensor: one-dimensional, read-only, not copied, of any alignment.
@@ -68,9 +77,26 @@ class SafetensorsFile:
         not in `tensors`, `ClosedError` after `close()`.
         """
         info = self.tensors[name]
+        return memoryview(self._open())[info.offset : info.offset + info.n_bytes]
+
+    def fingerprint(self) -> str:
+        """Text that changes when the file does: of its size, time and header, and a sample of its data.
+
+        The sample, 16 pieces all over the file, is for other weights of the same shapes whose time was
+        set back to the same: by an archive, a container image, `cp -p`. Raises `ClosedError`.
+        """
+        data = self._open()
+        n_bytes, first = len(data), self._data_offset
+        digest = hashlib.sha256(f"{n_bytes} {self._mtime_ns} ".encode())
+        digest.update(data[:first])
+        for offset in range(first, n_bytes, max(1, (n_bytes - first) // 16)):
+            digest.update(data[offset : offset + 4096])
+        return digest.hexdigest()
+
+    def _open(self) -> mmap.mmap:
         if self._map is None:
             raise ClosedError(f"{self.path.name}: was closed")
-        return memoryview(self._map)[info.offset : info.offset + info.n_bytes]
+        return self._map
 
     def close(self) -> None:
         """Give up the mapping; the memory goes when the last view does. Again is harmless."""
@@ -100,7 +126,8 @@ def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
     require_regular_file(path, ModelFileError)
     try:
         with open(path, "rb") as file:
-            n_file = os.fstat(file.fileno()).st_size
+            about = os.fstat(file.fileno())
+            n_file = about.st_size
             n_header = _header_length(file.read(8), n_file, name)
             header = file.read(n_header)
             if len(header) != n_header:
@@ -109,7 +136,9 @@ def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
             data = mmap.mmap(file.fileno(), n_file, access=mmap.ACCESS_READ)
     except (OSError, OverflowError) as e:
         raise ModelFileError(f"{name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    return SafetensorsFile(path, MappingProxyType(tensors), MappingProxyType(metadata), data)
+    return SafetensorsFile(
+        path, MappingProxyType(tensors), MappingProxyType(metadata), data, n_header, about.st_mtime_ns
+    )
 
 
 def _header_length(start: bytes, n_file: int, name: str) -> int:

@@ -41,6 +41,7 @@ class Session:
     def __init__(self, model: Model, native: NativeSession) -> None:
         self._model = model
         self._native: NativeSession | None = native
+        self.cancelled = False
 
     def _open(self) -> NativeSession:
         native = self._native
@@ -57,6 +58,16 @@ class Session:
     def rows(self) -> dict[str, int]:
         """For each of the six switches the rows that its operations computed in the last feed, from C."""
         return dict(zip(SWITCHES, self._open().rows(), strict=True))
+
+    @property
+    def separate_passes(self) -> int:
+        """Passes for GELU or a residual alone that the last feed took; 0 with `fused`."""
+        return self._open().separate_passes()
+
+    @property
+    def screened(self) -> tuple[int, int]:
+        """(greedy ids that `head_screen` has found, candidates that took in all) since the session began."""
+        return self._open().screened()
 
     def feed(self, ids: Ids, out: Floats | None = None) -> Floats:
         """Run tokens [n] behind those fed before; the logits [n_vocab] (float32) of the last one.
@@ -91,7 +102,11 @@ class Session:
         self._open().rewind(kept)
 
     def cancel(self) -> None:
-        """End the call that is running in another thread, if any; it raises CancelledError there."""
+        """End the call that is running in another thread, if any; it raises CancelledError there.
+
+        `cancelled` stays True, so that a generation also notices between two calls.
+        """
+        self.cancelled = True
         native = self._native
         if native is not None:
             native.cancel()

@@ -148,6 +148,11 @@ class Checkpoint:
         """A tensor as a fresh float32 array of `spec.shape`; exact for each of the three dtypes."""
         return to_float32(*self.tensor(spec.kind, spec.layer)).reshape(spec.shape)
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of each weight file, by its real path; see `SafetensorsFile.fingerprint`."""
+        files = {os.path.realpath(file.path): file for file, _ in self._found.values()}
+        return {path: file.fingerprint() for path, file in files.items()}
+
     def close(self) -> None:
         """Close the weight files."""
         for file, _ in self._found.values():

@@ -57,6 +57,15 @@ typedef struct gpt2c_isa_info {
 int32_t gpt2c_isa_count(void);
 gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
 
+/* How a matrix lies, and so which linear kernel reads it. */
+typedef enum gpt2c_layout {
+    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
+    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
+    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
+    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
+    GPT2C_LAYOUT_COUNT = 4
+} gpt2c_layout;
+
 /* ---- Weight formats --------------------------------------------------------------------------
  * Numbered from 0 (f32) in the order of native/formats.def. */
 
@@ -71,7 +80,7 @@ const char *gpt2c_format_name(int32_t format);
 typedef struct gpt2c_memory_stats {
     size_t live_bytes;        /* allocated and not yet freed, as asked for */
     size_t peak_bytes;        /* the most live_bytes has been */
-    size_t allocations;       /* calls so far; a decode step adds none */
+    size_t allocations;       /* calls so far; once threads have started, a feed adds none */
 } gpt2c_memory_stats;
 
 void gpt2c_memory_get(gpt2c_memory_stats *stats);
@@ -112,6 +121,8 @@ typedef struct gpt2c_model_config {
     int32_t n_threads;           /* 1 .. 1024, the calling thread included */
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
+    int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
+                                    reads the logits; needs aligned and switch 5; same ids as 0 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
@@ -156,20 +167,26 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
 /* Bytes of weights held. */
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 
+/* How the projections lie (GPT2C_IN_OUT for a NULL model). */
+gpt2c_layout gpt2c_model_layout(const gpt2c_model *model);
+
 /* ---- Packed files: a frozen model's weights as they lie in memory, to be mapped -----------------*/
+
+/* The version of their format, which grows with every change of it; files of another are bad files. */
+int32_t gpt2c_packed_version(void);
 
 /* Writes the model beside `path` and then renames it to `path`, so that no half of a file is ever
  * there. `key` (any text of less than 128 bytes) says what the file was made from. */
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);
 
 /* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape,
- * `aligned` and `format` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
+ * `aligned`, `format` and `head_screen` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
  * must be the one it was saved with; NULL takes any. The header's checksum is checked.
  * GPT2C_BAD_FILE: anything about the file is not as it should be. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model);
 
-/* The shape, `aligned` and `format` of a packed file, the rest 0; config->isa, n_threads and so on are then for
+/* The shape, `aligned`, `format` and `head_screen` of a packed file, the rest 0; config->isa, n_threads and so on are then for
  * the caller to fill in. With verify != 0 the weights' checksum is checked too, which reads them all. */
 gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config);
 
@@ -201,6 +218,13 @@ gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *pol
 gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
                                 const gpt2c_outputs *outputs);
 
+/* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i, `ids` holding
+ * those of the first, then of the second, and so on; 256 tokens, and n_ctx, at most in all. Needs all
+ * six switches on. last_logits [n_sessions, n_vocab] and next_ids [n_sessions] as in gpt2c_outputs, or
+ * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed. */
+gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
+                              const size_t *n_ids, float *last_logits, int32_t *next_ids);
+
 size_t gpt2c_session_n_past(const gpt2c_session *session);
 
 /* Keeps the first n_past tokens and forgets the rest. */
@@ -213,6 +237,14 @@ void gpt2c_session_cancel(gpt2c_session *session);
  * work is done. */
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
 
+/* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
+ * or 0 where `fused` leaves them to the projections. */
+gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes);
+
+/* For head_screen: how many greedy ids were screened for since the session was made, and how many
+ * candidates (tokens whose logits were then computed) that took in all. */
+gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
+
 /* Lets go of a session; NULL is allowed. No call may be running in it. */
 void gpt2c_session_free(gpt2c_session *session);
 
@@ -222,15 +254,6 @@ void gpt2c_session_free(gpt2c_session *session);
  * then nothing is read or written, and arrays of rows may be NULL; every other size is at least 1.
  * Any row has the same bits whatever rows are computed beside it. `out` may be an input of the same
  * shape, but overlaps none in linear, embed and attention. Error bounds: native/kernels.h. */
-
-/* How a matrix lies, and so which linear kernel reads it. */
-typedef enum gpt2c_layout {
-    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
-    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
-    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
-    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
-    GPT2C_LAYOUT_COUNT = 4
-} gpt2c_layout;
 
 /* A linear layer's weights, laid out. Any number of calls may read one at the same time. */
 typedef struct gpt2c_matrix gpt2c_matrix;

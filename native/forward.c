@@ -3,7 +3,7 @@
  *   x = wte[token] + wpe[position]
  *   in each layer:   x = x + attn_proj(attention(qkv(ln_1(x))))
  *                    x = x + mlp_proj(gelu(mlp_fc(ln_2(x))))
- *   logits = ln_f(x) wte^T
+ *   logits = ln_f(x) wte^T, which is head.c's
  *
  * Each line below runs one operation over a range of rows, a row being a token. Which rows is all
  * that the six switches decide (see gpt2c_switch in gpt2c.h): an operation whose switch is on
@@ -16,7 +16,7 @@
  */
 #include "forward.h"
 
-void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
+const float *gpt2c_forward(gpt2c_pass *pass) {
     const gpt2c_session *s = pass->session;
     const gpt2c_model *model = s->model;
     const gpt2c_buffers *b = &s->buffers;
@@ -36,7 +36,7 @@ void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
 
         gpt2c_layernorm(pass, ln_1, x, &weights->ln_1);
         gpt2c_project(pass, GPT2C_SWITCH_KV, qkv, ln_1, &weights->attn_qkv);
-        gpt2c_attend(pass, attn, qkv, gpt2c_at(s, b->k, layer), gpt2c_at(s, b->v, layer));
+        gpt2c_attend(pass, attn, qkv, layer);
         gpt2c_project_add(pass, x_mid, x, attn_proj, attn, &weights->attn_proj);
 
         float *ln_2 = gpt2c_at(s, b->ln_2, layer);
@@ -52,5 +52,5 @@ void gpt2c_forward(gpt2c_pass *pass, const gpt2c_outputs *outputs) {
 
     float *ln_f = gpt2c_at(s, b->ln_f, 0);
     gpt2c_layernorm(pass, ln_f, gpt2c_at(s, b->x, n_layer), &model->ln_f);
-    gpt2c_unembed(pass, ln_f, outputs);
+    return ln_f;
 }

@@ -27,12 +27,13 @@ static inline uint16_t gpt2c_f32_to_bf16(float x) {
 static inline float gpt2c_bf16_to_f32(uint16_t h) { return gpt2c_float_of((uint32_t)h << 16); }
 
 /* Exact. Moving exponent and mantissa into a float's fields leaves a number that is too small by
- * 2^(127 - 15); the multiplication mends that, and makes subnormals right on the way. */
+ * 2^(127 - 15); the multiplication mends that, and makes subnormals right on the way. Infinity and
+ * NaN then only lack the upper bits of their exponent. No branch: compilers make vectors of it. */
 static inline float gpt2c_f16_to_f32(uint16_t h) {
     const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     const uint32_t rest = (uint32_t)(h & 0x7fffu) << 13;
-    if (rest >= 0x0f800000u) return gpt2c_float_of(sign | 0x70000000u | rest); /* infinity, NaN */
-    return gpt2c_float_of(sign | gpt2c_bits_of(gpt2c_float_of(rest) * 0x1p112f));
+    const uint32_t special = rest >= 0x0f800000u ? 0x7f800000u : 0;
+    return gpt2c_float_of(sign | special | gpt2c_bits_of(gpt2c_float_of(rest) * 0x1p112f));
 }
 
 /* Rounded to nearest, ties to even; from 65,520 on infinity; a NaN stays a (quiet) NaN. */

@@ -6,7 +6,8 @@
  * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
  *
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
- * the bias. (A kernel for bf16 dot products adds two products at a time.) SIMD lanes are output columns, so that k is walked in order in each.
+ * the bias; over bf16 panels avx512_bf16 adds the products of two k at a time. SIMD lanes are output
+ * columns, so that k is walked in order in each.
  *
  * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
  * overflows; tiny = 2^-150, what is lost where a result becomes subnormal. The tests hold every kernel
@@ -101,6 +102,8 @@ typedef struct gpt2c_attention_args {
     int fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
 } gpt2c_attention_args;
 
+struct gpt2c_screen; /* screen.h */
+
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
 typedef struct gpt2c_kernels {
     /* out = wte[token] + wpe; wte is the head's matrix, so a row of it is a column of w. */
@@ -117,6 +120,14 @@ typedef struct gpt2c_kernels {
     /* For a layout whose kernel reads x in another form: rows of x [rows, n_in] to rows of
      * gpt2c_prepared_bytes(n_in). NULL: x is read as it is. */
     void (*prepare[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
+
+    /* 1: `prepare` rounds x to bfloat16, so the layout's sums are of x so rounded. */
+    int rounds_x[GPT2C_LAYOUT_COUNT];
+
+    /* For columns c: upper[c] = estimate + bound, the most that the head's logit can be; returns the
+     * largest estimate - bound. `norm` is at least |x|. See screen.h. */
+    float (*screen)(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
+                    gpt2c_span columns);
 
     /* Stores the k and v parts of qkv [rows, 3 n_embd] at `position` onwards. */
     void (*keep)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);

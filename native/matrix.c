@@ -34,44 +34,90 @@ size_t gpt2c_matrix_bytes(const gpt2c_matrix *w) {
     }
 }
 
-static float number_at(const unsigned char *data, gpt2c_dtype dtype, size_t i) {
-    uint32_t word;
+float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c) {
+    const float *f32 = w->data;
+    const uint16_t *bf16 = w->data;
+    const size_t panel = c / GPT2C_PANEL, lane = c % GPT2C_PANEL;
+    switch (w->layout) {
+    case GPT2C_IN_OUT: return f32[k * w->n_out + c];
+    case GPT2C_OUT_IN: return f32[c * w->n_in + k];
+    case GPT2C_PANELS: return f32[(panel * w->n_in + k) * GPT2C_PANEL + lane];
+    case GPT2C_PANELS_BF16:
+    default:
+        return gpt2c_bf16_to_f32(bf16[((panel * ((w->n_in + 1) / 2) + k / 2) * GPT2C_PANEL + lane) * 2 + k % 2]);
+    }
+}
+
+/* The n numbers from number `first` on. */
+static void convert(float *out, size_t n, gpt2c_dtype dtype, const void *data, size_t first) {
+    const unsigned char *from = (const unsigned char *)data + first * (dtype == GPT2C_F32 ? 4 : 2);
     uint16_t half;
     if (dtype == GPT2C_F32) {
-        memcpy(&word, data + 4 * i, sizeof word);
-        return gpt2c_float_of(word);
+        memcpy(out, from, n * sizeof *out);
+    } else if (dtype == GPT2C_F16) {
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, from + 2 * i, sizeof half);
+            out[i] = gpt2c_f16_to_f32(half);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, from + 2 * i, sizeof half);
+            out[i] = gpt2c_bf16_to_f32(half);
+        }
     }
-    memcpy(&half, data + 2 * i, sizeof half);
-    return dtype == GPT2C_F16 ? gpt2c_f16_to_f32(half) : gpt2c_bf16_to_f32(half);
 }
 
 void gpt2c_vector_set(float *out, size_t n, gpt2c_dtype dtype, const void *data) {
-    for (size_t i = 0; i < n; i++) out[i] = number_at(data, dtype, i);
+    convert(out, n, dtype, data, 0);
 }
 
-/* Weight w[k][c] of the file's numbers; 0 behind the last row and column: kernels compute with the
- * padding of panels, and throw the result away. */
-static float weight_at(const gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data,
-                       size_t k, size_t c) {
-    if (k >= w->n_in || c >= w->n_out) return 0.0f;
-    return number_at(data, dtype, given == GPT2C_IN_OUT ? k * w->n_out + c : c * w->n_in + k);
+/* Rows of a panel that are converted in one go, while they are in the cache; an even number. */
+#define TILE 64
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Rows k .. k + n of the panel whose columns begin at `first`, in float32: [n][GPT2C_PANEL]. 0 behind the
+ * last row and column: kernels compute with the padding of panels, and throw the result away. */
+static void panel_rows(float *out, const gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype,
+                       const void *data, size_t first, size_t k, size_t n) {
+    const size_t lanes = least(w->n_out - first, GPT2C_PANEL), rows = least(w->n_in - k, n);
+    if (lanes < GPT2C_PANEL || rows < n) memset(out, 0, n * GPT2C_PANEL * sizeof *out);
+    if (given == GPT2C_IN_OUT) {
+        for (size_t i = 0; i < rows; i++)
+            convert(out + i * GPT2C_PANEL, lanes, dtype, data, (k + i) * w->n_out + first);
+        return;
+    }
+    float turned[GPT2C_PANEL][TILE];
+    for (size_t lane = 0; lane < lanes; lane++)
+        convert(turned[lane], rows, dtype, data, (first + lane) * w->n_in + k);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t lane = 0; lane < lanes; lane++) out[i * GPT2C_PANEL + lane] = turned[lane][i];
 }
 
 static void set_panels(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
     float *next = w->data;
-    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL)
-        for (size_t k = 0; k < w->n_in; k++)
-            for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-                *next++ = weight_at(w, given, dtype, data, k, first + lane);
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
+        for (size_t k = 0; k < w->n_in; k += TILE) {
+            const size_t n = least(w->n_in - k, TILE);
+            panel_rows(next, w, given, dtype, data, first, k, n);
+            next += n * GPT2C_PANEL;
+        }
+    }
 }
 
 static void set_panels_bf16(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
     uint16_t *next = w->data;
-    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL)
-        for (size_t k = 0; k < w->n_in; k += 2)
-            for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-                for (size_t i = 0; i < 2; i++)
-                    *next++ = gpt2c_f32_to_bf16(weight_at(w, given, dtype, data, k + i, first + lane));
+    float rows[TILE * GPT2C_PANEL];
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
+        for (size_t k = 0; k < w->n_in; k += TILE) {
+            const size_t n = gpt2c_pad(least(w->n_in - k, TILE), 2);
+            panel_rows(rows, w, given, dtype, data, first, k, n);
+            for (size_t i = 0; i < n; i += 2)
+                for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+                    for (size_t j = 0; j < 2; j++)
+                        *next++ = gpt2c_f32_to_bf16(rows[(i + j) * GPT2C_PANEL + lane]);
+        }
+    }
 }
 
 /* From one row-major layout to the other. */
@@ -81,7 +127,7 @@ static void set_transposed(gpt2c_matrix *w, gpt2c_dtype dtype, const void *data)
     const size_t n_columns = w->layout == GPT2C_IN_OUT ? w->n_out : w->n_in;
     for (size_t r = 0; r < n_rows; r++)
         for (size_t c = 0; c < n_columns; c++)
-            out[r * n_columns + c] = number_at(data, dtype, c * n_rows + r);
+            convert(&out[r * n_columns + c], 1, dtype, data, c * n_rows + r);
 }
 
 void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {

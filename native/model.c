@@ -35,7 +35,9 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
     const int plan = config->switches < 1u << GPT2C_SWITCH_COUNT && is_flag(config->gelu_table) &&
                      is_flag(config->aligned) && is_flag(config->fused) &&
                      gpt2c_format_name(config->format) != NULL &&
-                     (config->format == 0 || config->aligned) &&
+                     (config->format == 0 || config->aligned) && is_flag(config->head_screen) &&
+                     (!config->head_screen ||
+                      (config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0)) &&
                      in_range(config->n_threads, MOST_THREADS) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);
     if (!shape || !plan) return GPT2C_INVALID_ARGUMENT;
@@ -82,6 +84,15 @@ static gpt2c_linear place_linear(gpt2c_model *model, int32_t n_in, int32_t n_out
     return linear;
 }
 
+static gpt2c_screen place_screen(gpt2c_model *model) {
+    gpt2c_screen screen = {.n_in = model->wte.n_in, .n_out = model->wte.n_out};
+    const size_t columns = gpt2c_pad(screen.n_out, GPT2C_PANEL);
+    screen.q = place_bytes(model, columns * screen.n_in);
+    screen.scale = place_vector(model, columns);
+    screen.radius = place_vector(model, columns);
+    return screen;
+}
+
 void gpt2c_model_place(gpt2c_model *model, char *weights) {
     const gpt2c_model_config *c = &model->config;
     model->weights = weights;
@@ -98,6 +109,7 @@ void gpt2c_model_place(gpt2c_model *model, char *weights) {
         layer->mlp_proj = place_linear(model, c->n_inner, c->n_embd);
     }
     model->ln_f = place_norm(model);
+    if (c->head_screen) model->screen = place_screen(model);
 }
 
 size_t gpt2c_model_measure(gpt2c_model *model) {
@@ -217,12 +229,17 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model) {
             if ((layer == 0 || in_every_layer(tensor)) &&
                 !model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor])
                 return GPT2C_NOT_READY;
+    if (model->config.head_screen) gpt2c_screen_fill(&model->screen, &model->wte, model->pool);
     model->frozen = 1;
     return GPT2C_OK;
 }
 
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model) {
     return model == NULL ? 0 : model->weight_bytes;
+}
+
+gpt2c_layout gpt2c_model_layout(const gpt2c_model *model) {
+    return model == NULL ? GPT2C_IN_OUT : model->layers[0].attn_qkv.w.layout;
 }
 
 /* ---- The end ---- */

@@ -4,6 +4,7 @@
 
 #include "gpt2c.h"
 #include "kernels.h"
+#include "screen.h"
 #include "threads.h"
 
 /* A linear layer: weights and bias. */
@@ -33,6 +34,7 @@ struct gpt2c_model {
     float *wpe;
     gpt2c_layer *layers;
     gpt2c_norm ln_f;
+    gpt2c_screen screen;   /* of wte; without head_screen its pointers are NULL */
     char *weights;         /* the block that all of the above lie in */
     size_t weight_bytes;
     void *mapping;         /* of a packed file that holds the block, else NULL */

@@ -28,7 +28,7 @@ typedef struct packed_header {
     float layer_norm_epsilon;
     int32_t aligned;
     int32_t format;
-    int32_t padding;
+    int32_t head_screen;
     uint64_t weight_bytes;
     uint64_t weights_checksum;
     char key[KEY_BYTES];
@@ -56,6 +56,8 @@ static void shape_of(const gpt2c_model_config *c, int32_t shape[6]) {
     const int32_t sizes[6] = {c->n_layer, c->n_head, c->n_embd, c->n_inner, c->n_ctx, c->n_vocab};
     memcpy(shape, sizes, sizeof sizes);
 }
+
+int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
 
 /* ---- Writing ---- */
 
@@ -85,6 +87,7 @@ static int write_packed(int file, const gpt2c_model *model, const char *key) {
     header->layer_norm_epsilon = model->config.layer_norm_epsilon;
     header->aligned = model->config.aligned;
     header->format = model->config.format;
+    header->head_screen = model->config.head_screen;
     header->weight_bytes = model->weight_bytes;
     header->weights_checksum = checksum(model->weights, header->weight_bytes);
     memcpy(header->key, key, strlen(key));
@@ -168,7 +171,7 @@ gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_con
         .n_layer = header.shape[0], .n_head = header.shape[1], .n_embd = header.shape[2],
         .n_inner = header.shape[3], .n_ctx = header.shape[4], .n_vocab = header.shape[5],
         .layer_norm_epsilon = header.layer_norm_epsilon, .aligned = header.aligned,
-        .format = header.format};
+        .format = header.format, .head_screen = header.head_screen};
     return GPT2C_OK;
 }
 
@@ -196,6 +199,7 @@ gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_mo
     const int fits = memcmp(shape, header.shape, sizeof shape) == 0 &&
                      header.layer_norm_epsilon == config->layer_norm_epsilon &&
                      header.aligned == config->aligned && header.format == config->format &&
+                     header.head_screen == config->head_screen &&
                      (key == NULL || strcmp(key, header.key) == 0) &&
                      header.weight_bytes == gpt2c_model_measure(made);
     if (!fits) {

@@ -10,12 +10,11 @@
 
 #define ALL_SWITCHES ((1u << GPT2C_SWITCH_COUNT) - 1)
 
-/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
-static int is_incremental(const gpt2c_model *model) { return model->config.switches == ALL_SWITCHES; }
+int gpt2c_is_incremental(const gpt2c_model *model) { return model->config.switches == ALL_SWITCHES; }
 
 static size_t buffer_rows(const gpt2c_model *model) {
     const size_t n_ctx = (size_t)model->config.n_ctx;
-    return is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
+    return gpt2c_is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
 }
 
 /* Puts a buffer of n floats (each of `layers` layers its own, if kept) behind the others. */
@@ -56,6 +55,7 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     b.ln_f = place(arena, embd, 1, layernorm && !unembed);
     const size_t widest = (size_t)(c->n_inner > c->n_embd ? c->n_inner : c->n_embd);
     b.prepared = place(arena, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1, 0);
+    b.screen_x = place(arena, (size_t)c->n_embd, 1, 0);
     b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
     b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
     return b;
@@ -96,11 +96,13 @@ void gpt2c_session_free(gpt2c_session *session) {
 
 /* ---- Calls ---- */
 
-static int enter(gpt2c_session *session) {
+int gpt2c_session_enter(gpt2c_session *session) {
     return __atomic_exchange_n(&session->busy, 1, __ATOMIC_ACQUIRE) == 0;
 }
 
-static void leave(gpt2c_session *session) { __atomic_store_n(&session->busy, 0, __ATOMIC_RELEASE); }
+void gpt2c_session_leave(gpt2c_session *session) {
+    __atomic_store_n(&session->busy, 0, __ATOMIC_RELEASE);
+}
 
 /* Of a chunk's outputs, the last position's are only wanted of the last chunk. */
 static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_outputs *all,
@@ -116,23 +118,29 @@ static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_o
 static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2c_outputs *outputs) {
     const gpt2c_model *model = session->model;
     const size_t n_past = session->n_past, n = n_past + n_ids;
-    const size_t step = is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
+    const size_t step = gpt2c_is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
+    gpt2c_segment segment = {.session = session};
     gpt2c_pass pass = gpt2c_pass_start(session);
+    pass.segments = &segment;
+    pass.n_segments = 1;
     size_t rows[GPT2C_SWITCH_COUNT] = {0};
 
     for (size_t begin = n_past; begin < n; begin += step) {
         const size_t end = n - begin > step ? begin + step : n;
         const gpt2c_outputs wanted =
             outputs_of_chunk(&model->config, outputs, begin - n_past, end == n);
-        pass.origin = is_incremental(model) ? begin : 0;
+        pass.origin = gpt2c_is_incremental(model) ? begin : 0;
         pass.n_past = begin;
         pass.n = end;
+        segment.position = pass.origin;
+        segment.end = end - pass.origin;
         memset(pass.rows, 0, sizeof pass.rows);
-        gpt2c_forward(&pass, &wanted);
+        gpt2c_unembed(&pass, gpt2c_forward(&pass), &wanted);
         if (pass.stopped) return GPT2C_CANCELLED;
         for (int s = 0; s < GPT2C_SWITCH_COUNT; s++) rows[s] += pass.rows[s];
     }
     memcpy(session->rows, rows, sizeof session->rows);
+    session->separate_passes = pass.separate_passes;
     session->n_past = n;
     return GPT2C_OK;
 }
@@ -144,7 +152,7 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
     const gpt2c_model_config *c = &session->model->config;
     for (size_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || ids[i] >= c->n_vocab) return GPT2C_BAD_TOKEN;
-    if (!enter(session)) return GPT2C_BUSY;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
 
     gpt2c_status status = GPT2C_CONTEXT_FULL;
     if (n_ids <= (size_t)c->n_ctx - session->n_past) {
@@ -152,7 +160,7 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
         memcpy(session->ids + session->n_past, ids, n_ids * sizeof *ids);
         status = feed_chunks(session, n_ids, outputs);
     }
-    leave(session);
+    gpt2c_session_leave(session);
     return status;
 }
 
@@ -162,10 +170,10 @@ size_t gpt2c_session_n_past(const gpt2c_session *session) {
 
 gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past) {
     if (session == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!enter(session)) return GPT2C_BUSY;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     const gpt2c_status status = n_past <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
     if (status == GPT2C_OK) session->n_past = n_past;
-    leave(session);
+    gpt2c_session_leave(session);
     return status;
 }
 
@@ -176,5 +184,18 @@ void gpt2c_session_cancel(gpt2c_session *session) {
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
     if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
     memcpy(rows, session->rows, sizeof session->rows);
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes) {
+    if (session == NULL || passes == NULL) return GPT2C_INVALID_ARGUMENT;
+    *passes = session->separate_passes;
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates) {
+    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_INVALID_ARGUMENT;
+    *ids = session->screened_ids;
+    *candidates = session->screened_candidates;
     return GPT2C_OK;
 }

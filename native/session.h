@@ -27,6 +27,7 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer mlp_proj;  /* [n_embd] */
     gpt2c_buffer ln_f;      /* [n_embd] */
     gpt2c_buffer prepared;  /* what a linear kernel made of its input */
+    gpt2c_buffer screen_x;  /* [n_embd] */
     gpt2c_buffer scores;    /* attention's scratch, one for each thread */
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
 } gpt2c_buffers;
@@ -35,8 +36,8 @@ typedef struct gpt2c_buffers {
  * every weight that is read, few enough to keep the buffers small. */
 #define GPT2C_CHUNK_ROWS 256
 
-/* Logits nobody asked for are computed into scratch, so many rows at a time. */
-#define GPT2C_LOGIT_ROWS 8
+/* Logits are computed so many rows at a time, into scratch where nobody asked for them. */
+#define GPT2C_LOGIT_ROWS 32
 
 struct gpt2c_session {
     gpt2c_model *model;
@@ -47,9 +48,19 @@ struct gpt2c_session {
     gpt2c_buffers buffers;
     size_t n_past;
     size_t rows[GPT2C_SWITCH_COUNT];
+    size_t separate_passes;
+    size_t screened_ids;
+    size_t screened_candidates;
     int busy;        /* atomic: in a call */
     int cancelled;   /* atomic: the call that runs is to end */
 };
+
+/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
+int gpt2c_is_incremental(const gpt2c_model *model);
+
+/* One call at a time: enter is 0 while another one is in. */
+int gpt2c_session_enter(gpt2c_session *session);
+void gpt2c_session_leave(gpt2c_session *session);
 
 /* Rows [0, ...) of an output in a layer. */
 static inline float *gpt2c_at(const gpt2c_session *session, gpt2c_buffer buffer, size_t layer) {

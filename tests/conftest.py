@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from gpt2c import bindings
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GPT2C_DATA", ROOT.parent / "shared" / "data"))
 PUBLISHED = os.environ.get("GPT2C_GPT2_DIR")
+
+# No test, and no process that one starts, sees the user's own cache of packed files.
+_CACHE = tempfile.TemporaryDirectory(prefix="gpt2c-cache-")
+os.environ["GPT2C_CACHE"] = _CACHE.name
 
 
 @pytest.fixture(params=bindings.NAMES)

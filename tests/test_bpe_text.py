@@ -95,9 +95,7 @@ snippets = st.sampled_from(
     [*TEXTS[:9], *REPEATS[:10], "  ", "'t", "'ll", "\r\n", "the", " and", "\x1c", "\u3000"]
 )
 texts = st.text(any_character, max_size=60) | st.lists(snippets | any_character, max_size=30).map("".join)
-relaxed = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
@@ -281,9 +279,7 @@ def test_any_small_vocabulary_has_the_ids_of_hugging_face(case):
     tokenizers = pytest.importorskip("tokenizers")
     tokenizer, text = case
     spelled = {id: "".join(bpe.BYTE_TO_CHAR[b] for b in data) for data, id in tokenizer._id_of.items()}
-    merges = [
-        tuple("".join(bpe.BYTE_TO_CHAR[b] for b in part) for part in pair) for pair in tokenizer._ranks
-    ]
+    merges = [tuple("".join(bpe.BYTE_TO_CHAR[b] for b in part) for part in pair) for pair in tokenizer._ranks]
     assume(merges)
     model = tokenizers.models.BPE({token: id for id, token in spelled.items()}, merges)
     theirs = tokenizers.Tokenizer(model)

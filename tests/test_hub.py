@@ -107,7 +107,7 @@ def test_without_the_hub_package_the_message_says_what_to_install() -> None:
     with pytest.raises(BackendUnavailable) as caught:
         resolve_model("gpt2")
     assert str(caught.value) == (
-        "gpt2c: 'gpt2' is not a folder; to fetch it from the Hugging Face hub install the extra: "
+        "'gpt2' is not a folder; to fetch it from the Hugging Face hub install the extra: "
         "pip install 'gpt2c[hub]'"
     )
     assert isinstance(caught.value, ImportError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import pytest
 
 import gpt2c
 from gpt2c import bindings, options
+from gpt2c.config import ModelConfig
 from gpt2c.model import native_config
-from gpt2c.weights import load_checkpoint
+from gpt2c.weights import load_checkpoint, tensor_specs
 
 IDS = np.array([3, 1, 4, 1, 5], np.int32)
 KEY = b"tiny, for a test"
@@ -81,7 +83,8 @@ def test_a_null_key_takes_any_file_and_another_key_none(packed: Packed) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"n_layer": 3}, {"n_vocab": 127}, {"aligned": 0}, {"layer_norm_epsilon": 1e-6}]
+    "changed",
+    [{"n_layer": 3}, {"n_vocab": 127}, {"head_screen": 0}, {"format": 1}, {"layer_norm_epsilon": 1e-6}],
 )
 def test_a_file_of_another_model_is_refused(packed: Packed, changed: dict[str, Any]) -> None:
     with pytest.raises(gpt2c.ModelFileError, match="not a packed file of this version and model"):
@@ -138,3 +141,23 @@ def test_saving_where_nothing_can_be_written_leaves_nothing(
             model.save_packed(tmp_path / "taken", KEY)
     shutil.rmtree(tmp_path / "taken")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opts", ["none", "all"])
+@pytest.mark.parametrize("dtype", [1, 2], ids=["f16", "bf16"])
+def test_every_half_precision_number_is_laid_out_exactly(
+    dtype: int, opts: str, binding: str, tmp_path: Path
+) -> None:
+    native = bindings.load(binding)
+    plan = options.resolve(opts, isas=[(isa, ok) for isa, _, ok in native.isas()], cores=1)
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=32, n_inner=32, n_ctx=2048, n_vocab=32)
+    model = native.Model(native_config(config, plan, [isa for isa, _, _ in native.isas()]))
+    every = np.arange(65536, dtype=np.uint16)
+    for spec in tensor_specs(config):
+        data = every if spec.kind == "wpe" else np.zeros(math.prod(spec.shape), np.uint16)
+        model.set(spec.kind_index, max(spec.layer, 0), dtype, data.view(np.uint8))
+    model.freeze()
+    model.save_packed(bytes(tmp_path / "model.packed"), KEY)
+    found = np.fromfile(tmp_path / "model.packed", np.uint32, 65536, offset=4096 + 4 * 32 * 32)
+    wide = every.view(np.float16).astype(np.float32) if dtype == 1 else every.astype(np.uint32) << 16
+    assert np.array_equal(found, wide.view(np.uint32))

@@ -170,3 +170,27 @@ def test_a_step_allocates_nothing_in_c(model: gpt2c.Model, binding: str) -> None
         for token in range(20):
             session.feed([token])
         assert native.memory()[2] == before
+
+
+@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+def test_fused_leaves_no_separate_gelu_or_residual_pass_and_the_same_bits(
+    isa: str, binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    four = "kv,linear,gelu,residual,aligned"
+    for extra in ("", ",gelu_table"):
+        with (
+            gpt2c.load(model_folder("odd"), opts=four + extra, isa=isa, binding=binding) as separate,
+            gpt2c.load(model_folder("odd"), opts=four + extra + ",fused", isa=isa, binding=binding) as fused,
+            separate.session() as a,
+            fused.session() as b,
+        ):
+            assert np.array_equal(a.feed(IDS), b.feed(IDS))
+            assert (a.separate_passes, b.separate_passes) == (9, 0)  # of 3 layers
+
+
+def test_aligned_changes_how_the_weights_lie(binding: str, model_folder: Callable[[str], Path]) -> None:
+    layouts = []
+    for opts in ("none", "aligned", "bf16"):
+        with gpt2c.load(model_folder("odd"), opts=opts, binding=binding) as model:
+            layouts.append(model._open().layout())
+    assert layouts == [0, 2, 3]  # in_out, panels, panels_bf16: gpt2c_layout in include/gpt2c.h

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,13 +18,15 @@ import numpy as np
 
 from gpt2c.errors import BackendUnavailable, OptionError
 
-# In a checkout `import gpt2c` finds this folder, which may hold no compiled files: those that pip has
+# In a bare checkout `import gpt2c` finds this folder, which holds no compiled files: those that pip has
 # installed lie further down sys.path.
-__path__ += [
-    str(folder)
-    for entry in sys.path
-    if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(__path__[0])
-]
+_HERE = Path(__file__).parent
+if (_HERE.parents[1] / "setup.py").exists() and not any(_HERE.glob("_c*.so")):
+    __path__ += [
+        str(folder)
+        for entry in sys.path
+        if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(_HERE)
+    ]
 
 NAMES = ("cython", "cffi")
 _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}
@@ -36,6 +39,8 @@ class NativeModel(Protocol):
     def freeze(self) -> None: ...
     def save_packed(self, path: bytes, key: bytes) -> None: ...
     def weight_bytes(self) -> int: ...
+    def layout(self) -> int:
+        """How the projections lie: a gpt2c_layout."""
 
 
 class NativeModelType(Protocol):
@@ -63,6 +68,8 @@ class NativeSession(Protocol):
     def rewind(self, n_past: int) -> None: ...
     def cancel(self) -> None: ...
     def rows(self) -> list[int]: ...
+    def separate_passes(self) -> int: ...
+    def screened(self) -> tuple[int, int]: ...
 
 
 class NativeMatrix(Protocol):
@@ -83,8 +90,21 @@ class Binding(Protocol):
         """(live bytes, peak bytes, allocations so far)."""
 
     def memory_fail_at(self, n: int) -> None: ...
+    def packed_version(self) -> int:
+        """Of the packed files' format; those of another are refused."""
+
     def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
         """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
+
+    def batch_feed(
+        self,
+        sessions: Sequence[Any],
+        ids: np.ndarray,
+        n_ids: np.ndarray,
+        last_logits: np.ndarray | None = None,
+        next_ids: np.ndarray | None = None,
+    ) -> None:
+        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
 
     @property
     def Model(self) -> NativeModelType: ...

@@ -105,8 +105,15 @@ cdef class Model:
     def weight_bytes(self):
         return gpt2c_model_weight_bytes(self.handle)
 
+    def layout(self):
+        return <int>gpt2c_model_layout(self.handle)
+
     def __dealloc__(self):
         gpt2c_model_free(self.handle)
+
+
+def packed_version():
+    return gpt2c_packed_version()
 
 
 def packed_info(bytes path, bint verify=False):
@@ -157,8 +164,34 @@ cdef class Session:
         check(gpt2c_session_rows(self.handle, rows))
         return [rows[i] for i in range(6)]
 
+    def separate_passes(self):
+        cdef size_t passes
+        check(gpt2c_session_separate_passes(self.handle, &passes))
+        return passes
+
+    def screened(self):
+        cdef size_t ids, candidates
+        check(gpt2c_session_screened(self.handle, &ids, &candidates))
+        return ids, candidates
+
     def __dealloc__(self):
         gpt2c_session_free(self.handle)
+
+
+def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[:, ::1] last_logits=None,
+               int32_t[::1] next_ids=None):
+    cdef gpt2c_session *handles[256]  # no more rows fit into a batch
+    cdef size_t n_sessions = min(len(sessions), 256)
+    cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
+    cdef const size_t *counts = &n_ids[0] if n_ids.shape[0] else NULL
+    cdef float *logits = &last_logits[0, 0] if last_logits is not None else NULL
+    cdef int32_t *chosen = &next_ids[0] if next_ids is not None else NULL
+    for i in range(n_sessions):
+        handles[i] = (<Session?>sessions[i]).handle
+    with nogil:
+        status = gpt2c_batch_feed(handles, n_sessions, first, counts, logits, chosen)
+    raise_pending()
+    check(status)
 
 
 # ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----

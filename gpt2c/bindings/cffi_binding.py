@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,13 @@ class Model:
     def weight_bytes(self) -> int:
         return int(lib.gpt2c_model_weight_bytes(self.handle))
 
+    def layout(self) -> int:
+        return int(lib.gpt2c_model_layout(self.handle))
+
+
+def packed_version() -> int:
+    return int(lib.gpt2c_packed_version())
+
 
 def packed_info(path: bytes, verify: bool = False) -> dict[str, Any]:
     config = ffi.new("gpt2c_model_config *")
@@ -150,6 +158,37 @@ class Session:
         rows = ffi.new("size_t[6]")
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
+
+    def separate_passes(self) -> int:
+        passes = ffi.new("size_t *")
+        check(lib.gpt2c_session_separate_passes(self.handle, passes))
+        return int(passes[0])
+
+    def screened(self) -> tuple[int, int]:
+        ids, candidates = ffi.new("size_t *"), ffi.new("size_t *")
+        check(lib.gpt2c_session_screened(self.handle, ids, candidates))
+        return int(ids[0]), int(candidates[0])
+
+
+def batch_feed(
+    sessions: Sequence[Session],
+    ids: np.ndarray,
+    n_ids: np.ndarray,
+    last_logits: np.ndarray | None = None,
+    next_ids: np.ndarray | None = None,
+) -> None:
+    handles = ffi.new("gpt2c_session *[]", [session.handle for session in sessions])
+    chosen = ffi.NULL if next_ids is None else ffi.from_buffer("int32_t[]", next_ids, require_writable=True)
+    status = lib.gpt2c_batch_feed(
+        handles,
+        len(sessions),
+        ffi.from_buffer("int32_t[]", ids),
+        ffi.from_buffer("size_t[]", n_ids),
+        _floats(last_logits),
+        chosen,
+    )
+    _raise_pending()
+    check(status)
 
 
 # ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----

@@ -42,6 +42,7 @@ cdef extern from "gpt2c.h" nogil:
         int32_t format
         int32_t n_threads
         int32_t fused
+        int32_t head_screen
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -101,19 +102,25 @@ cdef extern from "gpt2c.h" nogil:
                                  gpt2c_dtype dtype, const void *data, size_t n_bytes)
     gpt2c_status gpt2c_model_freeze(gpt2c_model *model)
     size_t gpt2c_model_weight_bytes(const gpt2c_model *model)
+    int32_t gpt2c_packed_version()
     gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key)
     gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                    gpt2c_model **model)
     gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config)
+    gpt2c_layout gpt2c_model_layout(const gpt2c_model *model)
     void gpt2c_model_free(gpt2c_model *model)
     gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                       gpt2c_session **session)
     gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
                                     const gpt2c_outputs *outputs)
+    gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
+                                  const size_t *n_ids, float *last_logits, int32_t *next_ids)
     size_t gpt2c_session_n_past(const gpt2c_session *session)
     gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past)
     void gpt2c_session_cancel(gpt2c_session *session)
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
+    gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes)
+    gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates)
     void gpt2c_session_free(gpt2c_session *session)
     gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                      gpt2c_layout layout, gpt2c_matrix **matrix)

@@ -11,6 +11,7 @@ void gpt2c_linear_bf16_avx512_bf16(const gpt2c_linear_args *args, gpt2c_span row
 
 #define GPT2C_KERNELS_AVX512_BF16                                                                   \
     .prepare[GPT2C_PANELS_BF16] = gpt2c_prepare_bf16_avx512_bf16,                                   \
+    .rounds_x[GPT2C_PANELS_BF16] = 1,                                                               \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx512_bf16
 
 #endif

@@ -53,12 +53,19 @@ void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
     }
 }
 
-/* Sixteen columns of a panel: as many sums as the baseline's sixteen registers hold with room left. */
-static void panel_half(float *restrict sums, const float *x, const float *w, size_t n_in) {
-    float s[16] = {0.0f};
-    for (size_t k = 0; k < n_in; k++, w += GPT2C_PANEL)
-        for (size_t lane = 0; lane < 16; lane++) s[lane] += x[k] * w[lane];
-    for (size_t lane = 0; lane < 16; lane++) sums[lane] = s[lane];
+/* Four steps of k a sweep over a panel's 32 sums, which stay in L1. */
+static void sum_panel(float sums[restrict GPT2C_PANEL], const float *x, const float *w, size_t n_in) {
+    for (size_t lane = 0; lane < GPT2C_PANEL; lane++) sums[lane] = 0.0f;
+    size_t k = 0;
+    for (; k + 4 <= n_in; k += 4) {
+        const float *w0 = w + k * GPT2C_PANEL, *w1 = w0 + GPT2C_PANEL;
+        const float *w2 = w1 + GPT2C_PANEL, *w3 = w2 + GPT2C_PANEL;
+        const float x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
+        for (size_t i = 0; i < GPT2C_PANEL; i++)
+            sums[i] = (((sums[i] + x0 * w0[i]) + x1 * w1[i]) + x2 * w2[i]) + x3 * w3[i];
+    }
+    for (; k < n_in; k++)
+        for (size_t i = 0; i < GPT2C_PANEL; i++) sums[i] += x[k] * w[k * GPT2C_PANEL + i];
 }
 
 void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
@@ -70,8 +77,7 @@ void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
             const float *x = args->x + r * n_in;
             float *out = args->out + r * n_out + c;
             float sums[GPT2C_PANEL];
-            panel_half(sums, x, w, n_in);
-            panel_half(sums + 16, x, w + 16, n_in);
+            sum_panel(sums, x, w, n_in);
             for (size_t lane = 0; lane < width; lane++) out[lane] = sums[lane];
             gpt2c_finish_row_ref(args, r, (gpt2c_span){c, c + width});
         }

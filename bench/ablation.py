@@ -1,0 +1,213 @@
+"""The ablation's rows, what one run of a row is, what its outputs must prove, and its multiply-adds.
+
+What is done with the measurements is in ablation_report.py; how they are taken, in test_ablation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from harness import Samples
+from numpy.typing import NDArray
+
+import gpt2c
+from gpt2c.options import SWITCHES
+
+Row = tuple[str, ...]
+"""A row's options, in the order of gpt2c.OPTIONS."""
+
+TABLE = "gelu_table"
+
+
+def row(*names: str) -> Row:
+    return tuple(option.name for option in gpt2c.OPTIONS if option.name in names)
+
+
+FIVE_ROWS = (
+    row(),
+    row("kv", "linear", "residual"),
+    row("kv", "linear", "residual", TABLE),
+    row("kv", "linear", "residual", "gelu"),
+    row("kv", "linear", "residual", "gelu", TABLE),
+)
+STEPS = ("kv", "linear", "gelu", "residual", "layernorm", "unembed", TABLE)
+EIGHT_ROWS = tuple(row(*STEPS[:n]) for n in range(len(STEPS) + 1))
+ROWS = tuple(dict.fromkeys(FIVE_ROWS + EIGHT_ROWS))  # a row of both tables is measured once
+
+
+def name_of(options: Row) -> str:
+    return f"{{{', '.join(options)}}}"
+
+
+def load(options: Row) -> gpt2c.Model:
+    """The embedded model with naive kernels on one thread, so that only the options differ."""
+    return gpt2c.load(opts=options or "none", isa="ref")
+
+
+# ---- One run ----
+
+
+@dataclass(frozen=True)
+class Case:
+    """Greedy from the end-of-text token alone. Each new token takes one pass; the last is never fed."""
+
+    n_new: int
+    n_prompt: int = 1
+
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """For each pass the tokens before it, and those behind it."""
+        yield 0, self.n_prompt
+        for n in range(self.n_prompt, self.n_prompt + self.n_new - 1):
+            yield n, n + 1
+
+    @property
+    def last_n(self) -> int:
+        """Tokens in the last pass."""
+        return self.n_prompt + self.n_new - 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """New ids, the last pass's logits [n_vocab], and the rows that it computed for each switch."""
+
+    ids: tuple[int, ...]
+    logits: NDArray[np.float32]
+    rows: Mapping[str, int]
+
+
+def prompt_of(model: gpt2c.Model, case: Case) -> list[int]:
+    return [model.config.eos_token_id or 0] * case.n_prompt
+
+
+def generate(model: gpt2c.Model, case: Case) -> Outcome:
+    """What is timed. An end-of-text token does not end it: every row does the same number of passes."""
+    ids: list[int] = []
+    feed = prompt_of(model, case)
+    with model.session() as session:
+        for _ in range(case.n_new - 1):
+            feed = [session.feed_greedy(feed)]
+            ids += feed
+        logits = session.feed(feed)
+        return Outcome((*ids, int(logits.argmax())), logits, session.rows)
+
+
+# ---- What the outputs must prove ----
+
+
+class Disagreement(AssertionError):
+    """Rows that must agree do not; their times would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the table's rows are from the formula's, all else being equal to the bit.
+
+    difference: the largest in any logit, both fed the formula's text; limit: what is let pass;
+    largest_logit: of the formula's; parts_at: the first new token (from 1) in which the greedy texts
+    differ, None if in none; margin: between the formula's two best logits there.
+    """
+
+    difference: float
+    limit: float
+    largest_logit: float
+    parts_at: int | None
+    margin: float | None
+
+
+def require(truth: bool, message: str) -> None:
+    if not truth:
+        raise Disagreement(message)
+
+
+def check_same(outcomes: Mapping[Row, Samples[Outcome]], with_table: bool) -> Outcome:
+    """The one outcome of all rows with (or without) the table, in every round, to the bit."""
+    chosen = {options: samples for options, samples in outcomes.items() if (TABLE in options) == with_table}
+    first_row, first = next((options, samples.results[0]) for options, samples in chosen.items())
+    for options, samples in chosen.items():
+        for outcome in samples.results:
+            between = f"between {name_of(first_row)} and {name_of(options)}"
+            require(outcome.ids == first.ids, f"ids differ {between}")
+            require(outcome.logits.tobytes() == first.logits.tobytes(), f"final logits differ {between}")
+    return first
+
+
+def check_rows(options: Row, outcome: Outcome, case: Case) -> None:
+    """The last pass did one row for each switch that is on and all rows for the others."""
+    expected = {switch: 1 if switch in options else case.last_n for switch in SWITCHES}
+    require(dict(outcome.rows) == expected, f"{name_of(options)} computed rows {dict(outcome.rows)}")
+
+
+def check(
+    models: Mapping[Row, gpt2c.Model], outcomes: Mapping[Row, Samples[Outcome]], case: Case
+) -> Agreement:
+    """Raises Disagreement unless all rows do what they should and agree as they must."""
+    for options, samples in outcomes.items():
+        for outcome in samples.results:
+            check_rows(options, outcome, case)
+    formula = check_same(outcomes, with_table=False)
+    table = check_same(outcomes, with_table=True)
+
+    # The texts may part, so both are compared on one text: the formula's.
+    some_table_row = next(options for options in models if TABLE in options)
+    fed = [*prompt_of(models[row()], case), *formula.ids[:-1]]
+    by_formula, by_table = models[row()].logits(fed), models[some_table_row].logits(fed)
+    require(by_formula[-1].tobytes() == formula.logits.tobytes(), "one pass and many give different logits")
+    return compare(by_formula[case.n_prompt - 1 :], by_table[case.n_prompt - 1 :], formula.ids, table.ids)
+
+
+def compare(
+    by_formula: NDArray[np.float32],
+    by_table: NDArray[np.float32],
+    formula_ids: tuple[int, ...],
+    table_ids: tuple[int, ...],
+) -> Agreement:
+    """Logits [n_new, n_vocab] on the formula's text, and both texts.
+
+    The limit, one rounding of the largest logit to fp16, is no proof (tests/test_gelu_table.py has one, for
+    a model of one layer), but tells a right table from a wrong one: of this model's 199 tokens the right one
+    came to 0.5 of it, one that cuts off instead of rounding to 1.3, one in bfloat16 to 3.4.
+    """
+    largest = float(np.abs(by_formula).max())
+    limit = 2.0**-11 * largest
+    difference = float(np.abs(by_table - by_formula).max())
+    require(difference > 0, "the table changed no logit: is it used at all?")
+    require(difference <= limit, f"the table moved a logit by {difference:.3g}, more than {limit:.3g}")
+    parted = [i for i, (a, b) in enumerate(zip(formula_ids, table_ids, strict=True)) if a != b]
+    if not parted:
+        return Agreement(difference, limit, largest, None, None)
+    second, best = np.sort(by_formula[parted[0]])[-2:]
+    return Agreement(difference, limit, largest, parted[0] + 1, float(best - second))
+
+
+# ---- Work ----
+
+
+def mean_rows(options: Row, switch: str, case: Case) -> float:
+    """Rows that a switch's operations compute for a new token."""
+    return sum(n - (n_past if switch in options else 0) for n_past, n in case.passes()) / case.n_new
+
+
+def head_multiply_adds(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
+    """For a new token, in the output head."""
+    rows = 1.0 if "unembed" in options else mean_rows(options, "unembed", case)
+    return rows * config.n_embd * config.n_vocab
+
+
+def multiply_adds(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
+    """For a new token, in linear layers and attention; all else is small beside them."""
+    c, d = config, config.n_embd
+    pairs = 0  # of positions: each row looks at itself and those before
+    for n_past, n in case.passes():
+        done_before = n_past if "kv" in options else 0
+        pairs += n * (n + 1) // 2 - done_before * (done_before + 1) // 2
+    qkv = mean_rows(options, "kv", case) * 3 * d * d
+    attention = pairs / case.n_new * 2 * d
+    linear = mean_rows(options, "linear", case) * (d * d + 2 * d * c.n_inner)
+    return c.n_layer * (qkv + attention + linear) + head_multiply_adds(c, options, case)
+
+
+def gelus(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
+    """GELUs computed for a new token."""
+    return mean_rows(options, "gelu", case) * config.n_inner * config.n_layer

@@ -1,0 +1,279 @@
+"""The ablation's measurements as two tables with remarks, in Markdown and as a record for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from ablation import (
+    EIGHT_ROWS,
+    FIVE_ROWS,
+    STEPS,
+    TABLE,
+    Agreement,
+    Case,
+    Outcome,
+    Row,
+    gelus,
+    head_multiply_adds,
+    multiply_adds,
+    name_of,
+    row,
+)
+from harness import Machine, Samples, Spread, bullets, cpu_share, markdown_table
+
+import gpt2c
+
+QUIET = 0.95
+"""A share of the core below this, and the times are not to be quoted."""
+
+NAIVE_GELU = row("kv", "linear", "residual")
+STEP_ROWS = dict(zip(STEPS, pairwise(EIGHT_ROWS), strict=True))
+"""For each step of the cumulative table the row before it and its own."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Everything that was measured; plans: as each model resolved its options."""
+
+    command: str
+    date: str
+    commit: str
+    machine: Machine
+    config: gpt2c.ModelConfig
+    case: Case
+    plans: Mapping[Row, gpt2c.Plan]
+    samples: Mapping[Row, Samples[Outcome]]
+    agreement: Agreement
+
+    @property
+    def rounds(self) -> int:
+        return len(self.samples[row()].seconds)
+
+    def ms(self, options: Row) -> Spread:
+        """Per new token: a whole run, the prompt's pass included, by the number of new tokens."""
+        return Spread.of(seconds * 1e3 / self.case.n_new for seconds in self.samples[options].seconds)
+
+    def saved(self, before: Row, after: Row) -> float:
+        """Milliseconds a token."""
+        return self.ms(before).median - self.ms(after).median
+
+    def ratio(self, options: Row) -> float:
+        return self.ms(row()).median / self.ms(options).median
+
+    def multiply_adds(self, options: Row) -> float:
+        return multiply_adds(self.config, options, self.case)
+
+    def speed(self, options: Row) -> float:
+        """Thousand millions of multiply-adds a second."""
+        return self.multiply_adds(options) / self.ms(options).median / 1e6
+
+    def head_share(self, options: Row) -> float:
+        return head_multiply_adds(self.config, options, self.case) / self.multiply_adds(options)
+
+    def in_doubt(self, a: Row, b: Row) -> bool:
+        """Whether their order may be chance: the rows' ranges overlap, or one round gives no range."""
+        return self.rounds == 1 or self.ms(a).overlaps(self.ms(b))
+
+
+# ---- Tables ----
+
+COLUMNS = ("ms/token", "min..max", "ratio to {}", "M mul-adds/token", "G mul-adds/s")
+
+
+def cells(done: Ablation, options: Row) -> list[str]:
+    ms = done.ms(options)
+    return [
+        f"{ms.median:.2f}",
+        f"{ms.min:.2f}..{ms.max:.2f}",
+        f"{done.ratio(options):.2f}x",
+        f"{done.multiply_adds(options) / 1e6:.1f}",
+        f"{done.speed(options):.2f}",
+    ]
+
+
+def five_table(done: Ablation) -> str:
+    return markdown_table(["options", *COLUMNS], [[name_of(o), *cells(done, o)] for o in FIVE_ROWS])
+
+
+def eight_table(done: Ablation) -> str:
+    rows = [["{}", *cells(done, row()), ""]]
+    for step, (before, after) in STEP_ROWS.items():
+        rows.append([f"+{step}", *cells(done, after), change(done, before, after)])
+    return markdown_table(["options so far", *COLUMNS, "step, ms"], rows)
+
+
+def change(done: Ablation, before: Row, after: Row) -> str:
+    return f"{'~' if done.in_doubt(before, after) else ''}{-done.saved(before, after):+.2f}"
+
+
+# ---- What was done, and what was proved before it counted ----
+
+
+def setting(done: Ablation) -> Iterator[str]:
+    case, plan = done.case, done.plans[row()]
+    yield f"Made by `{done.command}` at {done.commit}, {done.date}."
+    yield f"Machine: {done.machine}."
+    yield (
+        f"Embedded model, {done.config.n_parameters / 1e6:.1f} M parameters; {case.n_prompt} prompt token + "
+        f"{case.n_new} new ones, greedy; instruction set {plan.isa}, threads {plan.threads}, weights "
+        f"{plan.weights}."
+    )
+    yield (
+        f"{done.rounds} round{'s' * (done.rounds > 1)} of each row, interleaved: every row once, then every "
+        "row again. Given are the median, the least and the most. ms/token is a whole run by its new "
+        "tokens, the prompt's pass included."
+    )
+    if done.rounds < 3:
+        yield "With so few rounds the spread is not known: small steps mean nothing."
+    share = cpu_share(done.samples.values())
+    verdict = "" if share >= QUIET else " The machine was busy: do not quote these times."
+    yield f"While it was measured the process had a core for {share:.0%} of the time.{verdict}"
+
+
+def proof(done: Ablation) -> Iterator[str]:
+    a = done.agreement
+    yield (
+        f"All rows without {TABLE} gave the same {done.case.n_new} ids and the same final logits, bit for "
+        "bit, in every round; so did all rows with it among themselves. In the last pass each switch "
+        f"computed 1 row where it is on, and all {done.case.last_n} where it is off."
+    )
+    text = "the greedy texts are the same"
+    if a.parts_at is not None:
+        text = (
+            f"the greedy texts part at new token {a.parts_at}, a choice between logits {a.margin:.2g} apart"
+        )
+    yield (
+        "The table against the formula, both fed the formula's text: the logits differ by at most "
+        f"{a.difference:.2g} (limit {a.limit:.2g}; the largest logit is {a.largest_logit:.3g}); {text}."
+    )
+
+
+# ---- Remarks: an order of rows is told from the measurements, never in advance ----
+
+
+def on_head(done: Ablation) -> str:
+    before, after = STEP_ROWS["unembed"]
+    return (
+        f"**+unembed is {done.ms(before).median / done.ms(after).median:.1f}x.** The head, "
+        f"{done.config.n_vocab} logits a row, is {done.head_share(row()):.0%} of the arithmetic of {{}} and "
+        f"{done.head_share(before):.0%} of what is left when all else is incremental. Each of the five rows "
+        "computes it for every position: none can be faster than "
+        f"{done.multiply_adds(row()) / done.multiply_adds(FIVE_ROWS[-1]):.1f}x by its multiply-adds."
+    )
+
+
+def on_small_steps(done: Ablation) -> str:
+    old_rows = sum(n_past for n_past, _ in done.case.passes()) / done.case.n_new
+    numbers = old_rows * done.config.n_embd * (2 * done.config.n_layer + 1)
+    steps = " and ".join(
+        f"+{name} ({change(done, *STEP_ROWS[name])} ms)" for name in ("residual", "layernorm")
+    )
+    return (
+        f"**{steps} have little to gain**: {numbers / 1e6:.2f} M additions, and as many numbers to norm, "
+        f"beside {done.multiply_adds(STEP_ROWS['residual'][0]) / 1e6:.0f} M multiply-adds. With all six on, "
+        "though, nothing but K and V has to be kept between passes."
+    )
+
+
+def on_gelu(done: Ablation) -> str:
+    after = row(*NAIVE_GELU, "gelu")
+    spared = gelus(done.config, NAIVE_GELU, done.case) - gelus(done.config, after, done.case)
+    saved = done.saved(NAIVE_GELU, after)
+    return (
+        f"**gelu on top of {name_of(NAIVE_GELU)}** spares {spared / 1e6:.2f} M GELUs a token, each an "
+        f"exponential and a division in scalar code: {saved:.2f} ms{doubt(done, NAIVE_GELU, after)}, or "
+        f"{saved * 1e6 / spared:.1f} ns each, which counts only once the linear layers no longer hide it."
+    )
+
+
+def on_table(done: Ablation) -> str:
+    with_table = row(*NAIVE_GELU, TABLE)
+    n = gelus(done.config, NAIVE_GELU, done.case)
+    saved = done.saved(NAIVE_GELU, with_table)
+    return (
+        f"**The table {'wins' if saved > 0 else 'loses'}** {abs(saved) * 1e6 / n:.1f} ns a "
+        f"GELU{doubt(done, NAIVE_GELU, with_table)} in {name_of(with_table)}, with {n / 1e6:.2f} M a token. "
+        "It replaces the exponential and the division by two conversions between fp32 and fp16, in integer "
+        "arithmetic here, and a load from 128 KiB. With gelu on "
+        f"{gelus(done.config, EIGHT_ROWS[-1], done.case):.0f} GELUs a token are left, and it can hardly "
+        "show."
+    )
+
+
+def on_spread(done: Ablation) -> str:
+    doubtful = [f"+{step}" for step, pair in STEP_ROWS.items() if done.in_doubt(*pair)]
+    slower = [f"+{step}" for step, pair in STEP_ROWS.items() if done.saved(*pair) < 0]
+    return (
+        "**Steps within the spread**, marked ~ (the two rows' ranges overlap, or one round gives none): "
+        f"{', '.join(doubtful) or 'none'}. Rows slower than the one above: {', '.join(slower) or 'none'}. "
+        "No switch adds arithmetic: a row that is slower within the spread is the machine's noise."
+    )
+
+
+def on_speed(done: Ablation) -> str:
+    speeds = [done.speed(options) for options in done.samples]
+    work = done.multiply_adds(row()) / done.multiply_adds(EIGHT_ROWS[-1])
+    return (
+        f"**Multiply-adds explain the order**: the rows' work differs by a factor of {work:.0f}, their speed "
+        f"is between {min(speeds):.2f} and {max(speeds):.2f} G multiply-adds a second. What that leaves "
+        "out (GELU, norms, softmax, waiting for weights) is in that range, and so is the noise."
+    )
+
+
+REMARKS = (on_head, on_small_steps, on_gelu, on_table, on_spread, on_speed)
+
+
+def doubt(done: Ablation, a: Row, b: Row) -> str:
+    return " (within the spread)" if done.in_doubt(a, b) else ""
+
+
+# ---- Whole documents ----
+
+
+def as_markdown(done: Ablation) -> str:
+    parts = [
+        "# Ablation: the incremental switches and the GELU table, naive kernels",
+        bullets(setting(done)),
+        "## Five rows",
+        five_table(done),
+        "## Eight rows, each with all above it",
+        eight_table(done),
+        "## Checked before any of it counted",
+        bullets(proof(done)),
+        "## Reading the tables",
+        bullets(remark(done) for remark in REMARKS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_record(done: Ablation) -> dict[str, Any]:
+    """For JSON: what was measured, and what the tables derive from it."""
+    return {
+        "benchmark": "ablation",
+        "command": done.command,
+        "date": done.date,
+        "commit": done.commit,
+        "machine": done.machine,
+        "cpu_share": cpu_share(done.samples.values()),
+        "model": done.config,
+        "case": done.case,
+        "rounds": done.rounds,
+        "agreement": done.agreement,
+        "rows": [row_record(done, options) for options in done.samples],
+        "tables": {"five": FIVE_ROWS, "eight": EIGHT_ROWS},
+    }
+
+
+def row_record(done: Ablation, options: Row) -> dict[str, Any]:
+    return {
+        "options": options,
+        "plan": str(done.plans[options]),
+        "ms_per_token": asdict(done.ms(options)),
+        "ratio": done.ratio(options),
+        "multiply_adds_per_token": done.multiply_adds(options),
+        "seconds": done.samples[options].seconds,
+        "cpu_seconds": done.samples[options].cpu_seconds,
+    }

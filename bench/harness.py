@@ -1,0 +1,231 @@
+"""What every benchmark here shares: the machine in words, interleaved timing, tables, files, options.
+
+Knows nothing of gpt2c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+# ---- Where and when ----
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the numbers were taken on. cores: all there are; usable_cores: those open to this process.
+
+    load_average: of the minute before. Above about 0.5 something else was running.
+    """
+
+    cpu: str
+    cores: int
+    usable_cores: int
+    system: str
+    python: str
+    load_average: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cpu}, {self.cores} cores ({self.usable_cores} usable), {self.system}, "
+            f"Python {self.python}, load average {self.load_average:.2f} at the start"
+        )
+
+
+def this_machine() -> Machine:
+    cores = os.cpu_count() or 1
+    return Machine(
+        cpu=_cpu_name(Path("/proc/cpuinfo")),
+        cores=cores,
+        usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        load_average=round(os.getloadavg()[0], 2),
+    )
+
+
+def _cpu_name(cpuinfo: Path) -> str:
+    """The CPU's model, with family and model number, which tell a name such as "AMD EPYC" apart."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    if "model name" not in fields:  # as on aarch64
+        return platform.processor() or platform.machine()
+    numbers = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    return f"{fields['model name']} ({', '.join(numbers)})" if numbers else fields["model name"]
+
+
+def now() -> str:
+    """UTC, to the minute."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def commit(folder: Path) -> str:
+    """The commit that `folder` stands at, "-dirty" behind it where files differ; "unknown" without git."""
+    command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    lines = done.stdout.splitlines()
+    ids = [line.split()[-1][:10] for line in lines if line.startswith("# branch.oid ")]
+    dirty = any(not line.startswith("#") for line in lines)
+    return ids[0] + "-dirty" * dirty if ids else "unknown"
+
+
+# ---- Timing ----
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and most of some measurements, in whatever unit they were."""
+
+    median: float
+    min: float
+    max: float
+
+    @staticmethod
+    def of(values: Iterable[float]) -> Spread:
+        found = sorted(values)
+        return Spread(statistics.median(found), found[0], found[-1])
+
+    def overlaps(self, other: Spread) -> bool:
+        """Whether the two ranges share a value, so that their order may be chance."""
+        return self.min <= other.max and other.min <= self.max
+
+
+@dataclass(frozen=True)
+class Samples(Generic[T]):
+    """A callable's rounds: seconds each took, how many of them this process computed, and what it returned.
+
+    For one thread cpu_seconds well below seconds means that others held the core.
+    """
+
+    seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    results: tuple[T, ...]
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], T]], rounds: int, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, Samples[T]]:
+    """Time callables in turn, A B C A B C, so that a slow minute of the machine falls on all of them.
+
+    progress: told a line after each call.
+    """
+    taken: dict[str, list[tuple[float, float, T]]] = {name: [] for name in calls}
+    for n in range(1, rounds + 1):
+        for name, call in calls.items():
+            cpu_began, began = process_time(), perf_counter()
+            result = call()
+            took, cpu_took = perf_counter() - began, process_time() - cpu_began
+            taken[name].append((took, cpu_took, result))
+            progress(f"round {n} of {rounds}: {took:7.2f} s  {name}")
+    return {name: Samples(*zip(*rows, strict=True)) for name, rows in taken.items()}
+
+
+def cpu_share(samples: Iterable[Samples[Any]]) -> float:
+    """Computing time by time passed, over all rounds of all callables."""
+    chosen = list(samples)
+    return sum(sum(s.cpu_seconds) for s in chosen) / sum(sum(s.seconds) for s in chosen)
+
+
+class ReplayClock:
+    """Gives pytest-benchmark measurements that are there already.
+
+    The plugin times a test's rounds one after the other, which would measure row by row. So a
+    benchmark that interleaves takes its measurements first, marks its tests with
+    `pytest.mark.benchmark(timer=clock)`, and each of them says `clock.replay(benchmark, seconds)`.
+    """
+
+    __name__ = "replay of interleaved rounds"  # as the plugin reports its timer
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def replay(self, benchmark: Any, seconds: Sequence[float]) -> None:
+        """Make these the rounds of a test's `benchmark` fixture."""
+        left = iter(seconds)
+
+        def reset() -> None:  # or differences of a growing clock would round
+            self._now = 0.0
+
+        def advance() -> None:
+            self._now = next(left)
+
+        benchmark.pedantic(advance, setup=reset, rounds=len(seconds))
+
+
+# ---- Writing down ----
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark hands to bench/conftest.py, which prints it when all tests are done."""
+
+    title: str
+    text: str
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table, readable as plain text too: the first `left` columns flush left, the others right."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[c]) for row in cells)) for c in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            text.ljust(width) if c < left else text.rjust(width)
+            for c, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if c < left else "-" * (width - 1) + ":" for c, width in enumerate(widths)]
+    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
+
+
+def bullets(paragraphs: Iterable[str], width: int = 110) -> str:
+    """A Markdown list, wrapped so that it reads well as text."""
+    wrap = textwrap.TextWrapper(
+        width, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrap.fill(paragraph) for paragraph in paragraphs)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # mkstemp makes it the owner's alone
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def as_json(record: Any) -> str:
+    """Indented JSON of nested dicts, lists and dataclasses."""
+    return json.dumps(record, indent=1, default=asdict) + "\n"

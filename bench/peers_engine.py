@@ -1,0 +1,63 @@
+"""gpt2c as an engine of bench/peers, the harness that compares it with other engines.
+
+The harness is started from the repository's root and finds this file by itself; the Python it runs in
+needs gpt2c installed. Precisions: f32 and bf16, with "-screen" behind them for head_screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from engines.base import Engine as Base  # importable while the harness runs
+
+import gpt2c
+
+WHOLE_HEAD = "kv,linear,gelu,residual,layernorm,unembed,aligned,simd,threads,fused"
+
+
+class Engine(Base):  # type: ignore[misc]
+    """One model; one session a sequence, one pass of the core a step of a batch."""
+
+    batching = True
+
+    def load(self, path: str, threads: int, precision: str) -> None:
+        weights, _, screen = precision.partition("-")
+        opts = WHOLE_HEAD + (",head_screen" if screen else "")
+        self.model = gpt2c.load(path, weights=weights, opts=opts, threads=threads)
+        self.session: gpt2c.Session | None = None
+        self.last = 0
+        self.batch: list[Any] = []
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        if self.session is not None:
+            self.session.close()
+        self.session = self.model.session()
+        self.last = ids[-1]
+        return self.session.feed_greedy(ids)
+
+    def step(self, token: int) -> int:
+        assert self.session is not None
+        self.last = token
+        return self.session.feed_greedy([token])
+
+    def logits(self) -> np.ndarray:
+        """Those behind the id returned last: its token is fed once more."""
+        assert self.session is not None
+        self.session.rewind(self.session.n_past - 1)
+        return self.session.feed([self.last])
+
+    def prefill_batch(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        native, binding = self.model._open(), self.model._binding
+        self.batch = [binding.Session(native) for _ in rows]
+        return [
+            session.feed(np.array(row, np.int32), next_id=True)
+            for session, row in zip(self.batch, rows, strict=True)
+        ]
+
+    def step_batch(self, ids: Sequence[int]) -> list[int]:
+        next_ids = np.empty(len(ids), np.int32)
+        counts = np.ones(len(ids), np.uintp)
+        self.model._binding.batch_feed(self.batch, np.array(ids, np.int32), counts, None, next_ids)
+        return next_ids.tolist()

@@ -1,0 +1,202 @@
+/* Logits, and the greedy id: from the whole head, or from its compact copy (screen.h). */
+#include <math.h>
+#include <string.h>
+
+#include "half.h"
+#include "work.h"
+
+/* ---- The whole head ---- */
+
+/* Rows whose logits are to be computed: those the caller wants, and with the switch off all. */
+static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
+    const size_t end = pass->n - pass->origin;
+    if (outputs->logits == NULL && outputs->last_logits == NULL && outputs->next_id == NULL)
+        return (gpt2c_span){end, end};
+    if (!gpt2c_switch_on(pass->session->model, GPT2C_SWITCH_UNEMBED)) return (gpt2c_span){0, end};
+    if (outputs->logits != NULL) return (gpt2c_span){pass->n_past - pass->origin, end};
+    return (gpt2c_span){end - 1, end};
+}
+
+static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
+    const gpt2c_linear_args args = {.out = out, .x = hidden, .w = &pass->session->model->wte};
+    gpt2c_run_linear(pass, GPT2C_SWITCH_UNEMBED, (gpt2c_span){0, n}, args);
+}
+
+/* Computes the logits of `rows`; returns the last row's. */
+static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_span rows,
+                                   const gpt2c_outputs *outputs) {
+    const gpt2c_session *session = pass->session;
+    const size_t n_embd = (size_t)session->model->config.n_embd;
+    const size_t n_vocab = (size_t)session->model->config.n_vocab;
+    const size_t first_new = pass->n_past - pass->origin;
+    float *scratch = gpt2c_at(session, session->buffers.logits, 0);
+    const float *last = scratch;
+
+    size_t n = 0;
+    for (size_t r = rows.begin; r < rows.end && !gpt2c_stopped(pass); r += n) {
+        const int wanted = outputs->logits != NULL && r >= first_new;
+        /* Old rows and new ones are never in one piece: only the new ones have a place to go. */
+        n = r < first_new ? first_new - r : rows.end - r;
+        if (n > GPT2C_LOGIT_ROWS) n = GPT2C_LOGIT_ROWS;
+        float *out = wanted ? outputs->logits + (r - first_new) * n_vocab : scratch;
+        unembed_rows(pass, out, hidden + r * n_embd, n);
+        last = out + (n - 1) * n_vocab;
+    }
+    if (!pass->stopped) pass->rows[GPT2C_SWITCH_UNEMBED] = rows.end - rows.begin;
+    return last;
+}
+
+/* ---- Screening ---- */
+
+/* With candidates in more than one panel of so many, the whole head is as quick. */
+#define PANELS_PER_CANDIDATE 4
+#define MOST_THREADS 1024
+
+typedef struct screening {
+    const gpt2c_model *model;
+    const float *x;
+    float norm;             /* at least |x| */
+    float *upper;           /* [n_vocab] */
+    float *floors;          /* [n_threads]: the largest lower end that each worker has seen */
+    float floor;            /* of all */
+    gpt2c_linear_args head; /* one row of logits */
+} screening;
+
+static void compute_screen(const gpt2c_job *job, gpt2c_span columns, size_t worker) {
+    const screening *s = job->args;
+    const float floor = job->kernels->screen(s->upper, &s->model->screen, s->x, s->norm, columns);
+    if (floor > s->floors[worker]) s->floors[worker] = floor;
+}
+
+static gpt2c_span columns_of(const screening *s, size_t panel) {
+    const size_t begin = panel * GPT2C_PANEL, end = begin + GPT2C_PANEL;
+    return (gpt2c_span){begin, end < s->model->wte.n_out ? end : s->model->wte.n_out};
+}
+
+static size_t candidates_in(const screening *s, gpt2c_span columns) {
+    size_t n = 0;
+    for (size_t c = columns.begin; c < columns.end; c++) n += s->upper[c] >= s->floor;
+    return n;
+}
+
+static void compute_candidates(const gpt2c_job *job, gpt2c_span panels, size_t worker) {
+    const screening *s = job->args;
+    (void)worker;
+    for (size_t panel = panels.begin; panel < panels.end; panel++) {
+        const gpt2c_span columns = columns_of(s, panel);
+        if (candidates_in(s, columns) > 0)
+            job->kernels->linear[s->model->wte.layout](&s->head, (gpt2c_span){0, 1}, columns);
+    }
+}
+
+/* x as the head's kernel takes it, and at least its length. */
+static void set_x(screening *s, float *room, const float *hidden) {
+    const size_t n_embd = s->model->wte.n_in;
+    const int rounds = s->model->kernels->rounds_x[s->model->wte.layout];
+    double squares = 0.0;
+    for (size_t k = 0; k < n_embd; k++) {
+        room[k] = rounds ? gpt2c_bf16_to_f32(gpt2c_f32_to_bf16(hidden[k])) : hidden[k];
+        squares += (double)room[k] * (double)room[k];
+    }
+    s->x = room;
+    s->norm = (float)(sqrt(squares) * (1.0 + 0x1p-20));
+}
+
+/* The largest of the candidates' logits; n_vocab if nothing is proved or nothing would be gained. */
+static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_candidates) {
+    const size_t n_vocab = s->model->wte.n_out, n_panels = gpt2c_panels(n_vocab);
+    gpt2c_job job = {.kernels = s->model->kernels, .args = s, .items = {0, n_vocab},
+                     .compute = compute_screen};
+    gpt2c_run_block(pass, &job, GPT2C_PANEL);
+    for (size_t i = 0; i < gpt2c_pool_threads(s->model->pool); i++)
+        if (s->floors[i] > s->floor) s->floor = s->floors[i];
+
+    size_t panels = 0;
+    *n_candidates = 0;
+    for (size_t panel = 0; panel < n_panels; panel++) {
+        const size_t n = candidates_in(s, columns_of(s, panel));
+        *n_candidates += n;
+        panels += n > 0;
+    }
+    if (panels == 0 || panels * PANELS_PER_CANDIDATE > n_panels) return n_vocab;
+
+    job.items = (gpt2c_span){0, n_panels};
+    job.compute = compute_candidates;
+    gpt2c_run_block(pass, &job, 1);
+    size_t best = n_vocab;
+    float largest = -INFINITY;
+    for (size_t c = 0; c < n_vocab; c++) {
+        if (s->upper[c] >= s->floor && s->head.out[c] > largest) {
+            largest = s->head.out[c];
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* Sets *next_id and returns 1, or returns 0 if it takes the whole head. */
+static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
+    gpt2c_session *session = pass->session;
+    const gpt2c_model *model = session->model;
+    float floors[MOST_THREADS];
+    for (size_t i = 0; i < MOST_THREADS; i++) floors[i] = -INFINITY;
+    float *scratch = gpt2c_at(session, session->buffers.logits, 0);
+    screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
+    s.head = (gpt2c_linear_args){.out = scratch + model->wte.n_out, .x = hidden, .w = &model->wte,
+                                 .kernels = model->kernels};
+    gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
+    set_x(&s, gpt2c_at(session, session->buffers.screen_x, 0), hidden);
+
+    size_t n_candidates;
+    const size_t best = best_candidate(pass, &s, &n_candidates);
+    if (best == model->wte.n_out) return 0;
+    session->screened_ids++;
+    session->screened_candidates += n_candidates;
+    pass->rows[GPT2C_SWITCH_UNEMBED] = 1;
+    *next_id = (int32_t)best;
+    return 1;
+}
+
+/* ---- Both ---- */
+
+void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *outputs) {
+    const gpt2c_model *model = pass->session->model;
+    const size_t n_embd = (size_t)model->config.n_embd, n_vocab = (size_t)model->config.n_vocab;
+    const size_t first_new = pass->n_past - pass->origin;
+    if (gpt2c_stopped(pass)) return;
+    if (outputs->hidden != NULL)
+        memcpy(outputs->hidden, hidden + first_new * n_embd,
+               (pass->n - pass->n_past) * n_embd * sizeof(float));
+
+    const int only_id = outputs->next_id != NULL && outputs->last_logits == NULL &&
+                        outputs->logits == NULL;
+    const float *newest = hidden + (pass->n - pass->origin - 1) * n_embd;
+    if (only_id && model->config.head_screen && screen_id(pass, newest, outputs->next_id)) return;
+
+    const float *last = compute_logits(pass, hidden, logit_rows(pass, outputs), outputs);
+    if (pass->stopped) return;
+    if (outputs->last_logits != NULL) memcpy(outputs->last_logits, last, n_vocab * sizeof(float));
+    if (outputs->next_id != NULL) *outputs->next_id = (int32_t)model->kernels->argmax(last, n_vocab);
+}
+
+/* ---- Several sessions ---- */
+
+void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_logits, int32_t *next_ids) {
+    const gpt2c_session *session = pass->session;
+    const gpt2c_model *model = session->model;
+    const size_t n_embd = (size_t)model->config.n_embd, n_vocab = (size_t)model->config.n_vocab;
+    float *last = gpt2c_at(session, session->buffers.attn, 0); /* free by now; rows enough */
+    float *scratch = gpt2c_at(session, session->buffers.logits, 0);
+    if (last_logits == NULL && next_ids == NULL) return;
+    for (size_t i = 0; i < pass->n_segments; i++)
+        memcpy(last + i * n_embd, hidden + (pass->segments[i].end - 1) * n_embd, n_embd * sizeof(float));
+
+    size_t n = 0;
+    for (size_t i = 0; i < pass->n_segments && !gpt2c_stopped(pass); i += n) {
+        n = pass->n_segments - i < GPT2C_LOGIT_ROWS ? pass->n_segments - i : GPT2C_LOGIT_ROWS;
+        float *out = last_logits != NULL ? last_logits + i * n_vocab : scratch;
+        unembed_rows(pass, out, last + i * n_embd, n);
+        for (size_t r = 0; r < n && next_ids != NULL; r++)
+            next_ids[i + r] = (int32_t)model->kernels->argmax(out + r * n_vocab, n_vocab);
+    }
+}

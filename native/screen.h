@@ -1,0 +1,38 @@
+/* A compact copy of the output head, and what it proves about the largest logit.
+ *
+ * The head is a third of a small GPT-2's weights, and greedy decoding needs only to know which logit is
+ * the largest. Each column w of the head is rounded to w = scale q + e with q of 8 bits, a quarter of
+ * the bytes. Then, by Cauchy and Schwarz, the exact logit x.w differs from scale (x.q) by at most
+ * |x| |e|; and what float32 does to either sum of n products is at most (n + 2) eps |x| |w| (twice that
+ * where the head multiplies bfloat16 pairs). So the logit that the head's kernel would compute lies in
+ *
+ *     scale (x.q)  +-  |x| radius,   radius = |e| + (4 n + 32) eps (|w| + |e|),
+ *
+ * rounding of this interval's own ends included (each adds at most 4 eps of what is added up). |x| and
+ * radius are rounded upwards; 1e-30 covers products lost as subnormals.
+ *
+ * A token can only have the largest logit if its upper end reaches the largest lower end: these
+ * candidates are computed by the head's kernel, with its bits, and the largest of them is the largest
+ * of all. Where nothing is proved (infinite or NaN numbers, or too many candidates) the whole head is
+ * computed. */
+#ifndef GPT2C_SCREEN_H
+#define GPT2C_SCREEN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels.h"
+#include "threads.h"
+
+typedef struct gpt2c_screen {
+    size_t n_in;
+    size_t n_out;
+    int8_t *q;     /* [panels][n_in][PANEL] */
+    float *scale;  /* [panels * PANEL] */
+    float *radius; /* likewise; per unit of |x| */
+} gpt2c_screen;
+
+/* Makes the copy of a head that lies in panels; the screen's arrays are there already. */
+void gpt2c_screen_fill(gpt2c_screen *screen, const gpt2c_matrix *head, gpt2c_pool *pool);
+
+#endif

@@ -1,0 +1,82 @@
+#include "work.h"
+
+#include <time.h>
+
+/* ---- Ending a call ---- */
+
+#define POLL_INTERVAL 50000000 /* nanoseconds */
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+gpt2c_pass gpt2c_pass_start(gpt2c_session *session) {
+    gpt2c_pass pass = {.session = session};
+    pass.next_poll = now() + POLL_INTERVAL;
+    return pass;
+}
+
+int gpt2c_stopped(gpt2c_pass *pass) {
+    gpt2c_session *session = pass->session;
+    if (pass->stopped) return 1;
+    if (__atomic_load_n(&session->cancelled, __ATOMIC_RELAXED)) return pass->stopped = 1;
+    if (session->poll == NULL || now() < pass->next_poll) return 0;
+    pass->stopped = session->poll(session->poll_context) != 0;
+    pass->next_poll = now() + POLL_INTERVAL;
+    return pass->stopped;
+}
+
+/* ---- Rows ---- */
+
+static size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
+static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
+
+gpt2c_span gpt2c_rows_of(const gpt2c_pass *pass, gpt2c_switch s) {
+    const int on = gpt2c_switch_on(pass->session->model, s);
+    return (gpt2c_span){(on ? pass->n_past : 0) - (on ? pass->origin : 0), pass->n - pass->origin};
+}
+
+void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
+    pass->rows[s] = size_max(pass->rows[s], computed);
+}
+
+/* ---- Work, in blocks and tasks ----
+ *
+ * An operation's rows are walked in blocks, between which the call can be ended; a block is about a
+ * tenth of a second for the naive kernels. Each block is shared out among the pool's threads in
+ * tasks: some columns of all its rows in a linear layer, some rows or heads elsewhere. */
+
+#define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds */
+#define TASKS_PER_THREAD 4           /* so that a thread that is held up can be helped */
+
+static void compute_task(void *context, size_t task, size_t worker) {
+    const gpt2c_job *job = context;
+    const size_t begin = job->items.begin + task * job->items_per_task;
+    job->compute(job, (gpt2c_span){begin, size_min(job->items.end, begin + job->items_per_task)},
+                 worker);
+}
+
+void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit) {
+    gpt2c_pool *pool = pass->session->model->pool;
+    const size_t n = job->items.end - job->items.begin;
+    const size_t n_threads = gpt2c_pool_threads(pool);
+    const size_t n_tasks = n_threads == 1 ? 1 : n_threads * TASKS_PER_THREAD;
+    job->items_per_task = gpt2c_pad(size_max(1, (n + n_tasks - 1) / n_tasks), unit);
+    gpt2c_pool_run(pool, (n + job->items_per_task - 1) / job->items_per_task, compute_task, job);
+}
+
+void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
+                     gpt2c_span items, size_t unit) {
+    const size_t step = size_max(1, BLOCK_WORK / size_max(1, work));
+    size_t done = rows.begin;
+    job.kernels = pass->session->model->kernels;
+    while (done < rows.end && !gpt2c_stopped(pass)) {
+        job.rows = (gpt2c_span){done, size_min(rows.end, done + step)};
+        job.items = items.end > items.begin ? items : job.rows;
+        gpt2c_run_block(pass, &job, unit);
+        done = job.rows.end;
+    }
+    gpt2c_count_rows(pass, s, done - rows.begin);
+}

@@ -1,0 +1,82 @@
+"""Several sessions in one pass of the core: each gets the bits of a feed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpt2c
+from gpt2c import bindings
+
+ISAS = gpt2c.build_info()["isas_supported"]
+PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5], [8, 9]]
+
+
+def native_sessions(model: gpt2c.Model, n: int) -> list[bindings.NativeSession]:
+    return [model._binding.Session(model._native) for _ in range(n)]
+
+
+def feed(
+    model: gpt2c.Model, sessions: list[bindings.NativeSession], rows: list[list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    logits = np.empty((len(rows), model.config.n_vocab), np.float32)
+    next_ids = np.empty(len(rows), np.int32)
+    ids = np.array([i for row in rows for i in row], np.int32)
+    counts = np.array([len(row) for row in rows], np.uintp)
+    model._binding.batch_feed(sessions, ids, counts, logits, next_ids)
+    return logits, next_ids
+
+
+@pytest.mark.parametrize("weights", gpt2c.options.WEIGHTS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_ragged_prompts_and_then_single_tokens_have_the_bits_of_feeds_alone(
+    isa: str, weights: str, binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    for name, threads in (("odd", 1), ("tiny", 3)):
+        with gpt2c.load(
+            model_folder(name), isa=isa, weights=weights, threads=threads, binding=binding
+        ) as model:
+            alone = [model.session() for _ in PROMPTS]
+            sessions = native_sessions(model, len(PROMPTS))
+            rows = PROMPTS
+            for _ in range(12):
+                logits, next_ids = feed(model, sessions, rows)
+                expected = np.array([s.feed(row) for s, row in zip(alone, rows, strict=True)])
+                assert np.array_equal(logits, expected)
+                assert next_ids.tolist() == expected.argmax(-1).tolist()
+                rows = [[int(i)] for i in next_ids]
+            assert [s.n_past() for s in sessions] == [len(p) + 11 for p in PROMPTS]
+
+
+def test_a_batch_wider_than_a_block_of_logits(binding: str) -> None:
+    with gpt2c.load(binding=binding) as model:
+        rows = [[i * 97 % 8192, i] for i in range(70)]
+        logits, _ = feed(model, native_sessions(model, 70), rows)
+        assert np.array_equal(logits, np.array([model.session().feed(row) for row in rows]))
+
+
+def test_what_cannot_be_done_changes_nothing(binding: str, model_folder: Callable[[str], Path]) -> None:
+    with gpt2c.load(model_folder("tiny"), binding=binding) as model:
+        a, b = native_sessions(model, 2)
+        feed(model, [a, b], [[1] * 60, [2]])
+        with pytest.raises(gpt2c.SessionBusyError):
+            feed(model, [a, a], [[1], [2]])
+        with pytest.raises(gpt2c.TokenError):
+            feed(model, [a, b], [[1], [128]])
+        with pytest.raises(gpt2c.ContextLengthError):
+            feed(model, [b, a], [[1], [2] * 69])
+        with pytest.raises(gpt2c.OptionError):
+            feed(model, [a, b], [[1], []])
+        with gpt2c.load(model_folder("tiny"), binding=binding) as other, pytest.raises(gpt2c.OptionError):
+            feed(model, [a, *native_sessions(other, 1)], [[1], [2]])
+        assert (a.n_past(), b.n_past()) == (60, 1)
+        feed(model, [a, b], [[1], [2]])
+
+
+def test_it_needs_all_six_switches(binding: str, model_folder: Callable[[str], Path]) -> None:
+    model = gpt2c.load(model_folder("tiny"), opts="kv", binding=binding)
+    with model, pytest.raises(gpt2c.OptionError):
+        feed(model, native_sessions(model, 2), [[1], [2]])

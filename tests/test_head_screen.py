@@ -1,0 +1,89 @@
+"""head_screen: always the whole head's id, from few candidates, and only where nothing else is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from models import write_model
+
+import gpt2c
+
+ISAS = gpt2c.build_info()["isas_supported"]
+TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
+
+
+@pytest.fixture(params=[(isa, weights) for isa in ISAS for weights in gpt2c.options.WEIGHTS], ids="-".join)
+def how(request: pytest.FixtureRequest, binding: str) -> dict[str, str]:
+    isa, weights = request.param
+    return {"isa": isa, "weights": weights, "binding": binding, "opts": "kv,unembed,head_screen"}
+
+
+def ids_and_largest(folder: Path | None, ids: list[int], how: dict[str, str]) -> tuple[list[int], list[int]]:
+    """The screened id behind each token, and where the largest of the whole head's logits lies."""
+    with gpt2c.load(folder, **how) as model, model.session() as session:
+        found = [session.feed_greedy([i]) for i in ids]
+        largest = model.logits(ids).argmax(-1).tolist()
+    return found, largest
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd", "calm"])
+def test_random_models_get_the_whole_heads_id(
+    name: str, how: dict[str, str], model_folder: Callable[[str], Path]
+) -> None:
+    found, largest = ids_and_largest(model_folder(name), [i * 7 % 101 for i in range(60)], how)
+    assert found == largest
+
+
+def test_the_trained_model_gets_the_whole_heads_id_from_few_candidates(how: dict[str, str]) -> None:
+    with gpt2c.load(**how) as model, model.session() as session:
+        ids = model.tokenizer.encode(TEXT)
+        assert [session.feed_greedy([i]) for i in ids] == model.logits(ids).argmax(-1).tolist()
+        n_ids, n_candidates = session.screened
+        assert n_ids > len(ids) / 2, "most tokens should be settled by the screen"
+        assert n_candidates < 200 * n_ids
+
+
+def test_the_lowest_id_wins_a_tie(how: dict[str, str], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", "calm")
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["wte.weight"][64:] = tensors["wte.weight"][:64]  # every logit is there twice
+    safetensors.numpy.save_file(tensors, path)
+    found, largest = ids_and_largest(folder, list(range(0, 128, 3)), how)
+    assert found == largest
+    assert max(found) < 64
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e-42, 0.0])
+def test_numbers_that_prove_nothing_are_left_to_the_whole_head(
+    value: float, how: dict[str, str], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model", "calm")
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["wte.weight"][100] = np.float32(value)
+    safetensors.numpy.save_file(tensors, path)
+    screened, whole = gpt2c.load(folder, **how), gpt2c.load(folder, **{**how, "opts": "kv,unembed"})
+    with screened.session() as a, whole.session() as b:
+        for i in range(20):
+            assert a.feed_greedy([i]) == b.feed_greedy([i])
+
+
+def test_it_is_used_only_where_nothing_else_reads_the_logits(how: dict[str, str]) -> None:
+    with gpt2c.load(**how) as model, model.session() as session:
+        ids = model.tokenizer.encode(TEXT)
+        session.feed(ids)
+        assert session.screened == (0, 0)
+        model.generate(ids, 5, temperature=1.0, seed=0)
+        session.feed_greedy([1])
+        assert session.screened[0] <= 1
+
+
+def test_without_the_option_nothing_is_screened() -> None:
+    with gpt2c.load(opts="kv,unembed") as model, model.session() as session:
+        session.feed_greedy([1])
+        assert session.screened == (0, 0)
