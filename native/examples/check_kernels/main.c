@@ -11,11 +11,12 @@
 
 #include "check.h"
 
-const size_t sizes[N_SIZES] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13,
+const size_t sizes[N_SIZES] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
                                14, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 768};
 
 void expect(check *c, int right, const char *what, size_t a, size_t b) {
-    if (right) c->n_right++;
+    if (right)
+        c->n_right++;
     else if (c->n_wrong++ == 0)
         printf("%s %s: %s, case %zu, %zu\n", c->isa_name, c->op, what, a, b);
 }
@@ -30,9 +31,15 @@ typedef struct operation {
 } operation;
 
 static const operation operations[] = {
-    {"linear", check_linear},   {"embed", check_embed},           {"layernorm", check_layernorm},
-    {"gelu", check_gelu},       {"gelu_table", check_gelu_table}, {"add", check_add},
-    {"softmax", check_softmax}, {"argmax", check_argmax},         {"attention", check_attention},
+    {"linear", check_linear},
+    {"embed", check_embed},
+    {"layernorm", check_layernorm},
+    {"gelu", check_gelu},
+    {"gelu_table", check_gelu_table},
+    {"add", check_add},
+    {"softmax", check_softmax},
+    {"argmax", check_argmax},
+    {"attention", check_attention},
 };
 
 int main(void) {
