@@ -47,6 +47,9 @@ class BuildCore(build_ext):
             sys.exit(f"gpt2c: no working C compiler (Debian: apt install gcc): {error}")
 
     def build_extensions(self) -> None:
+        if WITHOUT_CYTHON:  # one from an earlier build would be packed as well
+            for stale in (Path(self.build_lib) / BINDINGS).glob("_cython*.so"):
+                stale.unlink()
         objects = self.compile_core()
         for extension in self.extensions:
             extension.extra_objects = objects

@@ -138,9 +138,22 @@ class Model:
         with self.session() as session:
             return session.feed_all(ids)
 
-    def generate(self, prompt: str | Ids, max_new_tokens: int = 50, **settings: Any) -> Completion:
+    def generate(
+        self,
+        prompt: str | Ids,
+        max_new_tokens: int = 50,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Iterable[str] = (),
+    ) -> Completion:
         """Continue a prompt. Settings and errors as in `stream`; greedy unless a temperature is given."""
-        stream = self.stream(prompt, max_new_tokens, **settings)
+        stream = self.stream(
+            prompt, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
+        )
         for _ in stream:
             pass
         assert stream.completion is not None
@@ -150,7 +163,6 @@ class Model:
         self,
         prompt: str | Ids,
         max_new_tokens: int = 50,
-        *,
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -164,17 +176,17 @@ class Model:
         Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
         exhausted the stream's `completion` is there; closing it ends the work at once.
 
-        temperature: 0 is greedy; top_k: 0 is off; top_p, min_p in [0, 1]; repetition_penalty: as in
-        CTRL, 1 is off; seed: of the sampler, None for a fresh one each time; stop: one or more strings
-        that end the text, and are not part of it.
+        temperature: 0 is greedy; top_k: 0 is off; top_p in (0, 1], 1 is off; min_p in [0, 1], 0 is off;
+        repetition_penalty: as in CTRL, 1 is off; seed: of the sampler, None for a fresh one each time;
+        stop: one or more strings that end the text, and are not part of it.
 
         Raises OptionError, TokenError (empty prompt, bad id), ContextLengthError: all before any work.
         """
-        checked = check_settings(
+        settings = check_settings(
             max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
         )
         ids = self._prompt_ids(prompt)
-        return Stream(self.session, self.tokenizer_or_none, ids, checked, self.config)
+        return Stream(self.session, self.tokenizer_or_none, ids, settings, self.config)
 
     @property
     def tokenizer_or_none(self) -> Tokenizer | None:

@@ -98,7 +98,7 @@ class Plan:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """' (did you mean ...?)' when a known name is close, else ''."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -216,8 +216,11 @@ def resolve(
         raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
-    n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS"), cores)
-    chosen_isa = _choose_isa(wanted, named_isa, environ.get("GPT2C_ISA"), isas)
+    n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS") or None, cores)
+    from_environment = environ.get("GPT2C_ISA")
+    chosen_isa = _choose_isa(
+        wanted, named_isa, None if from_environment == "auto" else from_environment, isas
+    )
     _add_needs(wanted)
     names = tuple(option.name for option in OPTIONS if option.name in wanted)
     return Plan(names, chosen_isa, n_threads, chosen_weights)

@@ -184,6 +184,8 @@ def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.
             sys.stdout.flush()
         except Gpt2cError as error:
             return _fail(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
+        except Warning as warning:  # made an error by -W error
+            return _fail(f"error: {warning}")
         except KeyboardInterrupt:
             return _fail("interrupted", before="\n")
         except BrokenPipeError:

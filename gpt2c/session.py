@@ -22,7 +22,12 @@ Floats = NDArray[np.float32]
 
 def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
     """Token ids as an int32 array [n]. TokenError: none at all, not integers, or outside [0, n_vocab)."""
-    array = np.asarray(ids)
+    if isinstance(ids, (str, bytes)):
+        raise TokenError(f"token ids are needed, not {type(ids).__name__}")
+    try:
+        array = np.asarray(ids)
+    except ValueError:
+        raise TokenError("token ids must be one flat list, not lists of several lengths") from None
     if array.ndim != 1:
         raise TokenError(f"token ids must be one flat list, not an array of shape {array.shape}")
     if array.size == 0:
@@ -78,7 +83,12 @@ class Session:
         n_vocab = self._model.config.n_vocab
         if out is None:
             out = np.empty(n_vocab, np.float32)
-        elif out.shape != (n_vocab,) or out.dtype != np.float32 or not out.flags.carray:
+        elif (
+            not isinstance(out, np.ndarray)
+            or out.shape != (n_vocab,)
+            or out.dtype != np.float32
+            or not out.flags.carray
+        ):
             raise OptionError(f"out must be a C-contiguous float32 array of shape ({n_vocab},)")
         self._feed(self._checked(ids), last_logits=out)
         return out

@@ -50,6 +50,10 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
 
 /* With candidates in more than one panel of so many, the whole head is as quick. */
 #define PANELS_PER_CANDIDATE 4
+
+/* Of |x|: no estimate overflows below. */
+#define LARGEST_NORM 1e15f
+
 #define MOST_THREADS 1024
 
 typedef struct screening {
@@ -73,9 +77,12 @@ static gpt2c_span columns_of(const screening *s, size_t panel) {
     return (gpt2c_span){begin, end < s->model->wte.n_out ? end : s->model->wte.n_out};
 }
 
+/* Not "upper >= floor": a NaN proves nothing, so it is a candidate. */
+static int is_candidate(const screening *s, size_t c) { return !(s->upper[c] < s->floor); }
+
 static size_t candidates_in(const screening *s, gpt2c_span columns) {
     size_t n = 0;
-    for (size_t c = columns.begin; c < columns.end; c++) n += s->upper[c] >= s->floor;
+    for (size_t c = columns.begin; c < columns.end; c++) n += is_candidate(s, c);
     return n;
 }
 
@@ -113,6 +120,7 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 
     size_t panels = 0;
     *n_candidates = 0;
+    if (!(fabsf(s->floor) < INFINITY)) return n_vocab;
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t n = candidates_in(s, columns_of(s, panel));
         *n_candidates += n;
@@ -126,7 +134,7 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
     size_t best = n_vocab;
     float largest = -INFINITY;
     for (size_t c = 0; c < n_vocab; c++) {
-        if (s->upper[c] >= s->floor && s->head.out[c] > largest) {
+        if (is_candidate(s, c) && s->head.out[c] > largest) {
             largest = s->head.out[c];
             best = c;
         }
@@ -146,10 +154,11 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
                                  .kernels = model->kernels};
     gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
     set_x(&s, gpt2c_at(session, session->buffers.screen_x, 0), hidden);
+    if (!(s.norm < LARGEST_NORM)) return 0;
 
     size_t n_candidates;
     const size_t best = best_candidate(pass, &s, &n_candidates);
-    if (best == model->wte.n_out) return 0;
+    if (best == model->wte.n_out || gpt2c_stopped(pass)) return 0;
     session->screened_ids++;
     session->screened_candidates += n_candidates;
     pass->rows[GPT2C_SWITCH_UNEMBED] = 1;

@@ -6,6 +6,9 @@
 
 #define EPS 0x1p-24
 
+/* With |x| < 1e15 (head.c) no estimate overflows. */
+#define LARGEST_WEIGHT 1e18f
+
 /* Up to the next float that is not smaller. */
 static float round_up(double x) {
     const float rounded = (float)x;
@@ -19,11 +22,11 @@ static void fill_column(gpt2c_screen *screen, const gpt2c_matrix *head, size_t c
     double norm = 0.0, error = 0.0;
     for (size_t k = 0; k < n_in; k++) {
         const float w = c < head->n_out ? gpt2c_matrix_at(head, k, c) : 0.0f;
-        if (!(fabsf(w) <= largest)) largest = fabsf(w); /* a NaN stays */
+        if (fabsf(w) > largest || isnan(w)) largest = fabsf(w); /* a NaN stays: nothing is larger */
         norm += (double)w * (double)w;
     }
-    const float scale = largest / 127.0f;
-    const int usable = scale > 0.0f && isfinite(largest);
+    const int usable = largest < LARGEST_WEIGHT && largest / 127.0f > 0.0f;
+    const float scale = usable ? largest / 127.0f : 0.0f;
     for (size_t k = 0; k < n_in; k++) {
         const float w = c < head->n_out ? gpt2c_matrix_at(head, k, c) : 0.0f;
         const float rounded = usable ? rintf(w / scale) : 0.0f;
@@ -33,7 +36,7 @@ static void fill_column(gpt2c_screen *screen, const gpt2c_matrix *head, size_t c
     }
     norm = sqrt(norm);
     error = sqrt(error);
-    screen->scale[c] = usable ? scale : 0.0f;
+    screen->scale[c] = scale; /* 0: |e| is then |w| itself, infinite or NaN if that is */
     screen->radius[c] = round_up((error + (4.0 * (double)n_in + 32.0) * EPS * (norm + error)) * (1 + EPS));
 }
 

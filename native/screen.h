@@ -13,8 +13,9 @@
  *
  * A token can only have the largest logit if its upper end reaches the largest lower end: these
  * candidates are computed by the head's kernel, with its bits, and the largest of them is the largest
- * of all. Where nothing is proved (infinite or NaN numbers, or too many candidates) the whole head is
- * computed. */
+ * of all. A column with an infinity or a NaN has a radius that proves nothing, so it always is a
+ * candidate; where x, or the largest lower end, is not finite, or where there are too many candidates,
+ * the whole head is computed. */
 #ifndef GPT2C_SCREEN_H
 #define GPT2C_SCREEN_H
 

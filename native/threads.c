@@ -119,7 +119,7 @@ static int start_thread(gpt2c_pool *pool) {
 /* Starts what threads can be had, once for each process. */
 static void start_threads(gpt2c_pool *pool) {
     if (pool->owner == getpid()) return;
-    pool->owner = getpid();
+    __atomic_store_n(&pool->owner, getpid(), __ATOMIC_RELAXED);
     pool->n_started = 0;
     pool->n_parked = 0;
     pthread_mutex_init(&pool->mutex, NULL);
@@ -129,6 +129,14 @@ static void start_threads(gpt2c_pool *pool) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->n_started + 1 < pool->n_threads && start_thread(pool)) pool->n_started++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* In a child, a call that another thread of the parent was in will never end. */
+static void forget_parent(gpt2c_pool *pool) {
+    pid_t owner = __atomic_load_n(&pool->owner, __ATOMIC_RELAXED);
+    if (owner == 0 || owner == getpid()) return;
+    if (__atomic_compare_exchange_n(&pool->owner, &owner, 0, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE);
 }
 
 gpt2c_pool *gpt2c_pool_create(size_t n_threads) {
@@ -146,6 +154,7 @@ gpt2c_pool *gpt2c_pool_create(size_t n_threads) {
 size_t gpt2c_pool_threads(const gpt2c_pool *pool) { return pool->n_threads; }
 
 void gpt2c_pool_run(gpt2c_pool *pool, size_t n_tasks, gpt2c_task task, void *context) {
+    if (n_tasks > 1 && pool->n_threads > 1) forget_parent(pool);
     const int alone = n_tasks <= 1 || pool->n_threads == 1 ||
                       __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE) != 0;
     if (alone) {

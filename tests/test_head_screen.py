@@ -87,3 +87,34 @@ def test_without_the_option_nothing_is_screened() -> None:
     with gpt2c.load(opts="kv,unembed") as model, model.session() as session:
         session.feed_greedy([1])
         assert session.screened == (0, 0)
+
+
+@pytest.mark.parametrize("row", [7, 100])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_entry_that_is_not_finite_costs_no_id(
+    value: float, row: int, how: dict[str, str], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model", "calm")
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["wte.weight"][row, 3] = np.float32(value)
+    safetensors.numpy.save_file(tensors, path)
+    screened, whole = gpt2c.load(folder, **how), gpt2c.load(folder, **{**how, "opts": "kv,unembed"})
+    with screened.session() as a, whole.session() as b:
+        for i in [i for i in range(40) if i != row]:
+            assert a.feed_greedy([i]) == b.feed_greedy([i])
+
+
+def test_absurd_sizes_prove_nothing_and_cost_no_id(how: dict[str, str], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", "calm")
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    for name in ("ln_f.weight", "ln_f.bias"):
+        tensors[name] *= np.float32(2.0**122)
+    tensors["wte.weight"] *= np.float32(2.0**-100)
+    tensors["wte.weight"][::2] *= np.float32(2.0**-24)
+    safetensors.numpy.save_file(tensors, path)
+    screened, whole = gpt2c.load(folder, **how), gpt2c.load(folder, **{**how, "opts": "kv,unembed"})
+    with screened.session() as a, whole.session() as b:
+        for i in range(30):
+            assert a.feed_greedy([i]) == b.feed_greedy([i])

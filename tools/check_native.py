@@ -92,13 +92,16 @@ def compare(
 ) -> int:
     """Run every combination, and the kernels; returns how many runs there were."""
     n = 0
-    for isa, threads, switches, chunk in itertools.product(isas, (1, 3), (63, 0, 21), (0, 7)):
-        model = base / "model.packed"
+    # A model with the head's compact copy needs its switch on.
+    plans = [("model.packed", 63), ("model.packed", 0), ("model.packed", 21), ("screen.packed", 63)]
+    for isa, threads, (file, switches), chunk in itertools.product(isas, (1, 3), plans, (0, 7)):
+        model = base / file
         flags = ["-n", str(N_NEW), "-i", isa, "-t", str(threads), "-s", str(switches)]
         flags += ["-c", str(chunk)] if chunk else []
         out = call([*emulator, str(programs.generate), *flags, str(model), *map(str, PROMPT)])
         if out.strip() != expected:
-            raise CheckFailed(f"{isa}, {threads} threads, switches {switches}, chunk {chunk}: {out!r}")
+            how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}"
+            raise CheckFailed(f"{how}: {out!r}")
         n += 1
     return n + check_kernels(programs, isas, emulator)
 
@@ -121,8 +124,9 @@ def make_model(base: Path) -> str:
     write_random_model(base / "model", SHAPE, seed=5)
     with gpt2c.load(base / "model", isa="ref", threads=1) as model:
         ids = model.generate(PROMPT, max_new_tokens=N_NEW).ids
-    with gpt2c.load(base / "model", opts="all") as model:
-        model.save_packed(base / "model.packed", b"")
+    for name, opts in (("model", "aligned"), ("screen", "aligned,unembed,head_screen")):
+        with gpt2c.load(base / "model", opts=opts) as model:
+            model.save_packed(base / f"{name}.packed", b"")
     return " ".join(map(str, ids))
 
 

@@ -21,12 +21,15 @@ from gpt2c.errors import BackendUnavailable, OptionError
 # In a bare checkout `import gpt2c` finds this folder, which holds no compiled files: those that pip has
 # installed lie further down sys.path.
 _HERE = Path(__file__).parent
+
+
+def _installed_elsewhere() -> list[str]:
+    folders = [os.path.join(entry, "gpt2c", "bindings") for entry in sys.path if isinstance(entry, str)]
+    return [folder for folder in folders if os.path.isdir(folder) and not os.path.samefile(folder, _HERE)]
+
+
 if (_HERE.parents[1] / "setup.py").exists() and not any(_HERE.glob("_c*.so")):
-    __path__ += [
-        str(folder)
-        for entry in sys.path
-        if (folder := Path(entry, "gpt2c", "bindings")).is_dir() and not folder.samefile(_HERE)
-    ]
+    __path__ += _installed_elsewhere()
 
 NAMES = ("cython", "cffi")
 _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}
@@ -194,7 +197,7 @@ def select(name: str = "auto") -> Binding:
     """
     global _warned
     if name == "auto":
-        name = os.environ.get("GPT2C_BINDING", "auto")
+        name = os.environ.get("GPT2C_BINDING") or "auto"
     if name != "auto":
         return load(name)
     try:
