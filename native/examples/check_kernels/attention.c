@@ -36,7 +36,8 @@ static void run_attention(check *c, const heads *a, float *out, size_t n, size_t
 }
 
 /* One row's output of one head, against kernels.h's bound. */
-static int is_attention_right(const heads *a, const float *out, size_t row, size_t head, double *scores, double *p) {
+static int is_attention_right(const heads *a, const float *out, size_t row, size_t head, double *scores,
+                              double *p) {
     const size_t n = row + 1, at = head * a->head_dim;
     const float *q = a->q + row * a->n_embd + at;
     const double root = sqrt((double)a->head_dim), visible = (double)n;
@@ -81,8 +82,8 @@ static void check_attention_bound(check *c, size_t n, size_t n_head, size_t head
 }
 
 /* A part of the rows and heads, of n positions in two chunks, has the bits that it has in the whole. */
-static void check_attention_part(check *c, const heads *a, const float *whole, size_t n, size_t n_past, span rows,
-                                 span of_heads) {
+static void check_attention_part(check *c, const heads *a, const float *whole, size_t n, size_t n_past,
+                                 span rows, span of_heads) {
     const size_t size = (n - n_past) * a->n_embd;
     float *out = new_filled(size), *expected = new_filled(size);
     for (size_t r = rows.begin; r < rows.end; r++)
@@ -101,7 +102,8 @@ static void check_attention_mask(check *c, size_t n, size_t from) {
     for (size_t i = from * a.n_embd; i < n * a.n_embd; i++) a.q[i] = a.k[i] = a.v[i] = NAN;
     run_attention(c, &a, out, n, 0, 1, (span){0, n}, (span){0, 2});
     expect(c, same_bits(out, whole, from * a.n_embd), "a later position is seen", n, from);
-    for (size_t i = from * a.n_embd; i < n * a.n_embd; i++) expect(c, isnan(out[i]), "a NaN is lost", n, from);
+    for (size_t i = from * a.n_embd; i < n * a.n_embd; i++)
+        expect(c, isnan(out[i]), "a NaN is lost", n, from);
     free(whole), free(out);
     free_heads(&a);
 }

@@ -21,7 +21,8 @@ static void free_layer(layer *l) {
     gpt2c_matrix_free(l->matrix);
 }
 
-static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilogue, span rows, span columns) {
+static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilogue, span rows,
+                      span columns) {
     const gpt2c_op_linear_args args = {
         .out = out,
         .x = l->x,
@@ -73,37 +74,36 @@ static void check_layer_part(check *c, const layer *l, const float *whole, gpt2c
                              span columns) {
     float *expected = new_filled(l->rows * l->n_out), *out = new_filled(l->rows * l->n_out);
     for (size_t r = rows.begin; r < rows.end; r++)
-        for (size_t i = columns.begin; i < columns.end; i++) expected[r * l->n_out + i] = whole[r * l->n_out + i];
+        for (size_t i = columns.begin; i < columns.end; i++)
+            expected[r * l->n_out + i] = whole[r * l->n_out + i];
     run_layer(c, l, out, epilogue, rows, columns);
     expect(c, same_bits(out, expected, l->rows * l->n_out), "a part differs", rows.begin, columns.begin);
     free(expected), free(out);
 }
 
 static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uint16_t *table) {
-    enum { ROWS = 19,
-           COLUMNS = 141,
-           N = ROWS * COLUMNS };
-    layer l = new_layer(c, ROWS, n_in, COLUMNS, layout);
+    const size_t rows = 19, columns = 141, n = rows * columns;
+    layer l = new_layer(c, rows, n_in, columns, layout);
     l.table = table;
-    const span all_rows = {0, ROWS}, all_columns = {0, COLUMNS};
-    float *plain = new_floats(N), *whole = new_floats(N), *separate = new_floats(N);
+    const span all_rows = {0, rows}, all_columns = {0, columns};
+    float *plain = new_floats(n), *whole = new_floats(n), *separate = new_floats(n);
     run_layer(c, &l, plain, GPT2C_PLAIN, all_rows, all_columns);
     for (int i = GPT2C_PLAIN; i <= GPT2C_THEN_ADD; i++) {
         const gpt2c_epilogue epilogue = (gpt2c_epilogue)i;
         run_layer(c, &l, whole, epilogue, all_rows, all_columns);
-        memcpy(separate, plain, N * sizeof *plain);
-        if (epilogue == GPT2C_THEN_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, N, NULL));
-        if (epilogue == GPT2C_THEN_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, N, table));
-        if (epilogue == GPT2C_THEN_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, N));
-        expect(c, same_bits(whole, separate, N), "an epilogue differs from its operation", (size_t)i, n_in);
-        for (size_t r = 0; r < ROWS; r++) {
+        memcpy(separate, plain, n * sizeof *plain);
+        if (epilogue == GPT2C_THEN_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, NULL));
+        if (epilogue == GPT2C_THEN_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, table));
+        if (epilogue == GPT2C_THEN_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, n));
+        expect(c, same_bits(whole, separate, n), "an epilogue differs from its operation", (size_t)i, n_in);
+        for (size_t r = 0; r < rows; r++) {
             check_layer_part(c, &l, whole, epilogue, (span){r, r + 1}, all_columns);
             check_layer_part(c, &l, whole, epilogue, (span){0, r + 1}, all_columns);
-            check_layer_part(c, &l, whole, epilogue, (span){r, ROWS}, (span){32, 96});
+            check_layer_part(c, &l, whole, epilogue, (span){r, rows}, (span){32, 96});
         }
-        for (size_t begin = 0; begin < COLUMNS; begin += 32) {
-            check_layer_part(c, &l, whole, epilogue, all_rows, (span){begin, COLUMNS});
-            check_layer_part(c, &l, whole, epilogue, (span){3, 4}, (span){begin, COLUMNS});
+        for (size_t begin = 0; begin < columns; begin += 32) {
+            check_layer_part(c, &l, whole, epilogue, all_rows, (span){begin, columns});
+            check_layer_part(c, &l, whole, epilogue, (span){3, 4}, (span){begin, columns});
             check_layer_part(c, &l, whole, epilogue, (span){1, 9}, (span){0, begin});
         }
     }
@@ -113,21 +113,20 @@ static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uin
 
 /* A NaN in a row of x makes that row NaN and leaves the others as they are. */
 static void check_layer_nan(check *c, size_t rows, gpt2c_layout layout) {
-    enum { COLUMNS = 65,
-           N_IN = 33 };
-    layer l = new_layer(c, rows, N_IN, COLUMNS, layout);
-    float *expected = new_floats(rows * COLUMNS), *out = new_floats(rows * COLUMNS);
-    run_layer(c, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, COLUMNS});
+    const size_t n_in = 33, columns = 65;
+    layer l = new_layer(c, rows, n_in, columns, layout);
+    float *expected = new_floats(rows * columns), *out = new_floats(rows * columns);
+    run_layer(c, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, columns});
     for (size_t bad = 0; bad < rows; bad++) {
-        const float good = l.x[bad * N_IN];
-        l.x[bad * N_IN] = NAN;
-        run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, COLUMNS});
-        l.x[bad * N_IN] = good;
-        for (size_t i = bad * COLUMNS; i < (bad + 1) * COLUMNS; i++) {
+        const float good = l.x[bad * n_in];
+        l.x[bad * n_in] = NAN;
+        run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, columns});
+        l.x[bad * n_in] = good;
+        for (size_t i = bad * columns; i < (bad + 1) * columns; i++) {
             expect(c, isnan(out[i]), "a NaN is lost", bad, i);
             out[i] = expected[i];
         }
-        expect(c, same_bits(out, expected, rows * COLUMNS), "a NaN is seen in another row", rows, bad);
+        expect(c, same_bits(out, expected, rows * columns), "a NaN is seen in another row", rows, bad);
     }
     free(expected), free(out);
     free_layer(&l);

@@ -39,7 +39,8 @@ float to_bf16(float x) {
 
 float from_f16(uint32_t half) {
     const uint32_t exponent = half >> 10 & 31u, mantissa = half & 1023u;
-    float x = exponent == 0 ? ldexpf((float)mantissa, -24) : ldexpf((float)(mantissa + 1024u), (int)exponent - 25);
+    float x = ldexpf((float)(mantissa + 1024u), (int)exponent - 25);
+    if (exponent == 0) x = ldexpf((float)mantissa, -24);
     if (exponent == 31) {
         const uint32_t bits = 0x7f800000u | mantissa << 13; /* infinity, or any NaN */
         memcpy(&x, &bits, sizeof x);

@@ -15,7 +15,8 @@ void check_layernorm(check *c) {
             for (size_t i = 0; i < n; i++) variance += pow((double)x[r * n + i] - mean, 2) / (double)n;
             const double std = sqrt(variance + epsilon);
             for (size_t i = 0; i < n; i++) {
-                const double y = ((double)x[r * n + i] - mean) / std, weight = (double)w[i], bias = (double)b[i];
+                const double y = ((double)x[r * n + i] - mean) / std;
+                const double weight = (double)w[i], bias = (double)b[i];
                 const double exact = y * weight + bias;
                 const double size = fabs(weight) * (fabs(y) + fabs(mean) / std) + fabs(bias) + fabs(exact);
                 const double bound = 16 * EPS * size + 2 * TINY * (1 + fabs(weight));
@@ -47,51 +48,51 @@ static void check_stretches(check *c, const float *x, const float *whole, size_t
 }
 
 void check_gelu(check *c) {
-    enum { N = 5000 };
-    float *x = new_random(N, 5.0f), *out = new_floats(N);
+    const size_t n = 5000;
+    float *x = new_random(n, 5.0f), *out = new_floats(n);
     x[0] = INFINITY, x[1] = NAN, x[2] = -3e38f, x[3] = 0.0f, x[4] = 1e-45f, x[5] = -1e-30f;
-    expect_ok(c, gpt2c_op_gelu(c->isa, out, x, N, NULL));
+    expect_ok(c, gpt2c_op_gelu(c->isa, out, x, n, NULL));
     expect(c, isinf(out[0]) && out[0] > 0 && isnan(out[1]), "infinity or NaN", 0, 1);
     expect(c, out[2] == 0.0f && signbit(out[2]), "of a huge negative number is not -0", 2, 0);
-    for (size_t i = 2; i < N; i++) {
+    for (size_t i = 2; i < n; i++) {
         const double at = (double)x[i], exact = exact_gelu(at);
         const double bound = 8 * EPS * fabs(exact) * (1 + pow(fabs(at), 3) / 8) + 1e-37;
         expect(c, is_near(out[i], exact, i == 2 ? 1e-37 : bound), "outside the bound", i, 0);
     }
-    check_stretches(c, x, out, N, NULL);
+    check_stretches(c, x, out, n, NULL);
     free(x), free(out);
 }
 
 /* Every fp16 number, what lies halfway to the next, and the floats beside that. */
 void check_gelu_table(check *c) {
-    enum { HALVES = 65536,
-           N = 4 * HALVES };
-    float *x = new_floats(N), *out = new_floats(N), *expected = new_floats(N);
-    uint16_t *table = allocate(HALVES, sizeof *table);
+    const size_t halves = 65536, n = 4 * halves;
+    float *x = new_floats(n), *out = new_floats(n), *expected = new_floats(n);
+    uint16_t *table = allocate(halves, sizeof *table);
     expect_ok(c, gpt2c_gelu_table_fill(table));
-    for (uint32_t h = 0; h < HALVES; h++) {
-        const float here = from_f16(h), middle = 0.5f * (here + from_f16(h == HALVES - 1 ? h : h + 1));
+    for (uint32_t h = 0; h < halves; h++) {
+        const float here = from_f16(h), middle = 0.5f * (here + from_f16(h == halves - 1 ? h : h + 1));
         x[h] = here;
-        x[HALVES + h] = middle;
-        x[2 * HALVES + h] = nextafterf(middle, INFINITY);
-        x[3 * HALVES + h] = nextafterf(middle, -INFINITY);
+        x[halves + h] = middle;
+        x[2 * halves + h] = nextafterf(middle, INFINITY);
+        x[3 * halves + h] = nextafterf(middle, -INFINITY);
     }
-    expect_ok(c, gpt2c_op_gelu(c->isa, out, x, N, table));
-    expect_ok(c, gpt2c_op_gelu(0, expected, x, N, table));
-    for (size_t i = 0; i < N; i++) {
+    expect_ok(c, gpt2c_op_gelu(c->isa, out, x, n, table));
+    expect_ok(c, gpt2c_op_gelu(0, expected, x, n, table));
+    for (size_t i = 0; i < n; i++) {
         expect(c, same_bits(out + i, expected + i, 1), "not the bits of ref", i, 0);
         const double at = (double)x[i];
-        if (fabs(at) < 65504)
-            expect(c, is_near(out[i], exact_gelu(at), 2.13 * 0x1p-11 * fabs(at) + EPS), "outside the bound", i, 0);
+        const double bound = 2.13 * 0x1p-11 * fabs(at) + EPS;
+        if (fabs(at) < 65504) expect(c, is_near(out[i], exact_gelu(at), bound), "outside the bound", i, 0);
     }
-    check_stretches(c, x, out, N, table);
+    check_stretches(c, x, out, n, table);
     free(x), free(out), free(expected), free(table);
 }
 
 void check_add(check *c) {
     for (size_t s = 0; s < N_SIZES; s++) {
         const size_t n = sizes[s];
-        float *a = new_random(n, 1.0f), *b = new_random(n, 1e-3f), *out = new_floats(n), *expected = new_floats(n);
+        float *a = new_random(n, 1.0f), *b = new_random(n, 1e-3f);
+        float *out = new_floats(n), *expected = new_floats(n);
         for (size_t i = 0; i < n; i++) expected[i] = a[i] + b[i];
         expect_ok(c, gpt2c_op_add(c->isa, out, a, b, n));
         expect(c, same_bits(out, expected, n), "wrong", n, 0);

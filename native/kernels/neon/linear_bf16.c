@@ -40,9 +40,10 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
                                    const size_t vectors) {
     float32x4_t sums[MOST_ROWS][MOST_VECTORS];
     GPT2C_UNROLL(4)
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
-    for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
+        for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
+    }
 
     for (size_t k = 0; k < n_in; k += 2, w += GPT2C_PANEL) {
         uint32x4_t words[MOST_VECTORS];
@@ -59,11 +60,12 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
     }
 
     GPT2C_UNROLL(4)
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
-    for (size_t v = 0; v < vectors; v++)
-        if (columns > v * GPT2C_LANES)
-            gpt2c_store(out + r * n_out + v * GPT2C_LANES, columns - v * GPT2C_LANES, sums[r][v]);
+        for (size_t v = 0; v < vectors; v++)
+            if (columns > v * GPT2C_LANES)
+                gpt2c_store(out + r * n_out + v * GPT2C_LANES, columns - v * GPT2C_LANES, sums[r][v]);
+    }
 }
 
 /* A function each, so that any compiler sees the constants. */
@@ -79,12 +81,7 @@ SUM_TILE(4, 4)
 
 static void (*const sum_tile_N[])(float *out, size_t n_out, const float *x, size_t n_in,
                                   const uint32_t *w, size_t columns) = {
-    NULL,
-    sum_tile_1,
-    sum_tile_2,
-    sum_tile_3,
-    sum_tile_4,
-};
+    NULL, sum_tile_1, sum_tile_2, sum_tile_3, sum_tile_4};
 
 static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;

@@ -56,10 +56,11 @@ static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, c
     }
 
     GPT2C_UNROLL(5)
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
-    for (size_t v = 0; v < vectors; v++)
-        gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
+        for (size_t v = 0; v < vectors; v++)
+            gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
+    }
 }
 
 /* A function each, so that any compiler sees the constants. */
@@ -74,13 +75,7 @@ SUM_TILE(1, 2)
 SUM_TILE(2, 2)
 
 static void (*const sum_tile_Nx1[])(const gpt2c_tile *tile) = {
-    NULL,
-    sum_tile_1x1,
-    sum_tile_2x1,
-    sum_tile_3x1,
-    sum_tile_4x1,
-    sum_tile_5x1,
-};
+    NULL, sum_tile_1x1, sum_tile_2x1, sum_tile_3x1, sum_tile_4x1, sum_tile_5x1};
 
 void gpt2c_tile_neon(const gpt2c_tile *tile, size_t rows) {
     const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
