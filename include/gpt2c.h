@@ -327,6 +327,7 @@ typedef struct gpt2c_op_attention_args {
     size_t n_head;
     size_t head_dim;
     int32_t fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+    int32_t kv_f16;              /* 1: K and V are stored in half precision */
     size_t rows_begin;           /* rows of `out` and heads to compute, the end not included; nothing */
     size_t rows_end;             /* else of `out` is written */
     size_t heads_begin;

@@ -82,6 +82,7 @@ cdef extern from "gpt2c.h" nogil:
         size_t n_head
         size_t head_dim
         int32_t fused
+        int32_t kv_f16
         size_t rows_begin
         size_t rows_end
         size_t heads_begin
