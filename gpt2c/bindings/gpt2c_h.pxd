@@ -43,6 +43,7 @@ cdef extern from "gpt2c.h" nogil:
         int32_t n_threads
         int32_t fused
         int32_t head_screen
+        int32_t kv_f16
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
