@@ -30,7 +30,7 @@ size_t gpt2c_argmax_avx2(const float *x, size_t n);
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx2, .screen = gpt2c_screen_avx2,               \
     .keep = gpt2c_keep_avx2, .attention = gpt2c_attention_avx2,                                     \
     .keep_f16 = gpt2c_keep_f16_avx2, .attention_f16 = gpt2c_attention_avx2,                         \
-    .softmax = gpt2c_softmax_avx2, .gelu = gpt2c_gelu_avx2,      \
+    .softmax = gpt2c_softmax_avx2, .gelu = gpt2c_gelu_avx2,                                         \
     .gelu_table = gpt2c_gelu_table_avx2, .add = gpt2c_add_avx2, .argmax = gpt2c_argmax_avx2
 
 #endif
