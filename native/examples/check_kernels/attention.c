@@ -32,9 +32,21 @@ static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v), free(a->k
 static void run_attention(check *c, const heads *a, float *out, size_t n, size_t n_past, int fused, span rows,
                           span of_heads) {
     const gpt2c_op_attention_args args = {
-        .out = out, .q = a->q, .k = a->k, .v = a->v, .n = n, .n_past = n_past, .n_head = a->n_head,
-        .head_dim = a->head_dim, .fused = fused, .kv_f16 = a->kv_f16, .rows_begin = rows.begin, .rows_end = rows.end,
-        .heads_begin = of_heads.begin, .heads_end = of_heads.end};
+        .out = out,
+        .q = a->q,
+        .k = a->k,
+        .v = a->v,
+        .n = n,
+        .n_past = n_past,
+        .n_head = a->n_head,
+        .head_dim = a->head_dim,
+        .fused = fused,
+        .kv_f16 = a->kv_f16,
+        .rows_begin = rows.begin,
+        .rows_end = rows.end,
+        .heads_begin = of_heads.begin,
+        .heads_end = of_heads.end,
+    };
     expect_ok(c, gpt2c_op_attention(c->isa, &args));
 }
 
@@ -117,8 +129,17 @@ static void check_attention_limits(check *c) {
         float none[COUNT_OF(x)] = {0.0f}, out[COUNT_OF(x)];
         const float *v = x + COUNT_OF(x) - n;
         const gpt2c_op_attention_args args = {
-            .out = out, .q = none, .k = none, .v = v, .n = 1, .n_head = 1, .head_dim = n, .kv_f16 = 1,
-            .rows_end = 1, .heads_end = 1};
+            .out = out,
+            .q = none,
+            .k = none,
+            .v = v,
+            .n = 1,
+            .n_head = 1,
+            .head_dim = n,
+            .kv_f16 = 1,
+            .rows_end = 1,
+            .heads_end = 1,
+        };
         expect_ok(c, gpt2c_op_attention(c->isa, &args));
         for (size_t i = 0; i < n; i++)
             expect(c, out[i] >= to_kept_f16(v[i]) && out[i] <= to_kept_f16(v[i]), "kept as another", n, i);
