@@ -259,9 +259,14 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     const float *fresh = scratch.qkv + args->n_past * 3 * n_embd;
     if (args->n_past > 0) gpt2c_keep(kernels, &kv, scratch.qkv, args->n_past, 0);
     gpt2c_keep(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
-    const gpt2c_attention_args whole = {.out = args->out, .qkv = fresh, .kv = &kv,
-                                        .position = args->n_past, .scores = scratch.scores,
-                                        .fused = args->fused};
+    const gpt2c_attention_args whole = {
+        .out = args->out,
+        .qkv = fresh,
+        .kv = &kv,
+        .position = args->n_past,
+        .scores = scratch.scores,
+        .fused = args->fused,
+    };
     gpt2c_attention(kernels, &whole, rows, heads);
     free_scratch(&scratch);
     return GPT2C_OK;

@@ -28,16 +28,16 @@ void gpt2c_add_ref(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_ref(const float *x, size_t n);
 
 /* Every entry of a gpt2c_kernels; a set that inherits puts its own entries behind these. */
-#define GPT2C_KERNELS_REF                                                                           \
-    .embed = gpt2c_embed_ref, .layernorm = gpt2c_layernorm_ref,                                     \
-    .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_ref,                                            \
-               [GPT2C_OUT_IN] = gpt2c_linear_out_in_ref,                                            \
-               [GPT2C_PANELS] = gpt2c_linear_panels_ref,                                            \
-               [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref},                                        \
-    .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref,           \
-    .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,                       \
-    .softmax = gpt2c_softmax_ref,                                                                   \
-    .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,               \
+#define GPT2C_KERNELS_REF                                                                 \
+    .embed = gpt2c_embed_ref, .layernorm = gpt2c_layernorm_ref,                           \
+    .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_ref,                                  \
+               [GPT2C_OUT_IN] = gpt2c_linear_out_in_ref,                                  \
+               [GPT2C_PANELS] = gpt2c_linear_panels_ref,                                  \
+               [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref},                              \
+    .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, \
+    .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,             \
+    .softmax = gpt2c_softmax_ref,                                                         \
+    .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,     \
     .argmax = gpt2c_argmax_ref
 
 #endif
