@@ -279,6 +279,7 @@ def attention(
     n_past: SupportsIndex = 0,
     *,
     fused: bool = True,
+    kv_f16: bool = False,
     rows: Span | None = None,
     heads: Span | None = None,
     isa: str = "auto",
@@ -290,8 +291,9 @@ def attention(
     positions' k and v are stored as by an earlier call; rows of the rest, [n - n_past, n_embd], come back.
     Vaswani et al. 2017, "Attention Is All You Need", equation 1.
 
-    fused: scale, mask and maximum on the way, or in passes of their own; the same bits. rows, heads:
-    (begin, end), to compute only these, and to get [rows, heads * head_dim].
+    fused: scale, mask and maximum on the way, or in passes of their own; the same bits. kv_f16: k and v are
+    stored rounded to half precision, finite ones beyond 65504 as that. rows, heads: (begin, end), to compute
+    only these, and to get [rows, heads * head_dim].
     """
     chosen, number = _choose(isa, binding)
     queries = _float32("q", q)
@@ -321,6 +323,7 @@ def attention(
         bool(fused),
         row_span,
         head_span,
+        kv_f16=bool(kv_f16),
     )
     return out[slice(*row_span), head_span[0] * head_dim : head_span[1] * head_dim]
 

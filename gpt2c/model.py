@@ -79,6 +79,7 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "n_threads": plan.threads,
         "fused": int("fused" in plan),
         "head_screen": int("head_screen" in plan),
+        "kv_f16": int("kv_f16" in plan),
     }
 
 

@@ -59,6 +59,9 @@ OPTIONS: tuple[Option, ...] = (
         needs=("aligned", "unembed"),
     ),
     Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
+    Option(
+        "kv_f16", "K and V kept in half precision, half the bytes", "float32", needs=("kv",), in_all=False
+    ),
 )
 
 SWITCHES = tuple(option.name for option in OPTIONS[:6])

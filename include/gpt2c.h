@@ -123,6 +123,8 @@ typedef struct gpt2c_model_config {
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
     int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
                                     reads the logits; needs aligned and switch 5; same ids as 0 */
+    int32_t kv_f16;              /* 1: K and V rounded to half precision when they are kept, and read as
+                                    such by every row; needs switch 0 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
@@ -327,6 +329,7 @@ typedef struct gpt2c_op_attention_args {
     size_t n_head;
     size_t head_dim;
     int32_t fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+    int32_t kv_f16;              /* 1: K and V are stored in half precision */
     size_t rows_begin;           /* rows of `out` and heads to compute, the end not included; nothing */
     size_t rows_end;             /* else of `out` is written */
     size_t heads_begin;

@@ -52,4 +52,12 @@ static inline uint16_t gpt2c_f32_to_f16(float x) {
     return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
 }
 
+/* The same, but a finite number stays finite: beyond 65,504, the largest half, it becomes that. */
+static inline uint16_t gpt2c_f32_to_finite_f16(float x) {
+    const uint32_t bits = gpt2c_bits_of(x);
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    const int too_large = magnitude > 0x477fe000u && magnitude < 0x7f800000u;
+    return too_large ? (uint16_t)((bits >> 16 & 0x8000u) | 0x7bffu) : gpt2c_f32_to_f16(x);
+}
+
 #endif

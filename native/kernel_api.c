@@ -187,8 +187,8 @@ gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t r
 
 typedef struct attention_scratch {
     float *qkv;
-    float *k;
-    float *v;
+    void *k;
+    void *v;
     float *scores;
 } attention_scratch;
 
@@ -200,26 +200,28 @@ static void free_scratch(attention_scratch *scratch) {
 }
 
 /* All NaN: what a kernel reads without having stored it is undefined, and shall be seen. */
-static float *new_nan(size_t a, size_t b) {
-    float *data = gpt2c_alloc(a * b, sizeof(float));
-    if (data != NULL) memset(data, 0xff, a * b * sizeof(float));
+static void *new_nan(size_t n, size_t number_bytes) {
+    void *data = gpt2c_alloc(n, number_bytes);
+    if (data != NULL) memset(data, 0xff, n * number_bytes);
     return data;
 }
 
-static int new_scratch(attention_scratch *scratch, size_t n, size_t n_head, size_t head_dim) {
-    const size_t n_padded = gpt2c_pad(n, GPT2C_KV_TILE);
-    const size_t width = n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE);
+static int new_scratch(attention_scratch *scratch, const gpt2c_op_attention_args *args) {
+    const size_t n_padded = gpt2c_pad(args->n, GPT2C_KV_TILE);
+    const size_t width = args->n_head * gpt2c_pad(args->head_dim, GPT2C_KV_TILE);
+    const size_t number_bytes = gpt2c_kv_number_bytes(args->kv_f16);
     *scratch = (attention_scratch){
-        .qkv = gpt2c_alloc(3 * n, n_head * head_dim * sizeof(float)),
-        .k = new_nan(n_padded, width),
-        .v = new_nan(n_padded, width),
-        .scores = new_nan(GPT2C_SCORE_ROWS, n_padded),
+        .qkv = gpt2c_alloc(3 * args->n, args->n_head * args->head_dim * sizeof(float)),
+        .k = new_nan(n_padded * width, number_bytes),
+        .v = new_nan(n_padded * width, number_bytes),
+        .scores = new_nan(GPT2C_SCORE_ROWS * n_padded, sizeof(float)),
     };
     return scratch->qkv != NULL && scratch->k != NULL && scratch->v != NULL && scratch->scores != NULL;
 }
 
 static int is_attention(const gpt2c_op_attention_args *args) {
-    if (args->n_head == 0 || args->head_dim == 0 || args->fused >> 1 != 0) return 0;
+    if (args->n_head == 0 || args->head_dim == 0) return 0;
+    if (args->fused >> 1 != 0 || args->kv_f16 >> 1 != 0) return 0;
     if (!is_span(args->heads_begin, args->heads_end, args->n_head)) return 0;
     if (args->n_past > args->n) return 0;
     if (!is_span(args->rows_begin, args->rows_end, args->n - args->n_past)) return 0;
@@ -242,7 +244,7 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     if (rows.begin == rows.end || heads.begin == heads.end) return GPT2C_OK;
 
     attention_scratch scratch;
-    if (!new_scratch(&scratch, args->n, args->n_head, args->head_dim)) {
+    if (!new_scratch(&scratch, args)) {
         free_scratch(&scratch);
         return GPT2C_OUT_OF_MEMORY;
     }
@@ -253,10 +255,10 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
         memcpy(row + n_embd, args->k + r * n_embd, n_bytes);
         memcpy(row + 2 * n_embd, args->v + r * n_embd, n_bytes);
     }
-    const gpt2c_kv kv = {scratch.k, scratch.v, args->n, args->n_head, args->head_dim};
+    const gpt2c_kv kv = {scratch.k, scratch.v, args->n, args->n_head, args->head_dim, args->kv_f16};
     const float *fresh = scratch.qkv + args->n_past * 3 * n_embd;
-    if (args->n_past > 0) kernels->keep(&kv, scratch.qkv, args->n_past, 0);
-    kernels->keep(&kv, fresh, args->n - args->n_past, args->n_past);
+    if (args->n_past > 0) gpt2c_keep(kernels, &kv, scratch.qkv, args->n_past, 0);
+    gpt2c_keep(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
     const gpt2c_attention_args whole = {
         .out = args->out,
         .qkv = fresh,
@@ -265,7 +267,7 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
         .scores = scratch.scores,
         .fused = args->fused,
     };
-    kernels->attention(&whole, rows, heads);
+    gpt2c_attention(kernels, &whole, rows, heads);
     free_scratch(&scratch);
     return GPT2C_OK;
 }

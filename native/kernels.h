@@ -27,6 +27,7 @@
  *               visible positions + sum of |v[t]| * 1.3e-38 + n * tiny: softmax of the scores s, then
  *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
  *               sum |q k| / sqrt(head_dim) + tiny * head_dim
+ *   kv_f16      attention's, of K and V as keep_f16 rounds them
  *   embed, add  eps * |a + b|: rounded once, hence the same everywhere
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
  * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
@@ -80,15 +81,19 @@ static inline size_t gpt2c_prepared_bytes(size_t n_in) { return gpt2c_pad(n_in, 
 #define GPT2C_KV_TILE 16
 
 /* K and V of one layer. How they lie is each kernel set's own business, between its `keep` and its
- * `attention`; each holds pad(n_ctx, KV_TILE) * n_head * pad(head_dim, KV_TILE) floats, 64-byte
- * aligned, whose contents are undefined where nothing was kept. */
+ * `attention` (or `keep_f16` and `attention_f16`); each holds pad(n_ctx, KV_TILE) * n_head *
+ * pad(head_dim, KV_TILE) numbers, 64-byte aligned, whose contents are undefined where nothing was
+ * kept. */
 typedef struct gpt2c_kv {
-    float *k;
-    float *v;
+    void *k; /* floats or halves */
+    void *v;
     size_t n_ctx;
     size_t n_head;
     size_t head_dim;
+    int f16; /* 1: halves */
 } gpt2c_kv;
+
+static inline size_t gpt2c_kv_number_bytes(int f16) { return f16 ? sizeof(uint16_t) : sizeof(float); }
 
 /* Rows of scores that a call of `attention` has room for. */
 #define GPT2C_SCORE_ROWS 16
@@ -135,12 +140,30 @@ typedef struct gpt2c_kernels {
     /* Causal self-attention of the given rows and heads. */
     void (*attention)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 
+    /* The same where kv->f16. Numbers are rounded to half precision when they are kept, ties to even,
+     * and widened, which is exact, when they are read; sums are as over floats. A finite number beyond
+     * 65,504, the largest half, becomes that: K and V of a trained GPT-2 stay far below, but one
+     * infinity would make NaN of every later row. Infinities and NaN are kept as they are. */
+    void (*keep_f16)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+    void (*attention_f16)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+
     void (*softmax)(float *out, const float *x, size_t n);
     void (*gelu)(float *out, const float *x, size_t n);
     void (*gelu_table)(float *out, const float *x, size_t n, const uint16_t *table);
     void (*add)(float *out, const float *a, const float *b, size_t n);
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
+
+/* The two above in the form that kv asks for. */
+static inline void gpt2c_keep(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
+                              size_t rows, size_t position) {
+    (kv->f16 ? kernels->keep_f16 : kernels->keep)(kv, qkv, rows, position);
+}
+
+static inline void gpt2c_attention(const gpt2c_kernels *kernels, const gpt2c_attention_args *args,
+                                   gpt2c_span rows, gpt2c_span heads) {
+    (args->kv->f16 ? kernels->attention_f16 : kernels->attention)(args, rows, heads);
+}
 
 /* The table of an instruction set, or NULL if this build does not hold it. */
 const gpt2c_kernels *gpt2c_kernels_of(int32_t isa);

@@ -39,6 +39,8 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                      (!config->head_screen ||
                       (config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0)) &&
                      in_range(config->n_threads, MOST_THREADS) &&
+                     is_flag(config->kv_f16) &&
+                     (!config->kv_f16 || (config->switches & 1u << GPT2C_SWITCH_KV) != 0) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);
     if (!shape || !plan) return GPT2C_INVALID_ARGUMENT;
     if (!(config->layer_norm_epsilon > 0.0f) || isinf(config->layer_norm_epsilon))

@@ -196,6 +196,7 @@ static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *s
         .n_ctx = (size_t)c->n_ctx,
         .n_head = n_head,
         .head_dim = n_embd / n_head,
+        .f16 = c->kv_f16,
     };
     return (gpt2c_attention_args){
         .out = a->out + segment->begin * n_embd,
@@ -220,8 +221,9 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
         gpt2c_kv kv;
         gpt2c_attention_args args = args_of(a, segment, &kv);
         args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
-        job->kernels->attention(&args, (gpt2c_span){rows.begin - segment->begin, rows.end - segment->begin},
-                                (gpt2c_span){head, head + n});
+        gpt2c_attention(job->kernels, &args,
+                        (gpt2c_span){rows.begin - segment->begin, rows.end - segment->begin},
+                        (gpt2c_span){head, head + n});
     }
 }
 
@@ -236,8 +238,8 @@ void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer) 
         const gpt2c_span mine = rows_in(segment, rows);
         gpt2c_kv kv;
         (void)args_of(&a, segment, &kv);
-        model->kernels->keep(&kv, qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
-                             segment->position + mine.begin - segment->begin);
+        gpt2c_keep(model->kernels, &kv, qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
+                   segment->position + mine.begin - segment->begin);
     }
     const gpt2c_job job = {.args = &a, .compute = compute_attention};
     /* Several sessions' few rows are one block; a long prompt's rows see up to n positions each. */

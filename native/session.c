@@ -31,7 +31,8 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     const size_t embd = rows * (size_t)c->n_embd, inner = rows * (size_t)c->n_inner;
     const size_t head_dim = (size_t)(c->n_embd / c->n_head);
     const size_t context = gpt2c_pad((size_t)c->n_ctx, GPT2C_KV_TILE);
-    const size_t cache = context * (size_t)c->n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE);
+    const size_t cache = context * (size_t)c->n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE) *
+                         gpt2c_kv_number_bytes(c->kv_f16) / sizeof(float);
     const int kv = gpt2c_switch_on(model, GPT2C_SWITCH_KV);
     const int linear = gpt2c_switch_on(model, GPT2C_SWITCH_LINEAR);
     const int gelu = gpt2c_switch_on(model, GPT2C_SWITCH_GELU);

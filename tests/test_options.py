@@ -42,6 +42,7 @@ def test_each_switch_is_one_bit_in_the_order_of_the_header() -> None:
 
 def test_a_plan_prints_what_will_be_done() -> None:
     assert str(plan("gelu_table,kv")) == "opts=kv,gelu_table isa=ref threads=1 weights=f32"
+    assert str(plan("kv_f16")) == "opts=kv,kv_f16 isa=ref threads=1 weights=f32"
     assert str(plan("none")) == "opts=none isa=ref threads=1 weights=f32"
 
 
@@ -61,6 +62,7 @@ def test_the_environment_does_not_turn_on_what_was_not_asked_for() -> None:
 def test_what_an_option_needs_is_added_and_what_it_replaces_goes() -> None:
     assert plan("simd").options == ("aligned", "simd")
     assert plan("unroll,simd").options == ("aligned", "simd")
+    assert plan("kv_f16").options == ("kv", "kv_f16")
     assert plan("fused").options == ("kv", "linear", "gelu", "residual", "fused")
 
 

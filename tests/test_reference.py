@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain, combinations
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from models import PROMPTS
 import gpt2c
 from gpt2c import reference
 from gpt2c.options import SWITCHES
+from gpt2c.reference import attention
 from gpt2c.weights import load_checkpoint
 
 
@@ -23,8 +25,17 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def oracle(folder: Path, ids: list[int], table: bool = False, bf16: bool = False) -> np.ndarray:
-    with load_checkpoint(folder) as checkpoint:
+def attention_f16(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """reference.attention, of K and V as kv_f16 keeps them."""
+    halves = (x.astype(np.float16).astype(np.float64) for x in (k, v))
+    return attention(q, *halves)
+
+
+def oracle(
+    folder: Path, ids: list[int], table: bool = False, bf16: bool = False, kv_f16: bool = False
+) -> np.ndarray:
+    attend = attention_f16 if kv_f16 else attention
+    with load_checkpoint(folder) as checkpoint, mock.patch.object(reference, "attention", attend):
         config = checkpoint.config
         act = reference.gelu_table if table else reference.gelu
         p = reference.parameters(checkpoint)
@@ -40,12 +51,12 @@ def test_every_option_gives_the_oracles_logits(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
     folder = model_folder(name)
-    table, bf16 = opts == "gelu_table", opts == "bf16"
+    table, bf16, kv_f16 = (opts == option for option in ("gelu_table", "bf16", "kv_f16"))
     with gpt2c.load(folder, opts=opts, binding=binding) as model:
         for ids in PROMPTS[name]:
             # A value that float32 rounds across an fp16 boundary looks up the neighbouring entry.
             tolerance = 2e-2 if table else 1e-4
-            assert np.abs(model.logits(ids) - oracle(folder, ids, table, bf16)).max() < tolerance
+            assert np.abs(model.logits(ids) - oracle(folder, ids, table, bf16, kv_f16)).max() < tolerance
 
 
 @pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])

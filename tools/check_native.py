@@ -5,11 +5,11 @@
     python tools/check_native.py --list
 
 Every check runs a small random model (generate.c) with all instruction sets that it can, with one thread
-and three, with all switches and none, with the prompt whole and in chunks. All must print the same ids as
-gpt2c does from Python. Then each kernel is held to its error bound and the row contract (check_kernels/),
-for other machines too, where the tests in tests/kernels/ cannot run; `aarch64_asan` does only that.
-`objects` instead disassembles the core: outside native/kernels/<isa>/ there must be no instruction above
-the x86-64 baseline.
+and three, with all switches and none, with K and V in floats and in halves, with the prompt whole and in
+chunks. All must print the same ids as gpt2c does from Python. Then each kernel is held to its error bound
+and the row contract (check_kernels/), for other machines too, where the tests in tests/kernels/ cannot run;
+`aarch64_asan` does only that. `objects` instead disassembles the core: outside native/kernels/<isa>/ there
+must be no instruction above the x86-64 baseline.
 
 Needs gcc; `baseline` and those for aarch64 need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
 programs are missing fails: nothing is skipped in silence.
@@ -42,6 +42,13 @@ SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 class CheckFailed(Exception):
     """A program is missing, did not build, or printed something else."""
+
+
+class Ids(NamedTuple):
+    """What must be printed, with K and V in floats and in halves."""
+
+    kv_f32: str
+    kv_f16: str
 
 
 class Programs(NamedTuple):
@@ -88,19 +95,21 @@ def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) 
 
 
 def compare(
-    programs: Programs, base: Path, expected: str, isas: list[str], emulator: Sequence[str] = ()
+    programs: Programs, base: Path, expected: Ids, isas: list[str], emulator: Sequence[str] = ()
 ) -> int:
     """Run every combination, and the kernels; returns how many runs there were."""
     n = 0
     # A model with the head's compact copy needs its switch on.
-    plans = [("model.packed", 63), ("model.packed", 0), ("model.packed", 21), ("screen.packed", 63)]
-    for isa, threads, (file, switches), chunk in itertools.product(isas, (1, 3), plans, (0, 7)):
+    plans = [("model.packed", 63, False), ("model.packed", 0, False), ("model.packed", 21, False)]
+    plans += [("screen.packed", 63, False), ("model.packed", 63, True), ("model.packed", 21, True)]
+    for isa, threads, (file, switches, kv_f16), chunk in itertools.product(isas, (1, 3), plans, (0, 7)):
         model = base / file
         flags = ["-n", str(N_NEW), "-i", isa, "-t", str(threads), "-s", str(switches)]
         flags += ["-c", str(chunk)] if chunk else []
+        flags += ["-k"] if kv_f16 else []
         out = call([*emulator, str(programs.generate), *flags, str(model), *map(str, PROMPT)])
-        if out.strip() != expected:
-            how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}"
+        if out.strip() != expected[kv_f16]:
+            how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}, kv_f16 {kv_f16}"
             raise CheckFailed(f"{how}: {out!r}")
         n += 1
     return n + check_kernels(programs, isas, emulator)
@@ -117,17 +126,19 @@ def check_kernels(
     return 1
 
 
-def make_model(base: Path) -> str:
+def make_model(base: Path) -> Ids:
     """A packed random model in `base`; the ids that it must give."""
     from random_model import write_random_model
 
     write_random_model(base / "model", SHAPE, seed=5)
-    with gpt2c.load(base / "model", isa="ref", threads=1) as model:
-        ids = model.generate(PROMPT, max_new_tokens=N_NEW).ids
+    printed = []
+    for opts in ("all", "all,kv_f16"):
+        with gpt2c.load(base / "model", opts=opts, isa="ref", threads=1) as model:
+            printed.append(" ".join(map(str, model.generate(PROMPT, max_new_tokens=N_NEW).ids)))
     for name, opts in (("model", "aligned"), ("screen", "aligned,unembed,head_screen")):
         with gpt2c.load(base / "model", opts=opts) as model:
             model.save_packed(base / f"{name}.packed", b"")
-    return " ".join(map(str, ids))
+    return Ids(*printed)
 
 
 def supported() -> list[str]:
@@ -135,34 +146,34 @@ def supported() -> list[str]:
     return names
 
 
-def sanitizer(flags: str) -> Callable[[Path, str], int]:
-    def check(base: Path, expected: str) -> int:
+def sanitizer(flags: str) -> Callable[[Path, Ids], int]:
+    def check(base: Path, expected: Ids) -> int:
         programs = build(base, "sanitized", "gcc", platform.machine(), [*SANITIZE, f"-fsanitize={flags}"])
         return compare(programs, base, expected, supported())
 
     return check
 
 
-def x86_baseline(base: Path, expected: str) -> int:
+def x86_baseline(base: Path, expected: Ids) -> int:
     """An x86-64 CPU without AVX: no instruction set above the portable ones may be chosen, or needed."""
     programs = build(base, "baseline", "gcc", "x86_64", [])
     emulator = ["qemu-x86_64", "-cpu", "Nehalem"]
     n = compare(programs, base, expected, ["ref", "unroll"], emulator)
     command = [*emulator, str(programs.generate), "-n", str(N_NEW), str(base / "model.packed")]
     automatic = call([*command, *map(str, PROMPT)])
-    if automatic.strip() != expected:
+    if automatic.strip() != expected.kv_f32:
         raise CheckFailed(f"chosen by itself: {automatic!r}")
     return n + 1
 
 
-def aarch64(base: Path, expected: str) -> int:
+def aarch64(base: Path, expected: Ids) -> int:
     """NEON, under an emulator."""
     programs = build(base, "aarch64", "aarch64-linux-gnu-gcc", "aarch64", ["-static"])
     isas = [name for name, _ in native_build.isa_rows("aarch64")]
     return compare(programs, base, expected, isas, ["qemu-aarch64", "-cpu", "max"])
 
 
-def aarch64_asan(base: Path, expected: str) -> int:
+def aarch64_asan(base: Path, expected: Ids) -> int:
     """Its kernels with sanitizers; the emulator cannot look for leaks."""
     flags = [*SANITIZE, "-fsanitize=address,undefined,float-cast-overflow"]
     programs = build(base, "aarch64_asan", "aarch64-linux-gnu-gcc", "aarch64", flags)
@@ -171,7 +182,7 @@ def aarch64_asan(base: Path, expected: str) -> int:
     return check_kernels(programs, isas, emulator, ASAN_OPTIONS="detect_leaks=0")
 
 
-def objects(base: Path, expected: str) -> int:
+def objects(base: Path, expected: Ids) -> int:
     """Registers above xmm15 and VEX or EVEX instructions have no place in the core's common objects."""
     build(base, "objects", "gcc", "x86_64", [])
     common = sorted(base.glob("objects-native-[!k]*.o")) + sorted(base.glob("objects-native-kernels-ref-*.o"))
@@ -184,7 +195,7 @@ def objects(base: Path, expected: str) -> int:
     return len(common)
 
 
-CHECKS: dict[str, Callable[[Path, str], int]] = {
+CHECKS: dict[str, Callable[[Path, Ids], int]] = {
     "asan": sanitizer("address"),
     "ubsan": sanitizer("undefined,float-cast-overflow"),
     "tsan": sanitizer("thread"),

@@ -161,6 +161,7 @@ class Binding(Protocol):
         fused: bool,
         rows: tuple[int, int],
         heads: tuple[int, int],
+        kv_f16: bool = False,
     ) -> None: ...
 
 

@@ -293,7 +293,8 @@ def op_argmax(int isa, int64_t[::1] out, const float[::1] x, size_t rows, size_t
 
 
 def op_attention(int isa, float[::1] out, const float[::1] q, const float[::1] k, const float[::1] v,
-                 size_t n, size_t n_past, size_t n_head, size_t head_dim, bint fused, rows, heads):
+                 size_t n, size_t n_past, size_t n_head, size_t head_dim, bint fused, rows, heads,
+                 bint kv_f16=False):
     cdef gpt2c_op_attention_args args
     args.out = <float *>floats(out)
     args.q = floats(q)
@@ -304,6 +305,7 @@ def op_attention(int isa, float[::1] out, const float[::1] q, const float[::1] k
     args.n_head = n_head
     args.head_dim = head_dim
     args.fused = fused
+    args.kv_f16 = kv_f16
     args.rows_begin, args.rows_end = rows
     args.heads_begin, args.heads_end = heads
     with nogil:

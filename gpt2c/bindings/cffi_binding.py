@@ -287,6 +287,7 @@ def op_attention(
     fused: bool,
     rows: Span,
     heads: Span,
+    kv_f16: bool = False,
 ) -> None:
     fields = {  # keeps the buffers alive, as in op_linear
         "out": _out(out),
@@ -298,6 +299,7 @@ def op_attention(
         "n_head": n_head,
         "head_dim": head_dim,
         "fused": int(fused),
+        "kv_f16": int(kv_f16),
         "rows_begin": rows[0],
         "rows_end": rows[1],
         "heads_begin": heads[0],

@@ -43,6 +43,7 @@ cdef extern from "gpt2c.h" nogil:
         int32_t n_threads
         int32_t fused
         int32_t head_screen
+        int32_t kv_f16
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -82,6 +83,7 @@ cdef extern from "gpt2c.h" nogil:
         size_t n_head
         size_t head_dim
         int32_t fused
+        int32_t kv_f16
         size_t rows_begin
         size_t rows_end
         size_t heads_begin

@@ -1,11 +1,12 @@
 /* Greedy generation in plain C: everything that include/gpt2c.h takes to run a model, and no more.
  *
  *   cc -std=c99 -Iinclude native/examples/generate.c <the core> -lm -lpthread -o generate
- *   ./generate [-n NEW] [-t THREADS] [-i ISA] [-s SWITCHES] [-c CHUNK] model.packed ID [ID ...]
+ *   ./generate [-n NEW] [-t THREADS] [-i ISA] [-s SWITCHES] [-c CHUNK] [-k] model.packed ID [ID ...]
  *
- * Prints the new ids on standard output, and the time to the first token (TTFT) and in all on standard
- * error. tools/pack_model.py makes packed files; tools/check_native.py builds this program with
- * sanitizers and for other machines, and compares what it prints. */
+ * -k keeps K and V in half precision. Prints the new ids on standard output, and the time to the first
+ * token (TTFT) and in all on standard error. tools/pack_model.py makes packed files;
+ * tools/check_native.py builds this program with sanitizers and for other machines, and compares what it
+ * prints. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ typedef struct arguments {
     int32_t n_new;
     int32_t n_threads;
     uint32_t switches;
+    int32_t kv_f16;
     size_t chunk;      /* the prompt is fed so many tokens at a time; 0: all at once */
     int32_t *ids;      /* the prompt, with room for the new ones */
     size_t n_ids;
@@ -38,7 +40,7 @@ static int fail(const char *what, gpt2c_status status) {
 }
 
 static int usage(void) {
-    fprintf(stderr, "usage: generate [-n NEW] [-t THREADS] [-i ISA] [-s SWITCHES] [-c CHUNK] "
+    fprintf(stderr, "usage: generate [-n NEW] [-t THREADS] [-i ISA] [-s SWITCHES] [-c CHUNK] [-k] "
                     "model.packed ID [ID ...]\n");
     return 2;
 }
@@ -54,13 +56,14 @@ static long number(const char *text, long least, long most) {
 static void parse(int argc, char **argv, arguments *a) {
     *a = (arguments){.n_new = 16, .n_threads = 1, .switches = 63};
     int option;
-    while ((option = getopt(argc, argv, "n:t:i:s:c:")) != -1) {
+    while ((option = getopt(argc, argv, "n:t:i:s:c:k")) != -1) {
         switch (option) {
         case 'n': a->n_new = (int32_t)number(optarg, 1, 1000000); break;
         case 't': a->n_threads = (int32_t)number(optarg, 1, 1024); break;
         case 's': a->switches = (uint32_t)number(optarg, 0, 63); break;
         case 'c': a->chunk = (size_t)number(optarg, 1, 1000000); break;
         case 'i': a->isa = optarg; break;
+        case 'k': a->kv_f16 = 1; break;
         default: exit(usage());
         }
     }
@@ -116,6 +119,7 @@ static int run(const arguments *a) {
     if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_UNSUPPORTED);
     config.switches = a->switches;
     config.n_threads = a->n_threads;
+    config.kv_f16 = a->kv_f16;
     config.fused = (a->switches & 15) == 15;
 
     gpt2c_model *model;

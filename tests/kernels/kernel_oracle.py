@@ -96,6 +96,13 @@ def softmax(x: Array) -> Answer:
     return p, (n + np.log(n) + 8 + below) * EPS * p + CUT
 
 
+def kept_f16(x: Array) -> NDArray[np.float32]:
+    """K or V as kv_f16 keeps it: the nearest half, but for a finite number no infinity."""
+    most = np.float32(65504)
+    limited = np.where(np.isfinite(x), np.clip(x, -most, most), x)
+    return limited.astype(np.float16).astype(np.float32)
+
+
 def attention(q: Array, k: Array, v: Array, n_head: int) -> Answer:
     n, n_embd = q.shape
     head_dim = n_embd // n_head

@@ -26,6 +26,7 @@ CALLS: list[tuple[str, list[Any], Callable[..., Any]]] = [
     ("softmax", [X], kernels.softmax),
     ("argmax", [X], kernels.argmax),
     ("attention", [Q, Q, Q], lambda q, k, v, **on: kernels.attention(q, k, v, 4, 2, **on)),
+    ("attention_f16", [Q, Q, Q], lambda q, k, v, **on: kernels.attention(q, k, v, 4, 2, kv_f16=True, **on)),
     ("embed", [W, normal(2, 40)], lambda wte, wpe, **on: kernels.embed([3, 0], wte, wpe, **on)),
 ]
 every_call = pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_memory_goes_back_to_its_level(on: On, arrays: list[Any], function: Call
     assert memory()[0] == before
 
 
-@pytest.mark.parametrize(("name", "allocations"), [("linear", 2), ("attention", 4)])
+@pytest.mark.parametrize(("name", "allocations"), [("linear", 2), ("attention", 4), ("attention_f16", 4)])
 def test_running_out_of_memory_is_an_error_and_leaks_nothing(on: On, name: str, allocations: int) -> None:
     arrays, function = next(call[1:] for call in CALLS if call[0] == name)
     binding = bindings.load(on["binding"])

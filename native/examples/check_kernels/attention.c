@@ -1,18 +1,32 @@
-/* Attention: each row against sums in double, and against itself in other company. */
+/* Attention, over K and V in floats and in halves: each row against sums in double, and against itself in
+ * other company. */
 #include "check.h"
 
 typedef struct heads {
     size_t n, n_head, head_dim, n_embd;
+    int32_t kv_f16;
     float *q, *k, *v;
+    float *kept_k, *kept_v; /* k and v as they are kept */
 } heads;
 
-static heads new_heads(size_t n, size_t n_head, size_t head_dim) {
-    const size_t size = n * n_head * head_dim;
-    return (heads){n, n_head, head_dim, n_head * head_dim, new_random(size, 1.0f), new_random(size, 1.0f),
-                   new_random(size, 1.0f)};
+static float *new_kept(const float *x, size_t n, int32_t kv_f16) {
+    float *kept = new_floats(n);
+    for (size_t i = 0; i < n; i++) kept[i] = kv_f16 ? to_kept_f16(x[i]) : x[i];
+    return kept;
 }
 
-static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v); }
+static heads new_heads(size_t n, size_t n_head, size_t head_dim, int32_t kv_f16) {
+    const size_t size = n * n_head * head_dim;
+    heads a = {.n = n, .n_head = n_head, .head_dim = head_dim, .n_embd = n_head * head_dim, .kv_f16 = kv_f16};
+    a.q = new_random(size, 1.0f);
+    a.k = new_random(size, 1.0f);
+    a.v = new_random(size, 1.0f);
+    a.kept_k = new_kept(a.k, size, kv_f16);
+    a.kept_v = new_kept(a.v, size, kv_f16);
+    return a;
+}
+
+static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v), free(a->kept_k), free(a->kept_v); }
 
 /* The first n positions, n_past of them kept before; out is [n - n_past, n_embd]. */
 static void run_attention(check *c, const heads *a, float *out, size_t n, size_t n_past, int fused, span rows,
@@ -27,6 +41,7 @@ static void run_attention(check *c, const heads *a, float *out, size_t n, size_t
         .n_head = a->n_head,
         .head_dim = a->head_dim,
         .fused = fused,
+        .kv_f16 = a->kv_f16,
         .rows_begin = rows.begin,
         .rows_end = rows.end,
         .heads_begin = of_heads.begin,
@@ -45,7 +60,7 @@ static int is_attention_right(const heads *a, const float *out, size_t row, size
     for (size_t t = 0; t < n; t++) {
         double dot = 0.0, size = 0.0;
         for (size_t d = 0; d < a->head_dim; d++) {
-            const double product = (double)q[d] * (double)a->k[t * a->n_embd + at + d];
+            const double product = (double)q[d] * (double)a->kept_k[t * a->n_embd + at + d];
             dot += product;
             size += fabs(product);
         }
@@ -57,7 +72,7 @@ static int is_attention_right(const heads *a, const float *out, size_t row, size
     for (size_t d = 0; d < a->head_dim; d++) {
         double sum = 0.0, bound = visible * TINY;
         for (size_t t = 0; t < n; t++) {
-            const double v = (double)a->v[t * a->n_embd + at + d];
+            const double v = (double)a->kept_v[t * a->n_embd + at + d];
             const double factor = 2 * visible + log(visible) + 9 + (top - scores[t]);
             sum += p[t] * v;
             bound += fabs(v) * (p[t] * (factor * EPS + expm1(2 * off)) + CUT);
@@ -67,8 +82,8 @@ static int is_attention_right(const heads *a, const float *out, size_t row, size
     return 1;
 }
 
-static void check_attention_bound(check *c, size_t n, size_t n_head, size_t head_dim) {
-    heads a = new_heads(n, n_head, head_dim);
+static void check_attention_bound(check *c, size_t n, size_t n_head, size_t head_dim, int32_t kv_f16) {
+    heads a = new_heads(n, n_head, head_dim, kv_f16);
     float *out = new_floats(n * a.n_embd), *fused = new_floats(n * a.n_embd);
     double *scores = allocate(n, sizeof *scores), *p = allocate(n, sizeof *p);
     run_attention(c, &a, out, n, 0, 0, (span){0, n}, (span){0, n_head});
@@ -95,8 +110,8 @@ static void check_attention_part(check *c, const heads *a, const float *whole, s
 }
 
 /* What stands at `from` and later is seen by no position before. */
-static void check_attention_mask(check *c, size_t n, size_t from) {
-    heads a = new_heads(n, 2, 17);
+static void check_attention_mask(check *c, size_t n, size_t from, int32_t kv_f16) {
+    heads a = new_heads(n, 2, 17, kv_f16);
     float *whole = new_floats(n * a.n_embd), *out = new_floats(n * a.n_embd);
     run_attention(c, &a, whole, n, 0, 1, (span){0, n}, (span){0, 2});
     for (size_t i = from * a.n_embd; i < n * a.n_embd; i++) a.q[i] = a.k[i] = a.v[i] = NAN;
@@ -108,16 +123,41 @@ static void check_attention_mask(check *c, size_t n, size_t from) {
     free_heads(&a);
 }
 
-void check_attention(check *c) {
+/* What halves cannot hold: beyond them, between them, below them, at each place of a register. */
+static void check_attention_limits(check *c) {
+    static const float x[] = {65504.0f, 65519.0f, 65520.0f, 1e30f, -65520.0f, -1e30f, INFINITY, -INFINITY,
+                              0x1p-24f, 0x1p-25f, 0x1.8p-25f, 1e-45f, 2049.0f, 2051.0f, 1.0f, -0x1p-14f};
+    for (size_t n = 1; n <= COUNT_OF(x); n++) {
+        float none[COUNT_OF(x)] = {0.0f}, out[COUNT_OF(x)];
+        const float *v = x + COUNT_OF(x) - n;
+        const gpt2c_op_attention_args args = {
+            .out = out,
+            .q = none,
+            .k = none,
+            .v = v,
+            .n = 1,
+            .n_head = 1,
+            .head_dim = n,
+            .kv_f16 = 1,
+            .rows_end = 1,
+            .heads_end = 1,
+        };
+        expect_ok(c, gpt2c_op_attention(c->isa, &args));
+        for (size_t i = 0; i < n; i++)
+            expect(c, out[i] >= to_kept_f16(v[i]) && out[i] <= to_kept_f16(v[i]), "kept as another", n, i);
+    }
+}
+
+static void check_form(check *c, int32_t kv_f16) {
     static const size_t shapes[][2] = {{1, 1}, {3, 5}, {2, 16}, {2, 17}, {3, 64}};
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
         for (size_t s = 0; s + 1 < N_SIZES; s++) /* but 768 */
-            check_attention_bound(c, sizes[s], shapes[i][0], shapes[i][1]);
-    check_attention_bound(c, 768, 1, 8);
+            check_attention_bound(c, sizes[s], shapes[i][0], shapes[i][1], kv_f16);
+    check_attention_bound(c, 768, 1, 8, kv_f16);
 
-    for (size_t from = 1; from < 37; from++) check_attention_mask(c, 37, from);
+    for (size_t from = 1; from < 37; from++) check_attention_mask(c, 37, from, kv_f16);
 
-    heads a = new_heads(65, 3, 21);
+    heads a = new_heads(65, 3, 21, kv_f16);
     float *whole = new_floats(65 * a.n_embd);
     run_attention(c, &a, whole, 65, 0, 1, (span){0, 65}, (span){0, 3});
     for (size_t n = 1; n <= 65; n += n < 17 ? 1 : 8)
@@ -127,4 +167,11 @@ void check_attention(check *c) {
         }
     free(whole);
     free_heads(&a);
+}
+
+void check_attention(check *c) { check_form(c, 0); }
+
+void check_attention_f16(check *c) {
+    check_form(c, 1);
+    check_attention_limits(c);
 }

@@ -58,6 +58,10 @@ float *new_random(size_t n, float scale);
 float *new_filled(size_t n);
 
 float to_bf16(float x);
+
+/* As attention keeps it: the nearest half, 65,504 at most. */
+float to_kept_f16(float x);
+
 float from_f16(uint32_t half);
 
 /* p = softmax of n scores, whose largest is returned. */
@@ -74,5 +78,6 @@ void check_add(check *c);
 void check_softmax(check *c);
 void check_argmax(check *c);
 void check_attention(check *c);
+void check_attention_f16(check *c);
 
 #endif

@@ -40,6 +40,7 @@ static const operation operations[] = {
     {"softmax", check_softmax},
     {"argmax", check_argmax},
     {"attention", check_attention},
+    {"attention_f16", check_attention_f16},
 };
 
 int main(void) {
@@ -50,7 +51,7 @@ int main(void) {
         for (size_t i = 0; i < COUNT_OF(operations); i++) {
             check c = {isa, info.name, operations[i].name, 0, 0};
             operations[i].run(&c);
-            printf("%-12s %-10s %7zu right, %zu wrong\n", c.isa_name, c.op, c.n_right, c.n_wrong);
+            printf("%-12s %-13s %7zu right, %zu wrong\n", c.isa_name, c.op, c.n_right, c.n_wrong);
             n_wrong += c.n_wrong;
         }
     }

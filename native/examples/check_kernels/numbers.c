@@ -37,6 +37,12 @@ float to_bf16(float x) {
     return x;
 }
 
+float to_kept_f16(float x) {
+    if (x == 0.0f || !isfinite(x)) return x;
+    const double unit = fmax(ldexp(1.0, ilogb((double)x) - 10), 0x1p-24);
+    return (float)fmax(-65504.0, fmin(65504.0, rint((double)x / unit) * unit));
+}
+
 float from_f16(uint32_t half) {
     const uint32_t exponent = half >> 10 & 31u, mantissa = half & 1023u;
     float x = ldexpf((float)(mantissa + 1024u), (int)exponent - 25);

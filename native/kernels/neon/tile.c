@@ -5,7 +5,10 @@
  *
  * An FMA takes 4 cycles and two to four can start in each, so 8 to 16 chains are needed. One row and
  * two take a pair of blocks, 8 and 16 chains; a single row's weights then come as fast as any memory
- * gives them. */
+ * gives them.
+ *
+ * Halves (attention's K and V under kv_f16) are widened as they are loaded, which is exact; the sums are
+ * those of floats. */
 #include "tile_neon.h"
 
 #include <arm_neon.h>
@@ -22,8 +25,15 @@ static ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
     return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
 }
 
-/* `rows` and `blocks` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, const size_t blocks) {
+/* Numbers i, i + 1, i + 2, i + 3 of w. */
+static ALWAYS_INLINE float32x4_t load4(const void *w, size_t i, const int f16) {
+    if (!f16) return vld1q_f32((const float *)w + i);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)w + i)));
+}
+
+/* All but `given` are constants wherever this is used, so all loops over them vanish. */
+static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
+                                      const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     const size_t vectors = PER_BLOCK * blocks;
     float32x4_t sums[GPT2C_TILE_ROWS][MOST_VECTORS];
@@ -36,16 +46,17 @@ static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, c
         }
     }
 
-    const size_t n = tile.n, stride = tile.x_stride, step = tile.w_step, odd = tile.w_odd;
-    const float *x = tile.x, *w = tile.w;
+    const size_t n = tile.n, stride = tile.x_stride, odd = tile.w_odd;
+    const size_t step = tile.w_step * (f16 ? sizeof(uint16_t) : sizeof(float));
+    const float *x = tile.x;
+    const char *w = tile.w;
     for (size_t k = 0; k < n; k++, x++, w += step) {
         float32x4_t weights[MOST_VECTORS];
         GPT2C_UNROLL(2)
         for (size_t b = 0; b < blocks; b++) {
-            const float *block = w + b * odd;
             GPT2C_UNROLL(4)
             for (size_t v = 0; v < PER_BLOCK; v++)
-                weights[b * PER_BLOCK + v] = vld1q_f32(block + v * GPT2C_LANES);
+                weights[b * PER_BLOCK + v] = load4(w, b * odd + v * GPT2C_LANES, f16);
         }
         GPT2C_UNROLL(5)
         for (size_t r = 0; r < rows; r++) {
@@ -61,6 +72,13 @@ static ALWAYS_INLINE void sum_tile(const gpt2c_tile *given, const size_t rows, c
         for (size_t v = 0; v < vectors; v++)
             gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
     }
+}
+
+static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {
+    if (tile->w_f16)
+        sum_tile_of(tile, rows, blocks, 1);
+    else
+        sum_tile_of(tile, rows, blocks, 0);
 }
 
 /* A function each, so that any compiler sees the constants. */

@@ -7,9 +7,10 @@
 
 void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
     const size_t n_embd = kv->n_head * kv->head_dim;
+    float *k = (float *)kv->k + position * n_embd, *v = (float *)kv->v + position * n_embd;
     for (size_t r = 0; r < rows; r++, qkv += 3 * n_embd) {
-        memcpy(kv->k + (position + r) * n_embd, qkv + n_embd, n_embd * sizeof(float));
-        memcpy(kv->v + (position + r) * n_embd, qkv + 2 * n_embd, n_embd * sizeof(float));
+        memcpy(k + r * n_embd, qkv + n_embd, n_embd * sizeof(float));
+        memcpy(v + r * n_embd, qkv + 2 * n_embd, n_embd * sizeof(float));
     }
 }
 
@@ -22,8 +23,8 @@ void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2
         const size_t n = args->position + r + 1; /* positions this row may see */
         for (size_t h = heads.begin; h < heads.end; h++) {
             const float *q = args->qkv + r * 3 * n_embd + h * head_dim;
-            const float *k = kv->k + h * head_dim;
-            const float *v = kv->v + h * head_dim;
+            const float *k = (const float *)kv->k + h * head_dim;
+            const float *v = (const float *)kv->v + h * head_dim;
             float *out = args->out + r * n_embd + h * head_dim;
 
             for (size_t t = 0; t < n; t++) {

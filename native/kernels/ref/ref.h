@@ -19,6 +19,8 @@ float gpt2c_screen_ref(float *upper, const struct gpt2c_screen *screen, const fl
                        gpt2c_span columns);
 void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
 void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+void gpt2c_keep_f16_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+void gpt2c_attention_f16_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 void gpt2c_softmax_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_table_ref(float *out, const float *x, size_t n, const uint16_t *table);
@@ -33,6 +35,7 @@ size_t gpt2c_argmax_ref(const float *x, size_t n);
                [GPT2C_PANELS] = gpt2c_linear_panels_ref,                                  \
                [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref},                              \
     .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, \
+    .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,             \
     .softmax = gpt2c_softmax_ref,                                                         \
     .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,     \
     .argmax = gpt2c_argmax_ref

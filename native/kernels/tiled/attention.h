@@ -4,7 +4,8 @@
  * K lies as [head][position / 16][head_dim][16]: lanes are positions, so a score is summed over the
  * head's numbers in order, and reading is one stream. V lies as [head][position][head_dim padded to
  * 16]: lanes are the head's numbers, summed over positions in order. Lanes, tiles and sums sit at
- * absolute positions; that is why a row comes out the same whatever is computed beside it.
+ * absolute positions; that is why a row comes out the same whatever is computed beside it. Both lie so
+ * as floats and as halves.
  *
  * A group of rows goes through a head together, for K and V to be read once for all of them. All but
  * the last few positions are seen by every row of the group; those few are added row by row rather
@@ -24,6 +25,9 @@
 /* out = softmax of scale * x[0 .. n); the scaling is a rounding of its own. */
 typedef void gpt2c_scaled_softmax_function(float *out, const float *x, size_t n, float scale);
 
+/* Rounds n numbers to half precision as keep_f16 in kernels.h says. */
+typedef void gpt2c_narrow_function(uint16_t *out, const float *x, size_t n);
+
 /* What an instruction set brings along. */
 typedef struct gpt2c_attention_parts {
     size_t group_rows; /* at most GPT2C_MOST_GROUP_ROWS, and what `sum` takes */
@@ -31,17 +35,18 @@ typedef struct gpt2c_attention_parts {
     gpt2c_scaled_softmax_function *softmax;
 } gpt2c_attention_parts;
 
-static inline float *gpt2c_k_at(const gpt2c_kv *kv, size_t head, size_t position) {
+/* Where a position's K and V begin, counted in numbers. */
+static inline size_t gpt2c_k_at(const gpt2c_kv *kv, size_t head, size_t position) {
     const size_t tiles = gpt2c_pad(kv->n_ctx, GPT2C_BLOCK) / GPT2C_BLOCK;
     const size_t tile = head * tiles + position / GPT2C_BLOCK;
-    return kv->k + tile * kv->head_dim * GPT2C_BLOCK + position % GPT2C_BLOCK;
+    return tile * kv->head_dim * GPT2C_BLOCK + position % GPT2C_BLOCK;
 }
 
 static inline size_t gpt2c_v_stride(const gpt2c_kv *kv) { return gpt2c_pad(kv->head_dim, GPT2C_BLOCK); }
 
-static inline float *gpt2c_v_at(const gpt2c_kv *kv, size_t head, size_t position) {
+static inline size_t gpt2c_v_at(const gpt2c_kv *kv, size_t head, size_t position) {
     const size_t positions = gpt2c_pad(kv->n_ctx, GPT2C_BLOCK);
-    return kv->v + (head * positions + position) * gpt2c_v_stride(kv);
+    return (head * positions + position) * gpt2c_v_stride(kv);
 }
 
 static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
@@ -49,7 +54,8 @@ static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t
     for (size_t h = 0; h < kv->n_head; h++) {
         for (size_t r = 0; r < rows; r++) {
             const float *k = qkv + r * 3 * n_embd + n_embd + h * head_dim, *v = k + n_embd;
-            float *to_k = gpt2c_k_at(kv, h, position + r), *to_v = gpt2c_v_at(kv, h, position + r);
+            float *to_k = (float *)kv->k + gpt2c_k_at(kv, h, position + r);
+            float *to_v = (float *)kv->v + gpt2c_v_at(kv, h, position + r);
             for (size_t d = 0; d < head_dim; d++) to_k[d * GPT2C_BLOCK] = k[d];
             memcpy(to_v, v, head_dim * sizeof(float));
             for (size_t d = head_dim; d % GPT2C_BLOCK != 0; d++) to_v[d] = 0.0f;
@@ -57,12 +63,36 @@ static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t
     }
 }
 
+static inline void gpt2c_keep_f16_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position,
+                                        gpt2c_narrow_function *narrow) {
+    const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
+    for (size_t h = 0; h < kv->n_head; h++) {
+        for (size_t r = 0; r < rows; r++) {
+            const float *k = qkv + r * 3 * n_embd + n_embd + h * head_dim, *v = k + n_embd;
+            uint16_t *to_k = (uint16_t *)kv->k + gpt2c_k_at(kv, h, position + r);
+            uint16_t *to_v = (uint16_t *)kv->v + gpt2c_v_at(kv, h, position + r);
+            for (size_t d = 0; d < head_dim; d += GPT2C_BLOCK) {
+                const size_t n = head_dim - d < GPT2C_BLOCK ? head_dim - d : GPT2C_BLOCK;
+                uint16_t halves[GPT2C_BLOCK];
+                narrow(halves, k + d, n);
+                for (size_t i = 0; i < n; i++) to_k[(d + i) * GPT2C_BLOCK] = halves[i];
+            }
+            narrow(to_v, v, head_dim);
+            for (size_t d = head_dim; d % GPT2C_BLOCK != 0; d++) to_v[d] = 0;
+        }
+    }
+}
+
+static inline const void *gpt2c_number_at(const gpt2c_kv *kv, const void *numbers, size_t i) {
+    return (const char *)numbers + i * gpt2c_kv_number_bytes(kv->f16);
+}
+
 /* out[r] = sum over t of p[r][t] v[t], where row r sees n + r positions. */
 static inline void gpt2c_weighted_sum(gpt2c_tile tile, size_t rows, size_t n, gpt2c_tile_function *sum) {
     const gpt2c_tile first = tile;
     tile.n = n;
     sum(&tile, rows);
-    tile.w += n * tile.w_step;
+    tile.w = gpt2c_tile_w(&tile, n * tile.w_step);
     tile.resume = 1;
     for (size_t r = 1; r < rows; r++) {
         tile.out = first.out + r * first.out_stride;
@@ -85,7 +115,8 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
         .out_stride = stride,
         .x = args->qkv + row * 3 * n_embd + head * head_dim,
         .x_stride = 3 * n_embd,
-        .w = gpt2c_k_at(kv, head, 0),
+        .w = gpt2c_number_at(kv, kv->k, gpt2c_k_at(kv, head, 0)),
+        .w_f16 = kv->f16,
         .w_pair = 2 * head_dim * GPT2C_BLOCK,
         .w_odd = head_dim * GPT2C_BLOCK,
         .w_step = GPT2C_BLOCK,
@@ -106,7 +137,8 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
         .out_stride = n_embd,
         .x = args->scores,
         .x_stride = stride,
-        .w = gpt2c_v_at(kv, head, 0),
+        .w = gpt2c_number_at(kv, kv->v, gpt2c_v_at(kv, head, 0)),
+        .w_f16 = kv->f16,
         .w_pair = 2 * GPT2C_BLOCK,
         .w_odd = GPT2C_BLOCK,
         .w_step = gpt2c_v_stride(kv),

@@ -21,10 +21,11 @@ typedef struct gpt2c_tile {
     size_t out_stride;
     const float *x; /* [rows][x_stride] */
     size_t x_stride;
-    const float *w; /* block b of step k: w + k * w_step + b / 2 * w_pair + b % 2 * w_odd, 64-byte */
-    size_t w_pair;  /*   aligned; a block may be read to its end where columns ends before */
+    const void *w; /* block b of step k: number k * w_step + b / 2 * w_pair + b % 2 * w_odd, aligned to */
+    size_t w_pair; /*   its size; a block may be read to its end where columns ends before */
     size_t w_odd;
     size_t w_step;
+    int w_f16; /* 1: of halves, which are widened; 0: of floats */
     size_t n;
     size_t columns;
     int resume; /* 1: add to what out holds; 0: start from 0 */
@@ -40,15 +41,21 @@ typedef struct gpt2c_tile {
 #define GPT2C_UNROLL(most) GPT2C_PRAGMA(GCC unroll most)
 #endif
 
-/* What tile.c of an instruction set defines; it says how many rows a call may have. */
+/* What tile.c of an instruction set defines; it says how many rows a call may have. One that has no
+ * attention_f16 of its own never gets a tile of halves. */
 typedef void gpt2c_tile_function(const gpt2c_tile *tile, size_t rows);
+
+static inline const void *gpt2c_tile_w(const gpt2c_tile *tile, size_t number) {
+    return tile->w_f16 ? (const void *)((const uint16_t *)tile->w + number)
+                       : (const void *)((const float *)tile->w + number);
+}
 
 /* The same tile from block b on. Behind an odd b the blocks do not come in pairs any more, so only one
  * of them can be computed. */
 static inline gpt2c_tile gpt2c_tile_from(const gpt2c_tile *tile, size_t b) {
     gpt2c_tile rest = *tile;
     rest.out += b * GPT2C_BLOCK;
-    rest.w += b / 2 * tile->w_pair + b % 2 * tile->w_odd;
+    rest.w = gpt2c_tile_w(tile, b / 2 * tile->w_pair + b % 2 * tile->w_odd);
     rest.columns -= b * GPT2C_BLOCK;
     return rest;
 }
