@@ -22,12 +22,9 @@ from ablation import (
     name_of,
     row,
 )
-from harness import Machine, Samples, Spread, bullets, cpu_share, markdown_table
+from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 import gpt2c
-
-QUIET = 0.95
-"""A share of the core below this, and the times are not to be quoted."""
 
 NAIVE_GELU = row("kv", "linear", "residual")
 STEP_ROWS = dict(zip(STEPS, pairwise(EIGHT_ROWS), strict=True))
@@ -38,10 +35,7 @@ STEP_ROWS = dict(zip(STEPS, pairwise(EIGHT_ROWS), strict=True))
 class Ablation:
     """Everything that was measured; plans: as each model resolved its options."""
 
-    command: str
-    date: str
-    commit: str
-    machine: Machine
+    origin: Origin
     config: gpt2c.ModelConfig
     case: Case
     plans: Mapping[Row, gpt2c.Plan]
@@ -114,8 +108,7 @@ def change(done: Ablation, before: Row, after: Row) -> str:
 
 def setting(done: Ablation) -> Iterator[str]:
     case, plan = done.case, done.plans[row()]
-    yield f"Made by `{done.command}` at {done.commit}, {done.date}."
-    yield f"Machine: {done.machine}."
+    yield from done.origin.lines()
     yield (
         f"Embedded model, {done.config.n_parameters / 1e6:.1f} M parameters; {case.n_prompt} prompt token + "
         f"{case.n_new} new ones, greedy; instruction set {plan.isa}, threads {plan.threads}, weights "
@@ -128,9 +121,7 @@ def setting(done: Ablation) -> Iterator[str]:
     )
     if done.rounds < 3:
         yield "With so few rounds the spread is not known: small steps mean nothing."
-    share = cpu_share(done.samples.values())
-    verdict = "" if share >= QUIET else " The machine was busy: do not quote these times."
-    yield f"While it was measured the process had a core for {share:.0%} of the time.{verdict}"
+    yield on_cpu_share(done.samples.values())
 
 
 def proof(done: Ablation) -> Iterator[str]:
@@ -253,10 +244,7 @@ def as_record(done: Ablation) -> dict[str, Any]:
     """For JSON: what was measured, and what the tables derive from it."""
     return {
         "benchmark": "ablation",
-        "command": done.command,
-        "date": done.date,
-        "commit": done.commit,
-        "machine": done.machine,
+        **vars(done.origin),
         "cpu_share": cpu_share(done.samples.values()),
         "model": done.config,
         "case": done.case,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import harness
 import pytest
 from harness import Report
 
+RESULTS = Path(__file__).resolve().parent / "results"
 REPORTS = pytest.StashKey[list[Report]]()
 
 
@@ -49,6 +52,15 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def reports(request: pytest.FixtureRequest) -> list[Report]:
-    """What is appended here is printed when all tests are done."""
-    return request.config.stash[REPORTS]
+def publish(request: pytest.FixtureRequest) -> Callable[[str, str, Any], None]:
+    """Called with name, Markdown and record: has the Markdown printed when all tests are done, and writes
+    NAME.md and NAME.json, those of a quick run only where a folder is named."""
+    config = request.config
+
+    def publish(name: str, markdown: str, record: Any) -> None:
+        config.stash[REPORTS].append(Report(name, markdown))
+        folder = config.getoption("results") or (None if config.getoption("quick") else RESULTS)
+        if folder is not None:
+            harness.write_results(folder, name, record, markdown)
+
+    return publish

@@ -89,6 +89,26 @@ def commit(folder: Path) -> str:
     return ids[0] + "-dirty" * dirty if ids else "unknown"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """How measurements came about: fields of every record, the first lines of every table."""
+
+    command: str
+    date: str
+    commit: str
+    machine: Machine
+
+    @staticmethod
+    def here(arguments: Iterable[str], folder: Path) -> Origin:
+        """Of a benchmark that starts now, run by pytest with these arguments; folder: in the checkout."""
+        command = " ".join(["python -m pytest", *arguments])
+        return Origin(command, now(), commit(folder), this_machine())
+
+    def lines(self) -> tuple[str, str]:
+        made = f"Made by `{self.command}` at {self.commit}, {self.date}."
+        return made, f"Machine: {self.machine}."
+
+
 # ---- Timing ----
 
 
@@ -123,20 +143,27 @@ class Samples(Generic[T]):
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], T]], rounds: int, progress: Callable[[str], None] = lambda line: None
+    calls: Mapping[str, Callable[[], T]],
+    rounds: int | Mapping[str, int],
+    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Samples[T]]:
     """Time callables in turn, A B C A B C, so that a slow minute of the machine falls on all of them.
 
+    rounds: of all, or of each by its name; those with fewer are left out of the later rounds.
     progress: told a line after each call.
     """
+    wanted = dict.fromkeys(calls, rounds) if isinstance(rounds, int) else rounds
+    most = max(wanted.values(), default=0)
     taken: dict[str, list[tuple[float, float, T]]] = {name: [] for name in calls}
-    for n in range(1, rounds + 1):
+    for n in range(1, most + 1):
         for name, call in calls.items():
+            if n > wanted[name]:
+                continue
             cpu_began, began = process_time(), perf_counter()
             result = call()
             took, cpu_took = perf_counter() - began, process_time() - cpu_began
             taken[name].append((took, cpu_took, result))
-            progress(f"round {n} of {rounds}: {took:7.2f} s  {name}")
+            progress(f"round {n} of {most}: {took:7.2f} s  {name}")
     return {name: Samples(*zip(*rows, strict=True)) for name, rows in taken.items()}
 
 
@@ -144,6 +171,17 @@ def cpu_share(samples: Iterable[Samples[Any]]) -> float:
     """Computing time by time passed, over all rounds of all callables."""
     chosen = list(samples)
     return sum(sum(s.cpu_seconds) for s in chosen) / sum(sum(s.seconds) for s in chosen)
+
+
+QUIET = 0.95
+"""A share of the core below this, and the times are not to be quoted."""
+
+
+def on_cpu_share(samples: Iterable[Samples[Any]]) -> str:
+    """Whether the machine was quiet, in a sentence or two."""
+    share = cpu_share(samples)
+    verdict = "" if share >= QUIET else " The machine was busy: do not quote these times."
+    return f"While it was measured the process had a core for {share:.0%} of the time.{verdict}"
 
 
 class ReplayClock:
@@ -224,6 +262,12 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_results(folder: Path, name: str, record: Any, markdown: str) -> None:
+    """NAME.json and NAME.md."""
+    write_atomic(folder / f"{name}.json", as_json(record))
+    write_atomic(folder / f"{name}.md", markdown)
 
 
 def as_json(record: Any) -> str:

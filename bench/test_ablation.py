@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ablation
 import harness
 import pytest
 from ablation import ROWS, Case, Outcome, Row, name_of
 from ablation_report import Ablation, as_markdown, as_record
-from harness import ReplayClock, Report, Samples
+from harness import Origin, ReplayClock, Samples
 
 import gpt2c
 
@@ -39,24 +40,22 @@ def measured(
     models: dict[Row, gpt2c.Model],
     request: pytest.FixtureRequest,
     say: Callable[[str], None],
-    reports: list[Report],
+    publish: Callable[[str, str, Any], None],
 ) -> Measurements:
     """All rows measured in turn, their outputs checked, and only then the tables printed and written."""
     config = request.config
     case = QUICK if config.getoption("quick") else FULL
     done = partial(
         Ablation,
-        command=" ".join(["python -m pytest", *config.invocation_params.args]),
-        date=harness.now(),
-        commit=harness.commit(HERE),
-        machine=harness.this_machine(),
+        origin=Origin.here(config.invocation_params.args, HERE),
         config=models[()].config,
         case=case,
         plans={options: model.plan for options, model in models.items()},
     )
     samples = measure(models, case, config.getoption("rounds") or ROUNDS, say)
     agreement = ablation.check(models, samples, case)
-    publish(done(samples=samples, agreement=agreement), config, reports)
+    finished = done(samples=samples, agreement=agreement)
+    publish("ablation", as_markdown(finished), as_record(finished))
     return samples
 
 
@@ -67,15 +66,6 @@ def measure(
     calls = {name_of(options): partial(ablation.generate, model, case) for options, model in models.items()}
     by_name = harness.interleaved(calls, rounds, progress=say)
     return {options: by_name[name_of(options)] for options in models}
-
-
-def publish(done: Ablation, config: pytest.Config, reports: list[Report]) -> None:
-    """Has the tables printed at the end, and writes them: of a quick run only where a folder is named."""
-    reports.append(Report("ablation", as_markdown(done)))
-    folder = config.getoption("results") or (None if done.case == QUICK else HERE / "results")
-    if folder is not None:
-        harness.write_atomic(folder / "ablation.json", harness.as_json(as_record(done)))
-        harness.write_atomic(folder / "ablation.md", as_markdown(done))
 
 
 @pytest.mark.benchmark(group="ablation", timer=clock)

@@ -27,7 +27,8 @@ def isa_rows(machine: str) -> list[tuple[str, list[str]]]:
 
 def groups(machine: str) -> list[tuple[list[str], list[str]]]:
     """(sources, flags) of each part of the core, paths relative to the root."""
-    folders = [("native", [])] + [(f"native/kernels/{name}", flags) for name, flags in isa_rows(machine)]
+    folders: list[tuple[str, list[str]]] = [("native", [])]
+    folders += [(f"native/kernels/{name}", flags) for name, flags in isa_rows(machine)]
     return [
         (sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*.c")), FLAGS + flags)
         for folder, flags in folders

@@ -62,6 +62,13 @@ def assert_within(actual: Array, answer: Answer) -> None:
         raise AssertionError(f"{message} exact {exact[worst]!r}, bound {bound[worst]!r}")
 
 
+def rounded(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """To bfloat16, ties to even: the upper half of a float32 after adding what rounds it."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) & np.uint64(0xFFFF0000)
+    return bits.astype(np.uint32).view(np.float32)
+
+
 def linear(x: Array, w: Array, bias: Array | None = None) -> Answer:
     x, w = x.astype(np.float64), w.astype(np.float64)
     b = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)

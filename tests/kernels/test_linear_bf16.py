@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_oracle import SIZES, assert_same_bits, normal
+from kernel_oracle import SIZES, assert_same_bits, normal, rounded
 from numpy.typing import NDArray
 
 from gpt2c import kernels
@@ -12,13 +12,6 @@ from gpt2c import kernels
 Floats = NDArray[np.float32]
 On = dict[str, str]
 EPS = 2.0**-24
-
-
-def rounded(x: Floats) -> Floats:
-    """To bfloat16, ties to even: the upper half of a float32 after adding what rounds it."""
-    bits = x.view(np.uint32).astype(np.uint64)
-    bits = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) & np.uint64(0xFFFF0000)
-    return bits.astype(np.uint32).view(np.float32)
 
 
 def within_bound(out: Floats, x: Floats, w: Floats, bias: Floats, factor: float) -> bool:
