@@ -82,7 +82,7 @@ static int is_candidate(const screening *s, size_t c) { return !(s->upper[c] < s
 
 static size_t candidates_in(const screening *s, gpt2c_span columns) {
     size_t n = 0;
-    for (size_t c = columns.begin; c < columns.end; c++) n += is_candidate(s, c);
+    for (size_t c = columns.begin; c < columns.end; c++) n += (size_t)is_candidate(s, c);
     return n;
 }
 
