@@ -72,7 +72,7 @@ def embedded() -> Tokenizer:
 @pytest.fixture(scope="module")
 def hugging_face():
     """The embedded vocabulary in Hugging Face's own implementation."""
-    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (extra test) is not installed")
     model = tokenizers.models.BPE.from_file(str(EMBEDDED / "vocab.json"), str(EMBEDDED / "merges.txt"))
     theirs = tokenizers.Tokenizer(model)
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -209,7 +209,7 @@ def test_short_windows_over_long_tokens_give_the_same_ids(unit, gpt2, tiktoken_g
 @relaxed
 @given(st.text("'stlre1^ \n\u3000", max_size=12))
 def test_pieces_end_where_piece_border_says(text):
-    regex = pytest.importorskip("regex")
+    regex = pytest.importorskip("regex", reason="regex, which tiktoken brings, is not installed")
     whole = regex.findall(bpe.PIECE_PATTERN, text)
     for at in range(1, len(text)):
         left, right = (regex.findall(bpe.PIECE_PATTERN, part) for part in (text[:at], text[at:]))
@@ -276,7 +276,7 @@ def test_tokens_stay_apart_exactly_where_two_texts_keep_theirs_when_joined(case)
 @relaxed
 @given(small_vocabularies())
 def test_any_small_vocabulary_has_the_ids_of_hugging_face(case):
-    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (extra test) is not installed")
     tokenizer, text = case
     spelled = {id: "".join(bpe.BYTE_TO_CHAR[b] for b in data) for data, id in tokenizer._id_of.items()}
     merges = [tuple("".join(bpe.BYTE_TO_CHAR[b] for b in part) for part in pair) for pair in tokenizer._ranks]

@@ -174,7 +174,7 @@ def test_equal_rows_give_equal_rows_at_any_place(on: On, layout: str) -> None:
 
 
 def test_torch_agrees(on: On, layout: str) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
     x, w, bias, (_, bound) = case(7, 768, 97)
     theirs = torch.nn.functional.linear(*map(torch.from_numpy, (x, np.ascontiguousarray(w.T), bias))).numpy()
     ours = kernels.linear(x, w, bias, layout, **on)
