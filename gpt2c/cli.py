@@ -3,112 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Protocol
 
-from . import __version__, bindings, build_info, packed_cache, run
-from .config import ModelConfig
-from .errors import ModelFileError
-from .model import Model
-from .weights import tensor_specs
+from . import __version__
+from . import run as run_command
+from .commands import info
 
 
-def info(args: argparse.Namespace) -> None:
-    """Print what is installed, what the model is, and what the cache holds."""
-    if args.verify:
-        verify_cache(args.binding)
-    with run.load_model(args) as model:
-        built, c = build_info(args.binding), model.config
-        supported = built["isas_supported"]
-        isas = [name if name in supported else f"({name})" for name in built["isas_compiled"]]
-        print(f"gpt2c {built['version']}")
-        print(f"binding      {built['binding']} (built: {', '.join(built['bindings'])})")
-        print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: not on this machine)")
-        print(f"model        {args.model or 'embedded'}")
-        print(
-            f"shape        n_layer={c.n_layer} n_head={c.n_head} n_embd={c.n_embd} n_inner={c.n_inner} "
-            f"n_ctx={c.n_ctx} n_vocab={c.n_vocab}"
-        )
-        print(f"parameters   {c.n_parameters:,}")
-        for line in _shape_lines(c):
-            print(line)
-        print(f"weights      {_bytes_by_format(model)}")
-        print(f"plan         {model.plan}")
-    print(f"cache        {_cache_line()}")
+class Command(Protocol):
+    """What a module of a subcommand brings."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add all its flags."""
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Do as the flags say; an error is raised."""
 
 
-def _shape_lines(config: ModelConfig) -> Iterator[str]:
-    """A line for each kind of tensor: how many there are, and of which shape."""
-    specs = tensor_specs(config)
-    counts = Counter(spec.kind for spec in specs)
-    shapes = {spec.kind: list(spec.shape) for spec in specs}
-    for kind, shape in shapes.items():
-        yield f"  {kind:20} {counts[kind]:4} x {shape}"
-
-
-def _bytes_by_format(model: Model) -> str:
-    """Matrices are in the plan's format; position embeddings, biases and norms are float32 in any."""
-    total, name = model.weight_bytes, model.plan.weights
-    plain = sum(
-        4 * math.prod(spec.shape)
-        for spec in tensor_specs(model.config)
-        if len(spec.shape) == 1 or spec.kind == "wpe"
-    )
-    by_format = {"f32": total} if name == "f32" else {name: total - plain, "f32": plain}
-    return ", ".join(f"{name} {n:,} bytes" for name, n in by_format.items())
-
-
-def _cache_line() -> str:
-    folder = packed_cache.cache_folder()
-    if folder is None:
-        return "off (GPT2C_CACHE=off)" if os.environ.get("GPT2C_CACHE") else "off (no home folder)"
-    refused = packed_cache.why_not(folder)
-    if refused:
-        return f"off: {folder}: {refused}"
-    files = packed_cache.packed_files(folder)
-    return f"on, {folder}: {len(files)} packed files, {sum(map(_size, files)):,} bytes"
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # deleted just now
-        return 0
-
-
-def verify_cache(binding: str) -> None:
-    """Read every packed file of the cache and check its checksums. ModelFileError: one is damaged."""
-    folder = packed_cache.cache_folder()
-    native = bindings.select(binding)
-    n_bad = 0
-    for path in packed_cache.packed_files(folder) if folder else []:
-        try:
-            native.packed_info(os.fsencode(path), True)
-            print(f"good         {path}")
-        except ModelFileError as error:
-            n_bad += 1
-            print(f"BAD          {path}: {error}")
-    if n_bad:
-        raise ModelFileError(f"{n_bad} bad packed files in the cache: delete them, a load makes them anew")
+# A subcommand is registered here only.
+COMMANDS: dict[str, Command] = {"run": run_command, "info": info}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = run.Parser(prog="gpt2c", description="GPT-2 on the CPU.")
+    parser = run_command.Parser(prog="gpt2c", description="GPT-2 on the CPU.")
     parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run.add_arguments(commands.add_parser("run", help="continue a prompt"))
-    info_parser = commands.add_parser("info", help="what is installed, what a model is, what the cache holds")
-    info_parser.add_argument(
-        "--verify", action="store_true", help="first check every packed file of the cache"
-    )
-    run.add_model_arguments(info_parser)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.HELP))
     args = parser.parse_args(argv)
-    return run.report_errors({"run": run.run, "info": info}[args.command], args)
+    return run_command.report_errors(COMMANDS[args.command].run, args)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from .generation import Completion
 from .model import Model
 from .options import OPTIONS
 
+HELP = "continue a prompt"
+
 DEFAULT_PROMPT = "Once upon a time"
 
 
