@@ -53,7 +53,7 @@ Floats = NDArray[np.float32]
 Span = tuple[int, int]
 
 # gpt2c_layout and gpt2c_epilogue of include/gpt2c.h, in their order.
-_LAYOUTS = ("in_out", "out_in", "panels", "panels_bf16")
+_LAYOUTS = ("in_out", "out_in", "panels", "panels_bf16", "panels_q8", "panels_q4")
 _EPILOGUES = ("plain", "gelu", "gelu_table", "add")
 _PANEL = 32
 

@@ -41,7 +41,7 @@ def load(
     """Load a GPT-2.
 
     model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
-    config.json beside it, or a hub id such as "gpt2". weights: "f32" (None) or "bf16". opts: see
+    config.json beside it, or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or "q4". opts: see
     `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa: an instruction
     set by name. binding: "cython" or "cffi". A large model loads fast from the second time on: its weights
     are kept as they lie in memory, see packed_cache.py.

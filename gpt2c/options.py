@@ -60,6 +60,22 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
     Option(
+        "q8",
+        "weights in 8 bits, a quarter of the bytes",
+        "float32",
+        needs=("aligned",),
+        replaces=("head_screen",),  # whose copy would be as large as the head itself
+        in_all=False,
+    ),
+    Option(
+        "q4",
+        "weights in 4 bits, a seventh of the bytes",
+        "float32",
+        needs=("aligned",),
+        replaces=("head_screen",),
+        in_all=False,
+    ),
+    Option(
         "kv_f16", "K and V kept in half precision, half the bytes", "float32", needs=("kv",), in_all=False
     ),
 )
@@ -69,7 +85,7 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 
 # Weight formats: f32 is what there is without an option, the others exclude each other.
-WEIGHTS = ("f32", "bf16")
+WEIGHTS = ("f32", "bf16", "q8", "q4")
 
 # Instruction sets that are not SIMD, and the options that choose them.
 _PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}

@@ -20,7 +20,7 @@ from .bindings import NAMES
 from .errors import Gpt2cError, OptionError
 from .generation import Completion
 from .model import Model
-from .options import OPTIONS
+from .options import OPTIONS, WEIGHTS
 
 HELP = "continue a prompt"
 
@@ -44,7 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
     group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
-    group.add_argument("--weights", metavar="F", help="weight format: f32 or bf16")
+    group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")

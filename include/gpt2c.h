@@ -63,7 +63,9 @@ typedef enum gpt2c_layout {
     GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
     GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
     GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
-    GPT2C_LAYOUT_COUNT = 4
+    GPT2C_PANELS_Q8 = 4,         /* [ceil(n_out / 32)][ceil(n_in / 64)] blocks of 8 bits, and scales */
+    GPT2C_PANELS_Q4 = 5,         /* [ceil(n_out / 32)][ceil(n_in / 32)] of 4: native/quantized.h */
+    GPT2C_LAYOUT_COUNT = 6
 } gpt2c_layout;
 
 /* ---- Weight formats --------------------------------------------------------------------------

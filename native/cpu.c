@@ -7,6 +7,7 @@
 /* A register of a CPUID leaf, and the bit in it that stands for a feature (Intel SDM 2A, CPUID). */
 typedef enum cpuid_word { LEAF_1_ECX,
                           LEAF_7_EBX,
+                          LEAF_7_ECX,
                           LEAF_7_1_EAX,
                           CPUID_WORDS } cpuid_word;
 
@@ -27,6 +28,7 @@ static const cpuid_bit avx512_bits[] = {
     {GPT2C_CPU_AVX512DQ, LEAF_7_EBX, 17},
     {GPT2C_CPU_AVX512BW, LEAF_7_EBX, 30},
     {GPT2C_CPU_AVX512VL, LEAF_7_EBX, 31},
+    {GPT2C_CPU_AVX512_VNNI, LEAF_7_ECX, 11},
     {GPT2C_CPU_AVX512_BF16, LEAF_7_1_EAX, 5},
 };
 
@@ -56,7 +58,10 @@ uint32_t gpt2c_cpu_features(void) {
     uint32_t words[CPUID_WORDS] = {0}, eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
     words[LEAF_1_ECX] = ecx;
-    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) words[LEAF_7_EBX] = ebx;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
+        words[LEAF_7_EBX] = ebx;
+        words[LEAF_7_ECX] = ecx;
+    }
     if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) words[LEAF_7_1_EAX] = eax;
     if ((words[LEAF_1_ECX] & (OSXSAVE | AVX)) != (OSXSAVE | AVX)) return 0;
 

@@ -26,7 +26,8 @@ enum {
     GPT2C_CPU_AVX512BW = 1 << 4,
     GPT2C_CPU_AVX512DQ = 1 << 5,
     GPT2C_CPU_AVX512VL = 1 << 6,
-    GPT2C_CPU_AVX512_BF16 = 1 << 7
+    GPT2C_CPU_AVX512_BF16 = 1 << 7,
+    GPT2C_CPU_AVX512_VNNI = 1 << 8
 };
 
 /* The set of them that this machine has; it is asked anew at every call. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "half.h"
+#include "quantized.h"
 #include "work.h"
 
 /* ---- The whole head ---- */
@@ -18,7 +19,14 @@ static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *output
 }
 
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
-    const gpt2c_linear_args args = {.out = out, .x = hidden, .w = &pass->session->model->wte};
+    const gpt2c_session *session = pass->session;
+    gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->wte};
+    if (gpt2c_is_int8(args.w->layout)) {
+        float *rest = gpt2c_at(session, session->buffers.head_x, 0);
+        for (size_t r = 0; r < n; r++)
+            gpt2c_int8_rest(rest + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);
+        args.x_rest = rest;
+    }
     gpt2c_run_linear(pass, GPT2C_SWITCH_UNEMBED, (gpt2c_span){0, n}, args);
 }
 
@@ -156,7 +164,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
         .kernels = model->kernels,
     };
     gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
-    set_x(&s, gpt2c_at(session, session->buffers.screen_x, 0), hidden);
+    set_x(&s, gpt2c_at(session, session->buffers.head_x, 0), hidden);
     if (!(s.norm < LARGEST_NORM)) return 0;
 
     size_t n_candidates;

@@ -6,7 +6,8 @@
  * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
  *
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
- * the bias; over bf16 panels avx512_bf16 adds the products of two k at a time. SIMD lanes are output
+ * the bias; over bf16 panels avx512_bf16 adds the products of two k at a time, and over the integer
+ * formats every set adds 32 at a time (native/kernels/ref/linear_int8.c). SIMD lanes are output
  * columns, so that k is walked in order in each.
  *
  * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
@@ -15,6 +16,9 @@
  *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|) + n_in * tiny
  *   bf16        the same, with each weight (and in avx512_bf16 each x) as bfloat16 rounds it; there
  *               (n_in + 2) * 2 eps * (sum |x[k] w[k][c]| + |bias|), products below 2^-126 being lost
+ *   q8, q4      with weights and x as they are rounded (native/quantized.h), g groups of 32 steps of k and
+ *               W the weights' sizes, |scale q| + |least|: (2 g + 4) * eps * (sum |x| W + |bias|) + g * tiny.
+ *               The same bits in every set: integers are summed exactly, and what follows is prescribed
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
  *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
  *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
@@ -66,6 +70,8 @@ typedef struct gpt2c_linear_args {
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
     const void *prepared;       /* what the table's `prepare` made of x, if it has one for the layout */
+    const float *x_rest;        /* NULL, or more of x, [rows, n_in], where x is rounded: (x + x_rest) w */
+    const void *prepared_rest;  /* of x_rest, likewise */
     const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
     const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
@@ -74,7 +80,7 @@ typedef struct gpt2c_linear_args {
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-static inline size_t gpt2c_prepared_bytes(size_t n_in) { return gpt2c_pad(n_in, 16) * sizeof(float); }
+static inline size_t gpt2c_prepared_bytes(size_t n_in) { return gpt2c_pad(n_in, 64) * sizeof(float); }
 
 /* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
  * a kernel set may lay K and V out in whole registers. */

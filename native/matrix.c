@@ -3,6 +3,7 @@
 #include <stdint.h>
 
 #include "half.h"
+#include "quantized.h"
 
 typedef struct format_row {
     const char *name;
@@ -28,6 +29,8 @@ size_t gpt2c_matrix_bytes(const gpt2c_matrix *w) {
     switch (w->layout) {
     case GPT2C_PANELS: return w->n_in * columns * sizeof(float);
     case GPT2C_PANELS_BF16: return gpt2c_pad(w->n_in, 2) * columns * sizeof(uint16_t);
+    case GPT2C_PANELS_Q8: return gpt2c_q8_bytes(w);
+    case GPT2C_PANELS_Q4: return gpt2c_q4_bytes(w);
     case GPT2C_IN_OUT:
     case GPT2C_OUT_IN:
     default: return w->n_in * w->n_out * sizeof(float);
@@ -42,6 +45,8 @@ float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c) {
     case GPT2C_IN_OUT: return f32[k * w->n_out + c];
     case GPT2C_OUT_IN: return f32[c * w->n_in + k];
     case GPT2C_PANELS: return f32[(panel * w->n_in + k) * GPT2C_PANEL + lane];
+    case GPT2C_PANELS_Q8: return gpt2c_q8_at(w, k, c);
+    case GPT2C_PANELS_Q4: return gpt2c_q4_at(w, k, c);
     case GPT2C_PANELS_BF16:
     default:
         return gpt2c_bf16_to_f32(bf16[((panel * ((w->n_in + 1) / 2) + k / 2) * GPT2C_PANEL + lane) * 2 + k % 2]);
@@ -71,7 +76,8 @@ void gpt2c_vector_set(float *out, size_t n, gpt2c_dtype dtype, const void *data)
     convert(out, n, dtype, data, 0);
 }
 
-/* Rows of a panel that are converted in one go, while they are in the cache; an even number. */
+/* Rows of a panel that are converted in one go, while they are in the cache; an even number, and a
+ * block of q8. */
 #define TILE 64
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -120,6 +126,35 @@ static void set_panels_bf16(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dty
     }
 }
 
+static void set_panels_q8(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
+    gpt2c_q8_block *next = w->data;
+    float rows[TILE * GPT2C_PANEL];
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL) {
+        for (size_t k = 0; k < w->n_in; k += TILE) {
+            panel_rows(rows, w, given, dtype, data, first, k, TILE);
+            gpt2c_q8_quantize(next++, rows);
+        }
+    }
+}
+
+static void set_panels_q4(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data) {
+    const size_t n = gpt2c_q4_blocks(w->n_in);
+    gpt2c_q4_block *blocks = w->data;
+    float rows[GPT2C_GROUP * GPT2C_PANEL];
+    for (size_t first = 0; first < w->n_out; first += GPT2C_PANEL, blocks += n) {
+        gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, first);
+        for (size_t i = 0; i < n; i++) {
+            panel_rows(rows, w, given, dtype, data, first, i * GPT2C_GROUP, GPT2C_GROUP);
+            gpt2c_q4_fit(&blocks[i], rows);
+        }
+        gpt2c_q4_scale(columns, blocks, n);
+        for (size_t i = 0; i < n; i++) {
+            panel_rows(rows, w, given, dtype, data, first, i * GPT2C_GROUP, GPT2C_GROUP);
+            gpt2c_q4_round(&blocks[i], columns, rows);
+        }
+    }
+}
+
 /* From one row-major layout to the other. */
 static void set_transposed(gpt2c_matrix *w, gpt2c_dtype dtype, const void *data) {
     float *out = w->data;
@@ -135,6 +170,10 @@ void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, co
         set_panels(w, given, dtype, data);
     else if (w->layout == GPT2C_PANELS_BF16)
         set_panels_bf16(w, given, dtype, data);
+    else if (w->layout == GPT2C_PANELS_Q8)
+        set_panels_q8(w, given, dtype, data);
+    else if (w->layout == GPT2C_PANELS_Q4)
+        set_panels_q4(w, given, dtype, data);
     else if (w->layout == given)
         gpt2c_vector_set(w->data, w->n_in * w->n_out, dtype, data);
     else

@@ -105,18 +105,24 @@ static void compute_linear(const gpt2c_job *job, gpt2c_span columns, size_t work
     job->kernels->linear[args->w->layout](args, job->rows, columns);
 }
 
+static void prepare_rows(const gpt2c_linear_args *args, gpt2c_span rows, const float *x, const void *prepared) {
+    const size_t n_in = args->w->n_in;
+    char *out = (char *)prepared + rows.begin * gpt2c_prepared_bytes(n_in);
+    args->kernels->prepare[args->w->layout](out, x + rows.begin * n_in, rows.end - rows.begin, n_in);
+}
+
 static void compute_prepared(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const gpt2c_linear_args *args = job->args;
-    const size_t n_in = args->w->n_in;
-    char *out = (char *)args->prepared + rows.begin * gpt2c_prepared_bytes(n_in);
     (void)worker;
-    job->kernels->prepare[args->w->layout](out, args->x + rows.begin * n_in, rows.end - rows.begin, n_in);
+    prepare_rows(args, rows, args->x, args->prepared);
+    if (args->x_rest != NULL) prepare_rows(args, rows, args->x_rest, args->prepared_rest);
 }
 
 void gpt2c_prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
     const gpt2c_session *session = pass->session;
     if (args->kernels->prepare[args->w->layout] == NULL) return;
     args->prepared = gpt2c_at(session, session->buffers.prepared, 0);
+    if (args->x_rest != NULL) args->prepared_rest = gpt2c_at(session, session->buffers.prepared_rest, 0);
     gpt2c_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_prepared};
     gpt2c_run_block(pass, &job, 1);
 }

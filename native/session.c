@@ -56,7 +56,8 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     b.ln_f = place(arena, embd, 1, layernorm && !unembed);
     const size_t widest = (size_t)(c->n_inner > c->n_embd ? c->n_inner : c->n_embd);
     b.prepared = place(arena, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1, 0);
-    b.screen_x = place(arena, (size_t)c->n_embd, 1, 0);
+    b.prepared_rest = place(arena, GPT2C_LOGIT_ROWS * gpt2c_prepared_bytes((size_t)c->n_embd) / sizeof(float), 1, 0);
+    b.head_x = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_embd, 1, 0);
     b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
     b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
     return b;

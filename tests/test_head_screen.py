@@ -16,7 +16,7 @@ ISAS = gpt2c.build_info()["isas_supported"]
 TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
 
 
-@pytest.fixture(params=[(isa, weights) for isa in ISAS for weights in gpt2c.options.WEIGHTS], ids="-".join)
+@pytest.fixture(params=[(isa, weights) for isa in ISAS for weights in ("f32", "bf16")], ids="-".join)
 def how(request: pytest.FixtureRequest, binding: str) -> dict[str, str]:
     isa, weights = request.param
     return {"isa": isa, "weights": weights, "binding": binding, "opts": "kv,unembed,head_screen"}

@@ -124,7 +124,9 @@ def test_a_weight_format_is_an_option_or_an_argument() -> None:
     )
     with pytest.raises(gpt2c.OptionError, match="two weight formats: 'bf16' and 'f32'"):
         plan("bf16", weights="f32")
-    with pytest.raises(gpt2c.OptionError, match=r"unknown weight format 'f8' \(there are: f32, bf16\)"):
+    with pytest.raises(
+        gpt2c.OptionError, match=r"unknown weight format 'f8' \(there are: f32, bf16, q8, q4\)"
+    ):
         plan(weights="f8")
 
 

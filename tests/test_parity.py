@@ -22,7 +22,8 @@ transformers = pytest.importorskip("transformers", reason="the parity extra is n
 
 EACH_ALONE = [option.name for option in gpt2c.OPTIONS]
 # Others round on purpose: see test_gelu_table.py, and test_reference.py for weight formats.
-EXACT = [name for name in ["none", "all", *EACH_ALONE] if name not in ("gelu_table", "bf16", "kv_f16")]
+ROUNDING = ("gelu_table", "bf16", "q8", "q4", "kv_f16")
+EXACT = [name for name in ["none", "all", *EACH_ALONE] if name not in ROUNDING]
 
 
 @cache

@@ -45,7 +45,11 @@ def oracle(
         return reference.logits(ids, p, config.n_head, config.layer_norm_epsilon, act)
 
 
-@pytest.mark.parametrize("opts", ["none", "all", *(option.name for option in gpt2c.OPTIONS)])
+# The integer formats round too much to be compared so: see test_quantized.py.
+EACH_ALONE = [option.name for option in gpt2c.OPTIONS if option.name not in ("q8", "q4")]
+
+
+@pytest.mark.parametrize("opts", ["none", "all", *EACH_ALONE])
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_every_option_gives_the_oracles_logits(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]

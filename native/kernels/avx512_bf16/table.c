@@ -1,5 +1,7 @@
 #include "avx512_bf16.h"
+#include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
+#include "kernels/avx512_vnni/avx512_vnni.h"
 #include "kernels/ref/ref.h"
 #include "kernels/unroll/unroll.h"
 
@@ -7,4 +9,5 @@
 #pragma GCC diagnostic ignored "-Woverride-init"
 
 const gpt2c_kernels gpt2c_kernels_avx512_bf16 = {GPT2C_KERNELS_REF, GPT2C_KERNELS_UNROLL,
-                                                 GPT2C_KERNELS_AVX512, GPT2C_KERNELS_AVX512_BF16};
+                                                 GPT2C_KERNELS_AVX2, GPT2C_KERNELS_AVX512,
+                                                 GPT2C_KERNELS_AVX512_VNNI, GPT2C_KERNELS_AVX512_BF16};

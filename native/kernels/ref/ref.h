@@ -15,6 +15,9 @@ void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt
 void gpt2c_linear_out_in_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_prepare_int8_ref(void *out, const float *x, size_t rows, size_t n_in);
+void gpt2c_linear_q8_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_q4_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_ref(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
                        gpt2c_span columns);
 void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
@@ -33,7 +36,11 @@ size_t gpt2c_argmax_ref(const float *x, size_t n);
     .linear = {[GPT2C_IN_OUT] = gpt2c_linear_in_out_ref,                                  \
                [GPT2C_OUT_IN] = gpt2c_linear_out_in_ref,                                  \
                [GPT2C_PANELS] = gpt2c_linear_panels_ref,                                  \
-               [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref},                              \
+               [GPT2C_PANELS_BF16] = gpt2c_linear_bf16_ref,                               \
+               [GPT2C_PANELS_Q8] = gpt2c_linear_q8_ref,                                   \
+               [GPT2C_PANELS_Q4] = gpt2c_linear_q4_ref},                                  \
+    .prepare = {[GPT2C_PANELS_Q8] = gpt2c_prepare_int8_ref,                               \
+                [GPT2C_PANELS_Q4] = gpt2c_prepare_int8_ref},                              \
     .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, \
     .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,             \
     .softmax = gpt2c_softmax_ref,                                                         \

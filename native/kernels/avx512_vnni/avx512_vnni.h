@@ -1,0 +1,19 @@
+/* AVX-512 with dot products of bytes (VNNI), for the integer formats. */
+#ifndef GPT2C_AVX512_VNNI_H
+#define GPT2C_AVX512_VNNI_H
+
+#include "kernels.h"
+
+extern const gpt2c_kernels gpt2c_kernels_avx512_vnni;
+
+void gpt2c_prepare_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in);
+void gpt2c_linear_q8_avx512_vnni(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_q4_avx512_vnni(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+
+#define GPT2C_KERNELS_AVX512_VNNI                               \
+    .prepare[GPT2C_PANELS_Q8] = gpt2c_prepare_int8_avx512_vnni, \
+    .prepare[GPT2C_PANELS_Q4] = gpt2c_prepare_int8_avx512_vnni, \
+    .linear[GPT2C_PANELS_Q8] = gpt2c_linear_q8_avx512_vnni,     \
+    .linear[GPT2C_PANELS_Q4] = gpt2c_linear_q4_avx512_vnni
+
+#endif

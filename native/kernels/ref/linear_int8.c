@@ -1,0 +1,102 @@
+/* Linear layers over integer formats (native/quantized.h). For each group of 32 steps of k the products
+ * are summed exactly, in integers; then
+ *
+ *     q8:  sum += scale_w * (scale_x * integers)
+ *     q4:  sum += scale_w * (scale_x * integers);  sum -= least_w * (scale_x * integers of x alone)
+ *
+ * with fused multiply-adds, group by group in order. Other instruction sets do the very same, so they
+ * have the same bits. */
+#include <math.h>
+#include <string.h>
+
+#include "quantized.h"
+#include "ref.h"
+
+/* n numbers of x to q, padded by 0. */
+static gpt2c_int8_scale round_group(int8_t *q, const float *x, size_t n) {
+    uint32_t largest = 0;
+    for (size_t k = 0; k < n; k++) {
+        const uint32_t bits = gpt2c_bits_of(x[k]) & 0x7fffffffu;
+        if (bits > largest) largest = bits;
+    }
+    const gpt2c_int8_scale s = gpt2c_int8_scale_of(largest);
+    memset(q, 0, GPT2C_GROUP);
+    for (size_t k = 0; k < n && s.inverse > 0.0f; k++) q[k] = (int8_t)gpt2c_to_integer(x[k] * s.inverse);
+    return s;
+}
+
+void gpt2c_prepare_int8_ref(void *out, const float *x, size_t rows, size_t n_in) {
+    const size_t groups = gpt2c_int8_groups(n_in);
+    for (size_t r = 0; r < rows; r++, x += n_in) {
+        char *row = (char *)out + r * gpt2c_prepared_bytes(n_in);
+        float *scale = (float *)(row + groups * GPT2C_GROUP), *scaled_sum = scale + 2 * groups;
+        int32_t *offset = (int32_t *)(scale + groups);
+        for (size_t g = 0; g < groups; g++) {
+            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
+            const size_t n = left < GPT2C_GROUP ? left : GPT2C_GROUP;
+            int8_t *q = (int8_t *)row + k;
+            int32_t sum = 0;
+            scale[g] = round_group(q, n > 0 ? x + k : NULL, n).scale;
+            for (size_t i = 0; i < GPT2C_GROUP; i++) sum += q[i];
+            offset[g] = -128 * sum;
+            scaled_sum[g] = scale[g] * (float)sum;
+        }
+    }
+}
+
+static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, size_t c) {
+    const gpt2c_q8_block *block = gpt2c_q8_panel(w, c);
+    const size_t lane = c % GPT2C_PANEL, groups = gpt2c_int8_groups(w->n_in);
+    for (size_t g = 0; g < groups; g++) {
+        int32_t integers = 0;
+        for (size_t k = 0; k < GPT2C_GROUP; k++)
+            integers += x->q[g * GPT2C_GROUP + k] *
+                        block[g / 2].q[g % 2][k / GPT2C_QUAD][lane][k % GPT2C_QUAD];
+        sum = fmaf(gpt2c_bf16_to_f32(block[g / 2].scale[lane]), x->scale[g] * (float)integers, sum);
+    }
+    return sum;
+}
+
+static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, size_t c) {
+    const gpt2c_q4_block *block = gpt2c_q4_panel(w, c);
+    const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
+    const size_t lane = c % GPT2C_PANEL, groups = gpt2c_q4_blocks(w->n_in);
+    for (size_t g = 0; g < groups; g++, block++) {
+        int32_t integers = 0;
+        for (size_t k = 0; k < GPT2C_GROUP; k++) {
+            const size_t quad = k / GPT2C_QUAD;
+            const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
+            integers += x->q[g * GPT2C_GROUP + k] * q;
+        }
+        const float scale = columns->scale[lane] * (float)block->scale[lane];
+        const float least = columns->least[lane] * (float)block->least[lane];
+        sum = fmaf(scale, x->scale[g] * (float)integers, sum);
+        sum = fmaf(-least, x->scaled_sum[g], sum);
+    }
+    return sum;
+}
+
+static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                        float (*add)(float, const gpt2c_matrix *, const gpt2c_int8_row *, size_t)) {
+    const size_t n_in = args->w->n_in;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        const gpt2c_int8_row x = gpt2c_int8_row_at(args->prepared, r, n_in);
+        for (size_t c = columns.begin; c < columns.end; c++) {
+            float sum = add(0.0f, args->w, &x, c);
+            if (args->prepared_rest != NULL) {
+                const gpt2c_int8_row rest = gpt2c_int8_row_at(args->prepared_rest, r, n_in);
+                sum = add(sum, args->w, &rest, c);
+            }
+            args->out[r * args->w->n_out + c] = sum;
+        }
+        gpt2c_finish_row_ref(args, r, columns);
+    }
+}
+
+void gpt2c_linear_q8_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    linear_int8(args, rows, columns, add_q8);
+}
+
+void gpt2c_linear_q4_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    linear_int8(args, rows, columns, add_q4);
+}

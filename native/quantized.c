@@ -1,0 +1,235 @@
+#include "quantized.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Weights beyond are taken for this one, so that no scale, sum or square is infinite. */
+#define LARGEST_WEIGHT 1e15f
+
+/* Of q4: a smaller one has no inverse to speak of. */
+#define SMALLEST_SCALE 1e-30f
+
+static inline float clamp(float x, float least, float most) {
+    const float low = x < least ? least : x;
+    return low > most ? most : low;
+}
+
+static inline float finite(float w) { return clamp(w, -LARGEST_WEIGHT, LARGEST_WEIGHT); }
+
+/* ---- q8 ---- */
+
+size_t gpt2c_q8_bytes(const gpt2c_matrix *w) {
+    return gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in) * sizeof(gpt2c_q8_block);
+}
+
+/* The bfloat16 that is not smaller; of a number that is not negative, or NaN. */
+static uint16_t to_bf16_upwards(float x) {
+    if (isnan(x)) return 0x7fc0u;
+    return (uint16_t)((gpt2c_bits_of(x) + 0xffffu) >> 16);
+}
+
+void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows) {
+    float largest[GPT2C_PANEL] = {0.0f}, scale[GPT2C_PANEL];
+    for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float size = fabsf(finite(rows[k * GPT2C_PANEL + lane]));
+            largest[lane] = size <= largest[lane] ? largest[lane] : size; /* a NaN stays */
+        }
+    }
+    for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+        block->scale[lane] = to_bf16_upwards(largest[lane] / 127.0f);
+        if (isnan(largest[lane])) block->scale[lane] = 0x7fc0u;
+        scale[lane] = gpt2c_bf16_to_f32(block->scale[lane]);
+    }
+    for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
+        int8_t (*quad)[GPT2C_QUAD] = block->q[k / GPT2C_GROUP][k % GPT2C_GROUP / GPT2C_QUAD];
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float q = scale[lane] > 0.0f ? finite(rows[k * GPT2C_PANEL + lane]) / scale[lane] : 0.0f;
+            quad[lane][k % GPT2C_QUAD] = (int8_t)gpt2c_to_integer(clamp(q, -127.0f, 127.0f));
+        }
+    }
+}
+
+float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c) {
+    const gpt2c_q8_block *block = gpt2c_q8_panel(w, c) + k / (2 * GPT2C_GROUP);
+    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
+    const int8_t q = block->q[k / GPT2C_GROUP % 2][quad][lane][k % GPT2C_QUAD];
+    return gpt2c_bf16_to_f32(block->scale[lane]) * (float)q;
+}
+
+int gpt2c_q8_is_sound(const gpt2c_matrix *w) {
+    const gpt2c_q8_block *block = w->data;
+    for (size_t n = gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in); n > 0; n--, block++)
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+            if (block->scale[lane] >= 0x7f80u) return 0; /* infinite, NaN or negative */
+    return 1;
+}
+
+/* ---- q4 ---- */
+
+size_t gpt2c_q4_bytes(const gpt2c_matrix *w) {
+    return gpt2c_panels(w->n_out) *
+           (gpt2c_q4_blocks(w->n_in) * sizeof(gpt2c_q4_block) + sizeof(gpt2c_q4_columns));
+}
+
+/* A group's numbers of one panel: w is about scale * q - least. */
+typedef struct group_fit {
+    float scale[GPT2C_PANEL];
+    float least[GPT2C_PANEL];
+} group_fit;
+
+/* Sums over a group, for each lane. */
+typedef struct group_sums {
+    float w[GPT2C_PANEL];
+    float ww[GPT2C_PANEL];
+    float q[GPT2C_PANEL];
+    float qq[GPT2C_PANEL];
+    float qw[GPT2C_PANEL];
+} group_sums;
+
+static void sum_rounded(group_sums *sums, const group_fit *fit, const float *rows) {
+    float inverse[GPT2C_PANEL];
+    memset(sums, 0, sizeof *sums);
+    for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+        inverse[lane] = fit->scale[lane] > SMALLEST_SCALE ? 1.0f / fit->scale[lane] : 0.0f;
+    for (size_t k = 0; k < GPT2C_GROUP; k++) {
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float w = finite(rows[k * GPT2C_PANEL + lane]);
+            const float q = gpt2c_to_integer(clamp((w + fit->least[lane]) * inverse[lane], 0.0f, 15.0f));
+            sums->w[lane] += w;
+            sums->ww[lane] += w * w;
+            sums->q[lane] += q;
+            sums->qq[lane] += q * q;
+            sums->qw[lane] += q * w;
+        }
+    }
+}
+
+/* The scale and least that make the squared error smallest while q stays what it is, and that error. */
+static float fit_lane(float *scale, float *least, const group_sums *s, size_t lane) {
+    const float n = GPT2C_GROUP;
+    const float spread = s->qq[lane] - s->q[lane] * s->q[lane] / n;
+    *scale = spread > 0.0f ? (s->qw[lane] - s->q[lane] * s->w[lane] / n) / spread : 0.0f;
+    *least = (*scale * s->q[lane] - s->w[lane]) / n;
+    if (*least < 0.0f) { /* it is kept without a sign */
+        *least = 0.0f;
+        *scale = s->qq[lane] > 0.0f ? s->qw[lane] / s->qq[lane] : 0.0f;
+    }
+    return s->ww[lane] + *scale * (*scale * s->qq[lane] - 2.0f * s->qw[lane]) +
+           *least * (n * *least - 2.0f * (*scale * s->q[lane] - s->w[lane]));
+}
+
+/* A group's range, cut at either end by each of these parts of it, gives q; of the fits to such q the
+ * best one is taken. */
+static const float cuts[] = {0.0f, 0.06f, 0.12f};
+#define N_CUTS (sizeof cuts / sizeof cuts[0])
+
+void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows) {
+    group_fit best;
+    float low[GPT2C_PANEL] = {0.0f}, high[GPT2C_PANEL] = {0.0f}, error[GPT2C_PANEL];
+    for (size_t k = 0; k < GPT2C_GROUP; k++) {
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float w = finite(rows[k * GPT2C_PANEL + lane]);
+            low[lane] = w < low[lane] ? w : low[lane];
+            high[lane] = w > high[lane] ? w : high[lane];
+        }
+    }
+    for (size_t lane = 0; lane < GPT2C_PANEL; lane++) error[lane] = INFINITY;
+    for (size_t i = 0; i < N_CUTS * N_CUTS; i++) {
+        group_fit fit;
+        group_sums sums;
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float range = high[lane] - low[lane];
+            fit.least[lane] = -low[lane] - range * cuts[i / N_CUTS];
+            if (fit.least[lane] < 0.0f) fit.least[lane] = 0.0f;
+            fit.scale[lane] = range * (1.0f - cuts[i / N_CUTS] - cuts[i % N_CUTS]) / 15.0f;
+        }
+        sum_rounded(&sums, &fit, rows);
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            float scale, least;
+            const float e = fit_lane(&scale, &least, &sums, lane);
+            if (i > 0 && !(e < error[lane])) continue;
+            error[lane] = e;
+            best.scale[lane] = scale;
+            best.least[lane] = least;
+        }
+    }
+    memcpy(block->q, &best, sizeof best); /* there is room: 512 bytes */
+}
+
+static float larger(float x, float largest) { return x <= largest ? largest : x; /* a NaN stays */ }
+
+/* x in units of step, 0 if that has none. */
+static uint8_t in_steps(float x, float step) {
+    return step > 0.0f ? (uint8_t)gpt2c_to_integer(clamp(x / step, 0.0f, 255.0f)) : 0;
+}
+
+void gpt2c_q4_scale(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_t n_blocks) {
+    group_fit fit;
+    memset(columns, 0, sizeof *columns);
+    for (size_t i = 0; i < n_blocks; i++) {
+        memcpy(&fit, blocks[i].q, sizeof fit);
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            columns->scale[lane] = larger(fit.scale[lane] / 255.0f, columns->scale[lane]);
+            columns->least[lane] = larger(fit.least[lane] / 255.0f, columns->least[lane]);
+        }
+    }
+    for (size_t i = 0; i < n_blocks; i++) {
+        memcpy(&fit, blocks[i].q, sizeof fit);
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            blocks[i].scale[lane] = in_steps(fit.scale[lane], columns->scale[lane]);
+            blocks[i].least[lane] = in_steps(fit.least[lane], columns->least[lane]);
+        }
+    }
+}
+
+void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, const float *rows) {
+    memset(block->q, 0, sizeof block->q);
+    for (size_t k = 0; k < GPT2C_GROUP; k++) {
+        const size_t quad = k / GPT2C_QUAD;
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
+            const float scale = columns->scale[lane] * (float)block->scale[lane];
+            const float least = columns->least[lane] * (float)block->least[lane];
+            const float w = finite(rows[k * GPT2C_PANEL + lane]) + least;
+            const float q = scale > 0.0f ? clamp(w / scale, 0.0f, 15.0f) : 0.0f;
+            block->q[quad / 2][lane][k % GPT2C_QUAD] |= (uint8_t)((uint8_t)gpt2c_to_integer(q) << quad % 2 * 4);
+        }
+    }
+}
+
+float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c) {
+    const gpt2c_q4_block *block = gpt2c_q4_panel(w, c) + k / GPT2C_GROUP;
+    const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
+    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
+    const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
+    const float scale = columns->scale[lane] * (float)block->scale[lane];
+    const float least = columns->least[lane] * (float)block->least[lane];
+    return scale * (float)q - least;
+}
+
+int gpt2c_q4_is_sound(const gpt2c_matrix *w) {
+    for (size_t c = 0; c < w->n_out; c += GPT2C_PANEL) {
+        const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
+        for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
+            if (!(columns->scale[lane] >= 0.0f && columns->scale[lane] <= LARGEST_WEIGHT &&
+                  columns->least[lane] >= 0.0f && columns->least[lane] <= LARGEST_WEIGHT))
+                return 0;
+    }
+    return 1;
+}
+
+/* ---- Activations ---- */
+
+void gpt2c_int8_rest(float *rest, const float *x, size_t n) {
+    for (size_t k = 0; k < n; k += GPT2C_GROUP) {
+        const size_t m = n - k < GPT2C_GROUP ? n - k : GPT2C_GROUP;
+        uint32_t largest = 0;
+        for (size_t i = 0; i < m; i++) {
+            const uint32_t bits = gpt2c_bits_of(x[k + i]) & 0x7fffffffu;
+            largest = bits > largest ? bits : largest;
+        }
+        const gpt2c_int8_scale scale = gpt2c_int8_scale_of(largest);
+        for (size_t i = 0; i < m; i++)
+            rest[k + i] = x[k + i] - scale.scale * gpt2c_to_integer(x[k + i] * scale.inverse);
+    }
+}

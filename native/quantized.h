@@ -1,0 +1,127 @@
+/* The integer formats q8 and q4: how weights and activations are rounded, and how they lie.
+ *
+ * Sums of products of integers are exact, so they are the same in every instruction set; each goes
+ * over 32 steps of k, a group, and is then scaled and added to a float32 sum (native/kernels.h).
+ *
+ *   q8  w = scale * q, q in [-127, 127]; a bfloat16 scale for each 64 steps of k of a column: 8.25 bits
+ *   q4  w = scale * q - least, q in [0, 15]; scale and least for each 32 steps of a column, each 8 bits
+ *       of the largest of the column, which are float32: 4.5 bits
+ *   x   x = scale * q, q in [-127, 127]; a float32 scale for each 32 numbers of a row
+ *
+ * As in every panel, lanes are output columns; four steps of k lie side by side in a lane, as
+ * instructions that add up four products of bytes want them. n_in is padded by zeros to whole blocks. */
+#ifndef GPT2C_QUANTIZED_H
+#define GPT2C_QUANTIZED_H
+
+#include "half.h"
+#include "kernels.h"
+
+#define GPT2C_GROUP 32 /* steps of k */
+#define GPT2C_QUAD 4
+#define GPT2C_GROUP_QUADS (GPT2C_GROUP / GPT2C_QUAD)
+
+/* ---- Weights ---- */
+
+/* 64 steps of k of a panel; blocks follow one another along k, then panel by panel. Aligned to 64. */
+typedef struct gpt2c_q8_block {
+    int8_t q[2][GPT2C_GROUP_QUADS][GPT2C_PANEL][GPT2C_QUAD];
+    uint16_t scale[GPT2C_PANEL]; /* bfloat16 */
+} gpt2c_q8_block;
+
+/* 32 steps of k of a panel: the quads 0, 2, 4, 6 in the lower halves of the bytes, 1, 3, 5, 7 in the
+ * upper. Behind all blocks of a matrix lie the columns of each panel. */
+typedef struct gpt2c_q4_block {
+    uint8_t q[GPT2C_GROUP_QUADS / 2][GPT2C_PANEL][GPT2C_QUAD];
+    uint8_t scale[GPT2C_PANEL];
+    uint8_t least[GPT2C_PANEL];
+} gpt2c_q4_block;
+
+typedef struct gpt2c_q4_columns {
+    float scale[GPT2C_PANEL];
+    float least[GPT2C_PANEL];
+} gpt2c_q4_columns;
+
+static inline int gpt2c_is_int8(gpt2c_layout layout) {
+    return layout == GPT2C_PANELS_Q8 || layout == GPT2C_PANELS_Q4;
+}
+
+static inline size_t gpt2c_q8_blocks(size_t n_in) { return (n_in + 2 * GPT2C_GROUP - 1) / (2 * GPT2C_GROUP); }
+static inline size_t gpt2c_q4_blocks(size_t n_in) { return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP; }
+
+/* The blocks of the panel that column c lies in. */
+static inline const gpt2c_q8_block *gpt2c_q8_panel(const gpt2c_matrix *w, size_t c) {
+    return (const gpt2c_q8_block *)w->data + c / GPT2C_PANEL * gpt2c_q8_blocks(w->n_in);
+}
+
+static inline const gpt2c_q4_block *gpt2c_q4_panel(const gpt2c_matrix *w, size_t c) {
+    return (const gpt2c_q4_block *)w->data + c / GPT2C_PANEL * gpt2c_q4_blocks(w->n_in);
+}
+
+static inline gpt2c_q4_columns *gpt2c_q4_columns_of(const gpt2c_matrix *w, size_t c) {
+    gpt2c_q4_block *end = (gpt2c_q4_block *)w->data + gpt2c_panels(w->n_out) * gpt2c_q4_blocks(w->n_in);
+    return (gpt2c_q4_columns *)end + c / GPT2C_PANEL;
+}
+
+size_t gpt2c_q8_bytes(const gpt2c_matrix *w);
+size_t gpt2c_q4_bytes(const gpt2c_matrix *w);
+
+/* Quantizes a block from its rows of float32, [2 GPT2C_GROUP][GPT2C_PANEL]. Weights beyond 1e15 count
+ * as that; a NaN makes a NaN of its scale. */
+void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows);
+
+/* The same for q4, in three steps, because scales are relative to a column's largest: fit each block of
+ * a panel to its rows [GPT2C_GROUP][GPT2C_PANEL], then scale the panel, then round each block. */
+void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows);
+void gpt2c_q4_scale(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_t n_blocks);
+void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, const float *rows);
+
+float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c);
+float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c);
+
+/* Whether every scale is a finite number, as quantizing finite weights makes them. */
+int gpt2c_q8_is_sound(const gpt2c_matrix *w);
+int gpt2c_q4_is_sound(const gpt2c_matrix *w);
+
+/* ---- Activations ---- */
+
+/* A row of x as kernels want it; padded to whole blocks of q8. */
+typedef struct gpt2c_int8_row {
+    const int8_t *q;         /* [groups * GPT2C_GROUP] */
+    const float *scale;      /* [groups] */
+    const int32_t *offset;   /* [groups]: -128 times the sum of q, for sums over w + 128 */
+    const float *scaled_sum; /* [groups]: scale times the sum of q */
+} gpt2c_int8_row;
+
+static inline size_t gpt2c_int8_groups(size_t n_in) { return 2 * gpt2c_q8_blocks(n_in); }
+
+/* In what gpt2c_prepared_bytes(n_in) has room for. */
+static inline gpt2c_int8_row gpt2c_int8_row_at(const void *prepared, size_t row, size_t n_in) {
+    const size_t groups = gpt2c_int8_groups(n_in);
+    const char *at = (const char *)prepared + row * gpt2c_prepared_bytes(n_in);
+    const float *scale = (const float *)(at + groups * GPT2C_GROUP);
+    return (gpt2c_int8_row){(const int8_t *)at, scale, (const int32_t *)(scale + groups), scale + 2 * groups};
+}
+
+/* To the nearest integer, ties to even, of |x| < 2^22. As rintf, but compilers make vectors of it. */
+static inline float gpt2c_to_integer(float x) { return x + 12582912.0f - 12582912.0f; }
+
+/* What is left of each x when its int8 is taken away. The output head takes x in these two parts: a
+ * rounding there is the last one before the logits are compared, and flips more of them than all those
+ * before it together. */
+void gpt2c_int8_rest(float *rest, const float *x, size_t n);
+
+/* The scale of numbers of which the largest has these bits without its sign, and what to multiply them
+ * with. 0 below 2^-100; where a number is infinite or NaN the scale is NaN, and so is all that it makes. */
+typedef struct gpt2c_int8_scale {
+    float scale;
+    float inverse;
+} gpt2c_int8_scale;
+
+static inline gpt2c_int8_scale gpt2c_int8_scale_of(uint32_t largest_bits) {
+    const float largest = gpt2c_float_of(largest_bits);
+    if (largest_bits >= 0x7f800000u) return (gpt2c_int8_scale){gpt2c_float_of(0x7fc00000u), 0.0f};
+    if (largest < 0x1p-100f) return (gpt2c_int8_scale){0.0f, 0.0f};
+    return (gpt2c_int8_scale){largest / 127.0f, 127.0f / largest};
+}
+
+#endif
