@@ -26,7 +26,8 @@ typedef struct tile {
     float *out;
     size_t n_out;
     const gpt2c_matrix *w;
-    const void *x; /* prepared rows */
+    const char *x;      /* prepared rows */
+    const char *x_rest; /* NULL, or the same of their rest */
     size_t column;
     size_t columns;
     gpt2c_span groups;
@@ -58,10 +59,16 @@ static ALWAYS_INLINE __m512 q4_scale(const float *largest, const uint8_t *steps,
                          _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
 }
 
+/* Row r of x; where there are two parts, the second half of the rows is the rest of the first. */
+static ALWAYS_INLINE gpt2c_int8_row x_row(const tile *t, size_t r, const size_t rows, const size_t parts) {
+    const size_t half = rows / parts, n_in = t->w->n_in;
+    return r < half ? gpt2c_int8_row_at(t->x, r, n_in) : gpt2c_int8_row_at(t->x_rest, r - half, n_in);
+}
+
 /* All but `t` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const size_t vectors, const int q4) {
-    const size_t n_in = t->w->n_in, stride = gpt2c_prepared_bytes(n_in);
-    const gpt2c_int8_row x = gpt2c_int8_row_at(t->x, 0, n_in);
+static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const size_t vectors, const int q4,
+                                     const size_t parts) {
+    const size_t n_in = t->w->n_in;
     const gpt2c_q8_block *q8 = gpt2c_q8_panel(t->w, t->column);
     const gpt2c_q4_block *q4s = gpt2c_q4_panel(t->w, t->column);
     const size_t q8_panel = gpt2c_q8_blocks(n_in), q4_panel = gpt2c_q4_blocks(n_in);
@@ -84,12 +91,11 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
                                    : _mm512_setzero_ps();
 
     for (size_t g = t->groups.begin; g < t->groups.end; g++) {
-        const char *at = (const char *)(x.q + g * GPT2C_GROUP);
         const gpt2c_q8_block *q8_block = q8 + g / 2;
         const gpt2c_q4_block *q4_block = q4s + g;
 #pragma GCC unroll 6
         for (size_t r = 0; r < rows; r++) {
-            const int32_t *offset = (const int32_t *)((const char *)(x.offset + g) + r * stride);
+            const int32_t *offset = x_row(t, r, rows, parts).offset + g;
 #pragma GCC unroll 8
             for (size_t v = 0; v < vectors; v++)
                 integers[r][v] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(*offset);
@@ -110,7 +116,8 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
             }
 #pragma GCC unroll 6
             for (size_t r = 0; r < rows; r++) {
-                const int32_t *x_quads = (const int32_t *)(at + r * stride) + quad;
+                const int32_t *x_quads =
+                    (const int32_t *)(x_row(t, r, rows, parts).q + g * GPT2C_GROUP) + quad;
                 const __m512i first = _mm512_set1_epi32(x_quads[0]);
 #pragma GCC unroll 8
                 for (size_t v = 0; v < vectors; v++)
@@ -135,9 +142,8 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
         }
 #pragma GCC unroll 6
         for (size_t r = 0; r < rows; r++) {
-            const __m512 x_scale = _mm512_set1_ps(*(const float *)((const char *)(x.scale + g) + r * stride));
-            const __m512 x_sum =
-                _mm512_set1_ps(*(const float *)((const char *)(x.scaled_sum + g) + r * stride));
+            const gpt2c_int8_row x = x_row(t, r, rows, parts);
+            const __m512 x_scale = _mm512_set1_ps(x.scale[g]), x_sum = _mm512_set1_ps(x.scaled_sum[g]);
 #pragma GCC unroll 8
             for (size_t v = 0; v < vectors; v++) {
                 const __m512 scaled = _mm512_mul_ps(x_scale, _mm512_cvtepi32_ps(integers[r][v]));
@@ -148,71 +154,97 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
     }
 
 #pragma GCC unroll 6
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows / parts; r++) {
 #pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++)
-            _mm512_mask_storeu_ps(out + r * n_out + v * GPT2C_LANES, lanes[v], sums[r][v]);
+        for (size_t v = 0; v < vectors; v++) {
+            const __m512 sum = parts == 2 ? _mm512_add_ps(sums[r][v], sums[rows / 2 + r][v]) : sums[r][v];
+            _mm512_mask_storeu_ps(out + r * n_out + v * GPT2C_LANES, lanes[v], sum);
+        }
+    }
 }
 
-static void add_tile(const tile *t, size_t rows, int wide, int q4) {
-    if (wide && q4) {
-        add_groups(t, 1, 8, 1);
-        return;
+/* One row of up to four panels, which are as many streams. */
+static ALWAYS_INLINE void add_wide(const tile *t, size_t panels, const int q4) {
+    switch (panels) {
+    case 1: add_groups(t, 1, 2, q4, 1); break;
+    case 2: add_groups(t, 1, 4, q4, 1); break;
+    case 3: add_groups(t, 1, 6, q4, 1); break;
+    default: add_groups(t, 1, 8, q4, 1); break;
     }
-    if (wide) {
-        add_groups(t, 1, 8, 0);
-        return;
-    }
+}
+
+static ALWAYS_INLINE void add_rows(const tile *t, size_t rows, const int q4) {
     switch (rows) {
-#define GPT2C_ROWS(N)               \
-    case N:                         \
-        if (q4)                     \
-            add_groups(t, N, 2, 1); \
-        else                        \
-            add_groups(t, N, 2, 0); \
-        break;
+#define GPT2C_ROWS(N) \
+    case N: add_groups(t, N, 2, q4, 1); break;
         EACH_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
     default: break;
     }
 }
 
-/* Some whole panels of all rows, over the groups of one piece of x or of its rest. */
-static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, tile t, int q4) {
-    const size_t n = rows.end - rows.begin, tiles = (n + MOST_ROWS - 1) / MOST_ROWS;
-    const size_t panels = gpt2c_panels(columns.end - columns.begin);
-    const char *x = t.x;
-    for (size_t i = 0; i < tiles; i++) {
-        const gpt2c_span part = gpt2c_share(n, tiles, i);
-        const size_t row = rows.begin + part.begin;
-        t.out = args->out + row * t.n_out + columns.begin;
-        t.x = x + row * gpt2c_prepared_bytes(args->w->n_in);
-        t.column = columns.begin;
-        t.columns = columns.end - columns.begin;
-        add_tile(&t, part.end - part.begin, panels == 4, q4);
+/* Rows whose rest is added: half as many. */
+static ALWAYS_INLINE void add_rows_and_rest(const tile *t, size_t rows, const int q4) {
+    switch (rows) {
+    case 1: add_groups(t, 2, 2, q4, 2); break;
+    case 2: add_groups(t, 4, 2, q4, 2); break;
+    default: add_groups(t, 6, 2, q4, 2); break;
     }
 }
 
-static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, size_t groups,
-                        int q4) {
+static ALWAYS_INLINE void add_tile(const tile *t, size_t rows, const int q4) {
+    const size_t panels = gpt2c_panels(t->columns);
+    if (t->x_rest != NULL && panels == 2)
+        add_groups(t, 2, 4, q4, 2);
+    else if (t->x_rest != NULL)
+        add_rows_and_rest(t, rows, q4);
+    else if (rows == 1)
+        add_wide(t, panels, q4);
+    else
+        add_rows(t, rows, q4);
+}
+
+static ALWAYS_INLINE const char *row_of(const void *prepared, size_t row, size_t n_in) {
+    return prepared == NULL ? NULL : (const char *)prepared + row * gpt2c_prepared_bytes(n_in);
+}
+
+/* Some panels of all rows, over some groups. */
+static ALWAYS_INLINE void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                                    gpt2c_span groups, const int q4) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out, n = rows.end - rows.begin;
+    const size_t most = args->prepared_rest != NULL ? MOST_ROWS / 2 : MOST_ROWS;
+    const size_t tiles = (n + most - 1) / most;
+    for (size_t i = 0; i < tiles; i++) {
+        const gpt2c_span part = gpt2c_share(n, tiles, i);
+        const size_t row = rows.begin + part.begin;
+        const tile t = {
+            .out = args->out + row * n_out + columns.begin,
+            .n_out = n_out,
+            .w = args->w,
+            .x = row_of(args->prepared, row, n_in),
+            .x_rest = row_of(args->prepared_rest, row, n_in),
+            .column = columns.begin,
+            .columns = columns.end - columns.begin,
+            .groups = groups,
+            .resume = groups.begin > 0,
+        };
+        add_tile(&t, part.end - part.begin, q4);
+    }
+}
+
+static ALWAYS_INLINE void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                                      size_t groups, const int q4) {
     const size_t n = rows.end - rows.begin;
-    for (size_t c = columns.begin; c < columns.end;) {
-        const size_t left = gpt2c_panels(columns.end - c);
-        const size_t end = c + (n == 1 && left >= 4 ? 4 : 1) * GPT2C_PANEL;
-        const gpt2c_span panel = {c, end < columns.end ? end : columns.end};
-        const void *parts[] = {args->prepared, args->prepared_rest};
-        tile t = {.n_out = args->w->n_out, .w = args->w};
-        for (size_t p = 0; p < 2 && parts[p] != NULL; p++) {
-            t.x = parts[p];
-            for (size_t g = 0; g < groups; g += PIECE_GROUPS, t.resume = 1) {
-                t.groups = (gpt2c_span){g, n > 1 && groups - g > PIECE_GROUPS ? g + PIECE_GROUPS : groups};
-                add_piece(args, rows, panel, t, q4);
-                if (t.groups.end == groups) break;
-            }
-            t.resume = 1;
-        }
-        for (size_t r = rows.begin; r < rows.end; r++) gpt2c_finish_row_avx512(args, r, panel);
-        c = panel.end;
+    const int has_rest = args->prepared_rest != NULL;
+    const size_t width = (n > 1 ? 1 : has_rest ? 2
+                                               : 4) *
+                         GPT2C_PANEL;
+    const size_t piece = n > 1 && !has_rest ? PIECE_GROUPS : groups;
+    for (size_t c = columns.begin; c < columns.end; c += width) {
+        const gpt2c_span panels = {c, c + width < columns.end ? c + width : columns.end};
+        for (size_t g = 0; g < groups; g += piece)
+            add_piece(args, rows, panels, (gpt2c_span){g, g + piece < groups ? g + piece : groups}, q4);
+        for (size_t r = rows.begin; r < rows.end; r++) gpt2c_finish_row_avx512(args, r, panels);
     }
 }
 

@@ -85,7 +85,7 @@ static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_sp
             float sum = add(0.0f, args->w, &x, c);
             if (args->prepared_rest != NULL) {
                 const gpt2c_int8_row rest = gpt2c_int8_row_at(args->prepared_rest, r, n_in);
-                sum = add(sum, args->w, &rest, c);
+                sum += add(0.0f, args->w, &rest, c);
             }
             args->out[r * args->w->n_out + c] = sum;
         }
