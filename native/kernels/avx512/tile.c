@@ -82,11 +82,18 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
         }
     }
 
+    const int whole = tile.columns >= vectors * GPT2C_LANES;
 #pragma GCC unroll 12
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows; r++) {
 #pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++)
-            _mm512_mask_storeu_ps(tile.out + r * tile.out_stride + v * GPT2C_LANES, lanes[v], sums[r][v]);
+        for (size_t v = 0; v < vectors; v++) {
+            float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
+            if (whole) /* see gpt2c_load */
+                _mm512_storeu_ps(out, sums[r][v]);
+            else
+                _mm512_mask_storeu_ps(out, lanes[v], sums[r][v]);
+        }
+    }
 }
 
 static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t vectors) {

@@ -65,13 +65,17 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const uint32_t *x, 
         }
     }
 
+    const int whole = columns >= vectors * GPT2C_LANES;
 #pragma GCC unroll 12
     for (size_t r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; v++) {
             const size_t begin = v * GPT2C_LANES;
             const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
-            _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
+            if (whole)
+                _mm512_storeu_ps(out + r * n_out + begin, sums[r][v]);
+            else
+                _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
         }
 }
 

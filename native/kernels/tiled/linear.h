@@ -36,6 +36,13 @@ static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_
     };
 }
 
+/* The residual's lines are asked for before the sum, to be there behind it. */
+static inline void gpt2c_fetch_residual(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    for (size_t r = rows.begin; r < rows.end; r++)
+        for (size_t c = columns.begin; c < columns.end; c += GPT2C_BLOCK)
+            __builtin_prefetch(args->residual + r * args->w->n_out + c);
+}
+
 static inline void gpt2c_linear_tiled(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
                                       size_t tile_rows, gpt2c_sum_function *sum,
                                       gpt2c_finish_function *finish) {
@@ -48,6 +55,7 @@ static inline void gpt2c_linear_tiled(const gpt2c_linear_args *args, gpt2c_span 
         for (size_t i = 0; i < tiles; i++) {
             const gpt2c_span part = gpt2c_share(n, tiles, i);
             const gpt2c_span tile = {rows.begin + part.begin, rows.begin + part.end};
+            if (args->epilogue == GPT2C_THEN_ADD) gpt2c_fetch_residual(args, tile, panel);
             sum(args, tile, panel);
             for (size_t r = tile.begin; r < tile.end && !plain; r++) finish(args, r, panel);
         }
