@@ -10,7 +10,8 @@ extern const gpt2c_kernels gpt2c_kernels_neon;
 
 void gpt2c_layernorm_neon(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                           size_t n, float epsilon);
-void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                           const float *sums);
 void gpt2c_linear_panels_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_neon(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
