@@ -112,6 +112,10 @@ struct gpt2c_screen; /* screen.h */
 
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
 typedef struct gpt2c_kernels {
+    /* Multiply-adds of linear layers in the time that ref takes for one, roughly; 0 is as good as 1. A
+     * call can be ended every so many, see work.c. */
+    size_t speed;
+
     /* out = wte[token] + wpe; wte is the head's matrix, so a row of it is a column of w. */
     void (*embed)(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 

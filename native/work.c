@@ -46,10 +46,10 @@ void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
 /* ---- Work, in blocks and tasks ----
  *
  * An operation's rows are walked in blocks, between which the call can be ended; a block is about a
- * tenth of a second for the naive kernels. Each block is shared out among the pool's threads in
+ * tenth of a second, or more than the rows there are: a block reads all weights anew. Each block is shared out among the pool's threads in
  * tasks: some columns of all its rows in a linear layer, some rows or heads elsewhere. */
 
-#define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds */
+#define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds of the naive kernels */
 #define TASK_WORK ((size_t)1 << 22)  /* at most, if there are few enough of them: 50 microseconds */
 #define LEAST_TASKS 4                /* for each thread: one that is held up can be helped */
 #define MOST_TASKS 32
@@ -73,9 +73,9 @@ void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit) {
 
 void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
                     gpt2c_span items, size_t unit) {
-    const size_t step = size_max(1, BLOCK_WORK / size_max(1, work));
-    size_t done = rows.begin;
     job.kernels = pass->session->model->kernels;
+    const size_t step = size_max(1, BLOCK_WORK * size_max(1, job.kernels->speed) / size_max(1, work));
+    size_t done = rows.begin;
     while (done < rows.end && !gpt2c_stopped(pass)) {
         job.rows = (gpt2c_span){done, size_min(rows.end, done + step)};
         job.items = items.end > items.begin ? items : job.rows;

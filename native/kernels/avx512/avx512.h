@@ -26,7 +26,7 @@ void gpt2c_add_avx512(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_avx512(const float *x, size_t n);
 
 #define GPT2C_KERNELS_AVX512                                                                   \
-    .embed = gpt2c_embed_avx512, .layernorm = gpt2c_layernorm_avx512,                          \
+    .speed = 32, .embed = gpt2c_embed_avx512, .layernorm = gpt2c_layernorm_avx512,             \
     .linear[GPT2C_PANELS] = gpt2c_linear_panels_avx512,                                        \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx512, .screen = gpt2c_screen_avx512,      \
     .keep = gpt2c_keep_avx512, .attention = gpt2c_attention_avx512,                            \

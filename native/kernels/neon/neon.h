@@ -26,7 +26,7 @@ void gpt2c_add_neon(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_neon(const float *x, size_t n);
 
 #define GPT2C_KERNELS_NEON                                                                                     \
-    .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,                       \
+    .speed = 16, .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,          \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_neon, .screen = gpt2c_screen_neon, .keep = gpt2c_keep_neon, \
     .attention = gpt2c_attention_neon, .keep_f16 = gpt2c_keep_f16_neon,                                        \
     .attention_f16 = gpt2c_attention_neon, .softmax = gpt2c_softmax_neon, .gelu = gpt2c_gelu_neon,             \
