@@ -1,7 +1,8 @@
 """gpt2c as an engine of bench/peers, the harness that compares it with other engines.
 
 The harness is started from the repository's root and finds this file by itself; the Python it runs in
-needs gpt2c installed. Precisions: f32 and bf16, with "-screen" behind them for head_screen.
+needs gpt2c installed. Precisions: f32 and bf16, with "-screen" behind them for head_screen, and "-kv16" for
+kv_f16.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import gpt2c
 
 WHOLE_HEAD = "kv,linear,gelu,residual,layernorm,unembed,aligned,simd,threads,fused"
 
+OPTIONS = {"screen": "head_screen", "kv16": "kv_f16"}
+"""What may stand behind a precision."""
+
 
 class Engine(Base):  # type: ignore[misc]
     """One model; one session a sequence, one pass of the core a step of a batch."""
@@ -23,17 +27,17 @@ class Engine(Base):  # type: ignore[misc]
     batching = True
 
     def load(self, path: str, threads: int, precision: str) -> None:
-        weights, _, screen = precision.partition("-")
-        opts = WHOLE_HEAD + (",head_screen" if screen else "")
+        weights, *more = precision.split("-")
+        opts = ",".join([WHOLE_HEAD, *(OPTIONS[name] for name in more)])
         self.model = gpt2c.load(path, weights=weights, opts=opts, threads=threads)
         self.session: gpt2c.Session | None = None
         self.last = 0
         self.batch: list[Any] = []
 
     def prefill(self, ids: Sequence[int]) -> int:
-        if self.session is not None:
-            self.session.close()
-        self.session = self.model.session()
+        if self.session is None:
+            self.session = self.model.session()
+        self.session.rewind(0)  # the buffers of the sequence before, as the other engines do it
         self.last = ids[-1]
         return self.session.feed_greedy(ids)
 

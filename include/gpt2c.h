@@ -238,7 +238,7 @@ gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past);
 void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
- * work is done. */
+ * work is done; of several, as of several layers, the most that one of them computed. */
 gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
 
 /* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,

@@ -54,7 +54,7 @@ static uint32_t features_in(const uint32_t words[CPUID_WORDS], const cpuid_bit *
     return features;
 }
 
-uint32_t gpt2c_cpu_features(void) {
+static uint32_t ask_cpu(void) {
     uint32_t words[CPUID_WORDS] = {0}, eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
     words[LEAF_1_ECX] = ecx;
@@ -72,6 +72,20 @@ uint32_t gpt2c_cpu_features(void) {
     if ((state & AVX512_STATE) == AVX512_STATE)
         features |= features_in(words, avx512_bits, sizeof avx512_bits / sizeof avx512_bits[0]);
     return features;
+}
+
+#define ASKED (1u << 31)
+
+/* Under a hypervisor each CPUID is an exit from the guest, some microseconds. Threads that ask at the same
+ * time store the same. */
+uint32_t gpt2c_cpu_features(void) {
+    static uint32_t known; /* atomic; 0: not asked yet */
+    uint32_t features = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (features == 0) {
+        features = ask_cpu() | ASKED;
+        __atomic_store_n(&known, features, __ATOMIC_RELAXED);
+    }
+    return features & ~ASKED;
 }
 
 #else

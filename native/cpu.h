@@ -30,7 +30,7 @@ enum {
     GPT2C_CPU_AVX512_VNNI = 1 << 8
 };
 
-/* The set of them that this machine has; it is asked anew at every call. */
+/* The set of them that this machine has; the CPU is asked once in a process. */
 uint32_t gpt2c_cpu_features(void);
 
 #endif

@@ -13,6 +13,9 @@
  *
  * The operations (ops.c) pick rows, count them, and call the kernels (kernels/). Where an output
  * stands is planned in session.c; outputs that nobody reads later share their place.
+ *
+ * Behind the last layer's K and V no row is read by another one, so with all switches on the rows that
+ * nobody wants end there: of a prompt all but the last.
  */
 #include "forward.h"
 
@@ -22,6 +25,7 @@ const float *gpt2c_forward(gpt2c_pass *pass) {
     const gpt2c_buffers *b = &s->buffers;
     const size_t n_layer = (size_t)model->config.n_layer;
 
+    pass->first = 0;
     gpt2c_embed(pass, gpt2c_at(s, b->x, 0));
 
     for (size_t layer = 0; layer < n_layer; layer++) {
@@ -36,6 +40,8 @@ const float *gpt2c_forward(gpt2c_pass *pass) {
 
         gpt2c_layernorm(pass, ln_1, x, &weights->ln_1);
         gpt2c_project(pass, GPT2C_SWITCH_KV, qkv, ln_1, &weights->attn_qkv);
+        gpt2c_keep_new(pass, qkv, layer);
+        if (layer + 1 == n_layer) pass->first = pass->wanted;
         gpt2c_attend(pass, attn, qkv, layer);
         gpt2c_project_add(pass, x_mid, x, attn_proj, attn, &weights->attn_proj);
 

@@ -24,6 +24,8 @@ typedef struct gpt2c_pass {
     size_t origin;
     size_t n_past;    /* positions below are known: only their K and V, or outputs kept, are read */
     size_t n;         /* one past the last new position */
+    size_t wanted;    /* rows below are wanted by nobody but for their K and V */
+    size_t first;     /* rows below are not computed any more: 0 up to the last layer's K and V */
     size_t rows[GPT2C_SWITCH_COUNT];
     size_t separate_passes; /* over activations, for GELU or a residual alone */
     int64_t next_poll; /* nanoseconds on the monotonic clock */
@@ -42,6 +44,8 @@ void gpt2c_embed(gpt2c_pass *pass, float *out);
 void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_norm *norm);
 void gpt2c_project(gpt2c_pass *pass, gpt2c_switch s, float *out, const float *x,
                    const gpt2c_linear *linear);
+/* Stores a layer's K and V; then attention, which reads them. */
+void gpt2c_keep_new(gpt2c_pass *pass, const float *qkv, size_t layer);
 void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer);
 /* out = gelu(x linear); `between` is for what GELU takes, if the plan is not to fuse the two. */
 void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const float *x,
@@ -50,6 +54,9 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
 void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, float *between,
                        const float *x, const gpt2c_linear *linear);
 void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *outputs);
+
+/* head.c: the first row behind the final layer norm that `outputs` is made of. */
+size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs);
 
 /* head.c, of several sessions: one row of logits [n_segments, n_vocab] and one greedy id each, or NULL
  * where they are not wanted. */

@@ -18,6 +18,10 @@ static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *output
     return (gpt2c_span){end - 1, end};
 }
 
+size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
+    return outputs->hidden != NULL ? pass->n_past - pass->origin : logit_rows(pass, outputs).begin;
+}
+
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
     gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->wte};

@@ -80,7 +80,8 @@ typedef struct gpt2c_linear_args {
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-static inline size_t gpt2c_prepared_bytes(size_t n_in) { return gpt2c_pad(n_in, 64) * sizeof(float); }
+/* An odd number of cache lines: rows a multiple of 4096 bytes apart would all lie in one set of L1. */
+static inline size_t gpt2c_prepared_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(float)) | 64; }
 
 /* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
  * a kernel set may lay K and V out in whole registers. */
@@ -117,6 +118,10 @@ struct gpt2c_screen; /* screen.h */
 
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
 typedef struct gpt2c_kernels {
+    /* Multiply-adds of linear layers in the time that ref takes for one, roughly; 0 is as good as 1. A
+     * call can be ended every so many, see work.c. */
+    size_t speed;
+
     /* out = wte[token] + wpe; wte is the head's matrix, so a row of it is a column of w. */
     void (*embed)(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 

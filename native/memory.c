@@ -6,7 +6,7 @@
 
 #include "gpt2c.h"
 
-/* The core's only mutable globals. Relaxed atomics: they count, they order nothing. */
+/* Relaxed atomics: they count, they order nothing. */
 static size_t live_bytes;
 static size_t peak_bytes;
 static size_t allocations;

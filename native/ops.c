@@ -13,20 +13,33 @@ static gpt2c_span rows_in(const gpt2c_segment *segment, gpt2c_span rows) {
     return (gpt2c_span){begin, size_max(begin, size_min(segment->end, rows.end))};
 }
 
-void gpt2c_embed(gpt2c_pass *pass, float *out) {
-    const gpt2c_model *model = pass->session->model;
+typedef struct embed_args {
+    const gpt2c_pass *pass;
+    float *out;
+} embed_args;
+
+static void compute_embed(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+    const embed_args *a = job->args;
+    const gpt2c_model *model = a->pass->session->model;
     const size_t n_embd = (size_t)model->config.n_embd;
-    const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
-    for (size_t i = 0; i < pass->n_segments; i++) {
-        const gpt2c_segment *segment = &pass->segments[i];
+    (void)worker;
+    for (size_t i = 0; i < a->pass->n_segments; i++) {
+        const gpt2c_segment *segment = &a->pass->segments[i];
         const gpt2c_span mine = rows_in(segment, rows);
         for (size_t r = mine.begin; r < mine.end; r++) {
             const size_t position = segment->position + r - segment->begin;
-            model->kernels->embed(out + r * n_embd, &model->wte, (size_t)segment->session->ids[position],
-                                  model->wpe + position * n_embd);
+            job->kernels->embed(a->out + r * n_embd, &model->wte, (size_t)segment->session->ids[position],
+                                model->wpe + position * n_embd);
         }
     }
-    gpt2c_count_rows(pass, GPT2C_SWITCH_RESIDUAL, rows.end - rows.begin);
+}
+
+void gpt2c_embed(gpt2c_pass *pass, float *out) {
+    const embed_args a = {pass, out};
+    const gpt2c_job job = {.args = &a, .compute = compute_embed};
+    const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
+    gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, (size_t)pass->session->model->config.n_embd, job,
+                   GPT2C_NO_ITEMS, 1);
 }
 
 /* ---- Row by row: layer norm, GELU, residual ---- */
@@ -191,26 +204,29 @@ typedef struct attend_args {
     size_t layer;
 } attend_args;
 
-/* Attention's arguments for one segment, its own rows counted from 0. */
-static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *segment, gpt2c_kv *kv) {
-    const gpt2c_session *buffers = a->pass->session;
-    const gpt2c_model_config *c = &buffers->model->config;
-    const size_t n_embd = (size_t)c->n_embd, n_head = (size_t)c->n_head;
-    *kv = (gpt2c_kv){
+static gpt2c_kv kv_of(const attend_args *a, const gpt2c_segment *segment) {
+    const gpt2c_model_config *c = &segment->session->model->config;
+    return (gpt2c_kv){
         .k = gpt2c_at(segment->session, segment->session->buffers.k, a->layer),
         .v = gpt2c_at(segment->session, segment->session->buffers.v, a->layer),
         .n_ctx = (size_t)c->n_ctx,
-        .n_head = n_head,
-        .head_dim = n_embd / n_head,
+        .n_head = (size_t)c->n_head,
+        .head_dim = (size_t)(c->n_embd / c->n_head),
         .f16 = c->kv_f16,
     };
+}
+
+/* Attention's arguments for one segment, its own rows counted from 0. */
+static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *segment, const gpt2c_kv *kv) {
+    const gpt2c_session *buffers = a->pass->session;
+    const size_t n_embd = (size_t)buffers->model->config.n_embd;
     return (gpt2c_attention_args){
         .out = a->out + segment->begin * n_embd,
         .qkv = a->qkv + segment->begin * 3 * n_embd,
         .kv = kv,
         .position = segment->position,
         .scores = gpt2c_at(buffers, buffers->buffers.scores, 0),
-        .fused = c->fused,
+        .fused = buffers->model->config.fused,
     };
 }
 
@@ -224,7 +240,7 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
         const size_t head = item % n_head;
         n = size_min(n_head - head, items.end - item);
         const gpt2c_span rows = rows_in(segment, job->rows);
-        gpt2c_kv kv;
+        const gpt2c_kv kv = kv_of(a, segment);
         gpt2c_attention_args args = args_of(a, segment, &kv);
         args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
         gpt2c_attention(job->kernels, &args,
@@ -233,20 +249,33 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
     }
 }
 
+static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+    const attend_args *a = job->args;
+    const size_t n_embd = (size_t)a->pass->session->model->config.n_embd;
+    (void)worker;
+    for (size_t i = 0; i < a->pass->n_segments; i++) {
+        const gpt2c_segment *segment = &a->pass->segments[i];
+        const gpt2c_span mine = rows_in(segment, rows);
+        const gpt2c_kv kv = kv_of(a, segment);
+        gpt2c_keep(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
+                   segment->position + mine.begin - segment->begin);
+    }
+}
+
+void gpt2c_keep_new(gpt2c_pass *pass, const float *qkv, size_t layer) {
+    const attend_args a = {pass, NULL, qkv, layer};
+    const gpt2c_job job = {.args = &a, .compute = compute_keep};
+    const size_t work = 2 * (size_t)pass->session->model->config.n_embd;
+    /* Tiles are shared as seldom as may be: both threads would write to one cache line. */
+    gpt2c_run_rows(pass, GPT2C_SWITCH_KV, gpt2c_rows_of(pass, GPT2C_SWITCH_KV), work, job, GPT2C_NO_ITEMS,
+                   GPT2C_KV_TILE);
+}
+
 void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer) {
     const gpt2c_model *model = pass->session->model;
     const size_t n_embd = (size_t)model->config.n_embd, n_head = (size_t)model->config.n_head;
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_KV);
     const attend_args a = {pass, out, qkv, layer};
-    if (gpt2c_stopped(pass)) return;
-    for (size_t i = 0; i < pass->n_segments; i++) {
-        const gpt2c_segment *segment = &pass->segments[i];
-        const gpt2c_span mine = rows_in(segment, rows);
-        gpt2c_kv kv;
-        (void)args_of(&a, segment, &kv);
-        gpt2c_keep(model->kernels, &kv, qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
-                   segment->position + mine.begin - segment->begin);
-    }
     const gpt2c_job job = {.args = &a, .compute = compute_attention};
     /* Several sessions' few rows are one block; a long prompt's rows see up to n positions each. */
     const size_t work = pass->n_segments > 1 ? n_embd : 2 * pass->n * n_embd;

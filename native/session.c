@@ -136,6 +136,7 @@ static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2
         pass.n = end;
         segment.position = pass.origin;
         segment.end = end - pass.origin;
+        pass.wanted = gpt2c_is_incremental(model) ? gpt2c_first_wanted(&pass, &wanted) : 0;
         memset(pass.rows, 0, sizeof pass.rows);
         gpt2c_unembed(&pass, gpt2c_forward(&pass), &wanted);
         if (pass.stopped) return GPT2C_CANCELLED;

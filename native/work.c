@@ -35,7 +35,8 @@ static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
 
 gpt2c_span gpt2c_rows_of(const gpt2c_pass *pass, gpt2c_switch s) {
     const int on = gpt2c_switch_on(pass->session->model, s);
-    return (gpt2c_span){(on ? pass->n_past : 0) - (on ? pass->origin : 0), pass->n - pass->origin};
+    const size_t begin = on ? pass->n_past - pass->origin : 0;
+    return (gpt2c_span){size_max(begin, pass->first), pass->n - pass->origin};
 }
 
 void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
@@ -45,11 +46,14 @@ void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
 /* ---- Work, in blocks and tasks ----
  *
  * An operation's rows are walked in blocks, between which the call can be ended; a block is about a
- * tenth of a second for the naive kernels. Each block is shared out among the pool's threads in
- * tasks: some columns of all its rows in a linear layer, some rows or heads elsewhere. */
+ * tenth of a second, or all the rows there are: each block reads the weights anew. It is shared out
+ * among the pool's threads in tasks: some columns of all its rows in a linear layer, some rows or heads
+ * elsewhere. */
 
-#define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds */
-#define TASKS_PER_THREAD 4           /* so that a thread that is held up can be helped */
+#define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds of the naive kernels */
+#define TASK_WORK ((size_t)1 << 22)  /* at most, if there are few enough of them: 50 microseconds */
+#define LEAST_TASKS 4                /* for each thread: one that is held up can be helped */
+#define MOST_TASKS 32
 
 static void compute_task(void *context, size_t task, size_t worker) {
     const gpt2c_job *job = context;
@@ -62,19 +66,21 @@ void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit) {
     gpt2c_pool *pool = pass->session->model->pool;
     const size_t n = job->items.end - job->items.begin;
     const size_t n_threads = gpt2c_pool_threads(pool);
-    const size_t n_tasks = n_threads == 1 ? 1 : n_threads * TASKS_PER_THREAD;
+    const size_t per_thread = size_min(size_max(job->work / TASK_WORK / n_threads, LEAST_TASKS), MOST_TASKS);
+    const size_t n_tasks = n_threads == 1 ? 1 : n_threads * per_thread;
     job->items_per_task = gpt2c_pad(size_max(1, (n + n_tasks - 1) / n_tasks), unit);
     gpt2c_pool_run(pool, (n + job->items_per_task - 1) / job->items_per_task, compute_task, job);
 }
 
 void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
                     gpt2c_span items, size_t unit) {
-    const size_t step = size_max(1, BLOCK_WORK / size_max(1, work));
-    size_t done = rows.begin;
     job.kernels = pass->session->model->kernels;
+    const size_t step = size_max(1, BLOCK_WORK * size_max(1, job.kernels->speed) / size_max(1, work));
+    size_t done = rows.begin;
     while (done < rows.end && !gpt2c_stopped(pass)) {
         job.rows = (gpt2c_span){done, size_min(rows.end, done + step)};
         job.items = items.end > items.begin ? items : job.rows;
+        job.work = work * (job.rows.end - job.rows.begin);
         gpt2c_run_block(pass, &job, unit);
         done = job.rows.end;
     }

@@ -194,3 +194,21 @@ def test_aligned_changes_how_the_weights_lie(binding: str, model_folder: Callabl
         with gpt2c.load(model_folder("odd"), opts=opts, binding=binding) as model:
             layouts.append(model._open().layout())
     assert layouts == [0, 2, 3]  # in_out, panels, panels_bf16: gpt2c_layout in include/gpt2c.h
+
+
+def test_rows_that_nobody_wants_end_behind_the_last_layers_k_and_v(
+    binding: str, model_folder: Callable[[str], Path]
+) -> None:
+    # "calm" has one layer, so what the last layer skips is not computed by another one either.
+    with (
+        gpt2c.load(model_folder("calm"), opts="all", binding=binding) as model,
+        model.session() as session,
+        model.session() as other,
+    ):
+        every = session.feed_all(IDS)
+        assert session.rows["linear"] == session.rows["gelu"] == len(IDS)
+        last = other.feed(IDS)
+        assert other.rows["linear"] == other.rows["gelu"] == 1
+        assert other.rows["kv"] == other.rows["layernorm"] == len(IDS)
+        assert np.array_equal(last, every[-1])
+        assert np.array_equal(other.feed([1]), session.feed([1]))

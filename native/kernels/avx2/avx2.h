@@ -10,7 +10,8 @@ extern const gpt2c_kernels gpt2c_kernels_avx2;
 void gpt2c_embed_avx2(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 void gpt2c_layernorm_avx2(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                           size_t n, float epsilon);
-void gpt2c_finish_row_avx2(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_finish_row_avx2(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                           const float *sums);
 void gpt2c_linear_panels_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_avx2(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
@@ -25,7 +26,7 @@ void gpt2c_add_avx2(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_avx2(const float *x, size_t n);
 
 #define GPT2C_KERNELS_AVX2                                                            \
-    .embed = gpt2c_embed_avx2, .layernorm = gpt2c_layernorm_avx2,                     \
+    .speed = 32, .embed = gpt2c_embed_avx2, .layernorm = gpt2c_layernorm_avx2,        \
     .linear[GPT2C_PANELS] = gpt2c_linear_panels_avx2,                                 \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx2, .screen = gpt2c_screen_avx2, \
     .keep = gpt2c_keep_avx2, .attention = gpt2c_attention_avx2,                       \

@@ -17,17 +17,18 @@ static inline __m256 behind_sum(const gpt2c_linear_args *args, __m256 sum, size_
     }
 }
 
-void gpt2c_finish_row_avx2(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+void gpt2c_finish_row_avx2(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                           const float *sums) {
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_LANES) {
         const size_t n = columns.end - c, i = row * args->w->n_out + c;
-        __m256 sum = gpt2c_load(args->out + i, n);
+        __m256 sum = gpt2c_load(sums + c - columns.begin, n);
         if (args->bias != NULL) sum = _mm256_add_ps(sum, gpt2c_load(args->bias + c, n));
         gpt2c_store(args->out + i, n, behind_sum(args, sum, n, i));
     }
 }
 
-static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns);
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns, sums);
     gpt2c_tile_avx2(&tile, rows.end - rows.begin);
 }
 

@@ -28,23 +28,23 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
                                    const uint32_t *w, size_t columns, const size_t rows,
                                    const size_t vectors) {
     __m256 sums[MOST_ROWS][4];
-#pragma GCC unroll 4
+    GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm256_setzero_ps();
+        GPT2C_UNROLL(4)
+    for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm256_setzero_ps();
 
     for (size_t k = 0; k < n_in; k += 2, w += GPT2C_PANEL) {
         const int both = k + 1 < n_in; /* behind an odd n_in there is padding, and no x */
-#pragma GCC unroll 4
+        GPT2C_UNROLL(4)
         for (size_t v = 0; v < vectors; v++) {
             const __m256i words = _mm256_load_si256((const __m256i *)(w + v * GPT2C_LANES));
-#pragma GCC unroll 4
+            GPT2C_UNROLL(4)
             for (size_t r = 0; r < rows; r++) {
                 const __m256 x0 = _mm256_set1_ps(x[r * n_in + k]);
                 sums[r][v] = _mm256_fmadd_ps(x0, first_of(words), sums[r][v]);
             }
             if (!both) continue;
-#pragma GCC unroll 4
+            GPT2C_UNROLL(4)
             for (size_t r = 0; r < rows; r++) {
                 const __m256 x1 = _mm256_set1_ps(x[r * n_in + k + 1]);
                 sums[r][v] = _mm256_fmadd_ps(x1, second_of(words), sums[r][v]);
@@ -52,28 +52,28 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
         }
     }
 
-#pragma GCC unroll 4
+    GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (size_t v = 0; v < vectors; v++)
-            if (columns > v * GPT2C_LANES)
-                gpt2c_store(out + r * n_out + v * GPT2C_LANES, columns - v * GPT2C_LANES, sums[r][v]);
+        GPT2C_UNROLL(4)
+    for (size_t v = 0; v < vectors; v++)
+        if (columns > v * GPT2C_LANES)
+            gpt2c_store(out + r * n_out + v * GPT2C_LANES, columns - v * GPT2C_LANES, sums[r][v]);
 }
 
-static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    const size_t n_in = args->w->n_in, pairs = (n_in + 1) / 2;
     const size_t half = GPT2C_PANEL / 2, n = rows.end - rows.begin;
     const float *x = args->x + rows.begin * n_in;
     for (size_t c = columns.begin; c < columns.end; c += n == 1 ? GPT2C_PANEL : half) {
         const size_t left = columns.end - c;
-        float *out = args->out + rows.begin * n_out + c;
+        float *out = sums.at + c - columns.begin;
         const uint32_t *w = (const uint32_t *)args->w->data + c / GPT2C_PANEL * GPT2C_PANEL * pairs +
                             c % GPT2C_PANEL;
         switch (n) {
-        case 1: sum_tile(out, n_out, x, n_in, w, left, 1, 4); break;
-        case 2: sum_tile(out, n_out, x, n_in, w, left, 2, 2); break;
-        case 3: sum_tile(out, n_out, x, n_in, w, left, 3, 2); break;
-        case 4: sum_tile(out, n_out, x, n_in, w, left, 4, 2); break;
+        case 1: sum_tile(out, sums.stride, x, n_in, w, left, 1, 4); break;
+        case 2: sum_tile(out, sums.stride, x, n_in, w, left, 2, 2); break;
+        case 3: sum_tile(out, sums.stride, x, n_in, w, left, 3, 2); break;
+        case 4: sum_tile(out, sums.stride, x, n_in, w, left, 4, 2); break;
         default: break;
         }
     }

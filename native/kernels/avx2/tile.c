@@ -47,9 +47,9 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     const size_t vectors = PER_BLOCK * blocks;
     __m256 sums[GPT2C_TILE_ROWS][8];
-#pragma GCC unroll 6
+    GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows; r++) {
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
             prefetch(out);
@@ -64,7 +64,7 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     const char *w = tile.w;
     for (size_t k = 0; k < tile.n; k++, w += step) {
         __m256 weights[8];
-#pragma GCC unroll 4
+        GPT2C_UNROLL(4)
         for (size_t b = 0; b < blocks; b++) {
             const char *block = w + (b / 2 * pair + b % 2 * odd) * number;
             const char *ahead = block + PREFETCH_STEPS * step;
@@ -74,20 +74,20 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
             weights[2 * b] = load8(block, 0, f16);
             weights[2 * b + 1] = load8(block, GPT2C_LANES, f16);
         }
-#pragma GCC unroll 6
+        GPT2C_UNROLL(6)
         for (size_t r = 0; r < rows; r++) {
             const __m256 one_x = _mm256_set1_ps(x[r / 3][r % 3 * stride + k]);
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++)
                 sums[r][v] = _mm256_fmadd_ps(one_x, weights[v], sums[r][v]);
         }
     }
 
-#pragma GCC unroll 6
+    GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++)
-            gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
+        GPT2C_UNROLL(8)
+    for (size_t v = 0; v < vectors; v++)
+        gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
 }
 
 static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {

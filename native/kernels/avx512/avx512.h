@@ -10,7 +10,8 @@ extern const gpt2c_kernels gpt2c_kernels_avx512;
 void gpt2c_embed_avx512(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 void gpt2c_layernorm_avx512(float *out, const float *x, const float *weight, const float *bias,
                             size_t rows, size_t n, float epsilon);
-void gpt2c_finish_row_avx512(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_finish_row_avx512(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                             const float *sums);
 void gpt2c_linear_panels_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_avx512(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_avx512(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
@@ -25,7 +26,7 @@ void gpt2c_add_avx512(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_avx512(const float *x, size_t n);
 
 #define GPT2C_KERNELS_AVX512                                                                   \
-    .embed = gpt2c_embed_avx512, .layernorm = gpt2c_layernorm_avx512,                          \
+    .speed = 32, .embed = gpt2c_embed_avx512, .layernorm = gpt2c_layernorm_avx512,             \
     .linear[GPT2C_PANELS] = gpt2c_linear_panels_avx512,                                        \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx512, .screen = gpt2c_screen_avx512,      \
     .keep = gpt2c_keep_avx512, .attention = gpt2c_attention_avx512,                            \

@@ -12,4 +12,17 @@ static inline __mmask16 gpt2c_lanes(size_t n) {
     return (__mmask16)(n >= GPT2C_LANES ? 0xffffu : (1u << n) - 1u);
 }
 
+/* The first n numbers at p, if there are so many in a register. Whole registers go without a mask: a
+ * load behind a masked store of the same numbers waits until they are in the cache. */
+static inline __m512 gpt2c_load(const float *p, size_t n) {
+    return n >= GPT2C_LANES ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(gpt2c_lanes(n), p);
+}
+
+static inline void gpt2c_store(float *p, size_t n, __m512 v) {
+    if (n >= GPT2C_LANES)
+        _mm512_storeu_ps(p, v);
+    else
+        _mm512_mask_storeu_ps(p, gpt2c_lanes(n), v);
+}
+
 #endif

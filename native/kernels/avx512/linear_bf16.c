@@ -30,66 +30,70 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
                                    const size_t vectors) {
     const size_t pairs = (n_in + 1) / 2, panel = pairs * GPT2C_PANEL;
     __m512 sums[GPT2C_TILE_ROWS][8];
-#pragma GCC unroll 12
+    GPT2C_UNROLL(12)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
+        GPT2C_UNROLL(8)
+    for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
 
     for (size_t pair = 0; pair < n_in / 2; pair++, w += GPT2C_PANEL) {
         __m512i words[8];
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const uint32_t *at = w + v / 2 * panel + v % 2 * GPT2C_LANES;
             if (rows > 1) _mm_prefetch((const char *)(at + PREFETCH_WORDS), _MM_HINT_T0);
             words[v] = _mm512_load_si512(at);
         }
-#pragma GCC unroll 12
+        GPT2C_UNROLL(12)
         for (size_t r = 0; r < rows; r++) {
             const __m512 x0 = _mm512_set1_ps(x[r * n_in + 2 * pair]);
             const __m512 x1 = _mm512_set1_ps(x[r * n_in + 2 * pair + 1]);
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++) {
                 sums[r][v] = _mm512_fmadd_ps(x0, first_of(words[v]), sums[r][v]);
                 sums[r][v] = _mm512_fmadd_ps(x1, second_of(words[v]), sums[r][v]);
             }
         }
     }
-#pragma GCC unroll 12
+    GPT2C_UNROLL(12)
     for (size_t r = 0; r < rows; r++) {
         if (n_in % 2 == 0) break;
         const __m512 x0 = _mm512_set1_ps(x[r * n_in + n_in - 1]);
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const __m512i words = _mm512_load_si512(w + v / 2 * panel + v % 2 * GPT2C_LANES);
             sums[r][v] = _mm512_fmadd_ps(x0, first_of(words), sums[r][v]);
         }
     }
 
-#pragma GCC unroll 12
+    const int whole = columns >= vectors * GPT2C_LANES;
+    GPT2C_UNROLL(12)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++) {
-            const size_t begin = v * GPT2C_LANES;
-            const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
+        GPT2C_UNROLL(8)
+    for (size_t v = 0; v < vectors; v++) {
+        const size_t begin = v * GPT2C_LANES;
+        const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
+        if (whole)
+            _mm512_storeu_ps(out + r * n_out + begin, sums[r][v]);
+        else
             _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
-        }
+    }
 }
 
-static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    const size_t n_in = args->w->n_in, pairs = (n_in + 1) / 2;
     const float *x = args->x + rows.begin * n_in;
     for (size_t c = columns.begin; c < columns.end;) {
         const size_t n = rows.end - rows.begin, left = columns.end - c;
-        float *out = args->out + rows.begin * n_out + c;
+        float *out = sums.at + c - columns.begin;
         const uint32_t *w = (const uint32_t *)args->w->data + c * pairs;
         if (n == 1 && left > 3 * GPT2C_PANEL) {
-            sum_tile(out, n_out, x, n_in, w, left, 1, 8);
+            sum_tile(out, sums.stride, x, n_in, w, left, 1, 8);
             c += 4 * GPT2C_PANEL;
             continue;
         }
         switch (n) {
 #define GPT2C_ROWS(N) \
-    case N: sum_tile(out, n_out, x, n_in, w, left, N, 2); break;
+    case N: sum_tile(out, sums.stride, x, n_in, w, left, N, 2); break;
             GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
         default: break;

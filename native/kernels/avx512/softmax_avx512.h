@@ -25,18 +25,15 @@ static inline void gpt2c_scaled_softmax_avx512(float *out, const float *x, size_
     __m512 sums = _mm512_setzero_ps();
     for (size_t i = 0; i < n; i += GPT2C_LANES) {
         const __mmask16 lanes = gpt2c_lanes(n - i);
-        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), factor);
+        const __m512 scaled = _mm512_mul_ps(gpt2c_load(x + i, n - i), factor);
         const __m512 e = gpt2c_exp_avx512(_mm512_sub_ps(scaled, top));
         sums = _mm512_mask_add_ps(sums, lanes, sums, e);
-        _mm512_mask_storeu_ps(out + i, lanes, e);
+        gpt2c_store(out + i, n - i, e);
     }
 
     const __m512 over_sum = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sums));
-    for (size_t i = 0; i < n; i += GPT2C_LANES) {
-        const __mmask16 lanes = gpt2c_lanes(n - i);
-        const __m512 e = _mm512_maskz_loadu_ps(lanes, out + i);
-        _mm512_mask_storeu_ps(out + i, lanes, _mm512_mul_ps(e, over_sum));
-    }
+    for (size_t i = 0; i < n; i += GPT2C_LANES)
+        gpt2c_store(out + i, n - i, _mm512_mul_ps(gpt2c_load(out + i, n - i), over_sum));
 }
 
 #endif

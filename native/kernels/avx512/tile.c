@@ -45,12 +45,12 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     __m512 sums[GPT2C_TILE_ROWS][8];
     __mmask16 lanes[8]; /* to store: the last column may lie inside a register */
-#pragma GCC unroll 8
+    GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++)
         lanes[v] = gpt2c_lanes(tile.columns > v * GPT2C_LANES ? tile.columns - v * GPT2C_LANES : 0);
-#pragma GCC unroll 12
+    GPT2C_UNROLL(12)
     for (size_t r = 0; r < rows; r++) {
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
             prefetch(out);
@@ -61,32 +61,39 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     /* Every third row has a pointer; the two behind it are reached by the stride and its double. */
     const size_t stride = tile.x_stride, pair = tile.w_pair, odd = tile.w_odd;
     const float *x[4];
-#pragma GCC unroll 4
+    GPT2C_UNROLL(4)
     for (size_t i = 0; i < 4; i++) x[i] = tile.x + (3 * i < rows ? 3 * i : 0) * stride;
     const size_t number = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * number;
     const char *w = tile.w;
     for (size_t k = 0; k < tile.n; k++, w += step) {
         const char *ahead = w + (rows > 1 ? PREFETCH_STEPS * step : PREFETCH_F16_BYTES);
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++)
             if (rows > 1 || f16) prefetch(ahead + (v / 2 * pair + v % 2 * odd) * number);
         __m512 weights[8];
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) weights[v] = load16(w, v / 2 * pair + v % 2 * odd, f16);
-#pragma GCC unroll 12
+        GPT2C_UNROLL(12)
         for (size_t r = 0; r < rows; r++) {
             const __m512 one_x = _mm512_set1_ps(x[r / 3][r % 3 * stride + k]);
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++)
                 sums[r][v] = _mm512_fmadd_ps(one_x, weights[v], sums[r][v]);
         }
     }
 
-#pragma GCC unroll 12
-    for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++)
-            _mm512_mask_storeu_ps(tile.out + r * tile.out_stride + v * GPT2C_LANES, lanes[v], sums[r][v]);
+    const int whole = tile.columns >= vectors * GPT2C_LANES;
+    GPT2C_UNROLL(12)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) {
+            float *out = tile.out + r * tile.out_stride + v * GPT2C_LANES;
+            if (whole) /* see gpt2c_load */
+                _mm512_storeu_ps(out, sums[r][v]);
+            else
+                _mm512_mask_storeu_ps(out, lanes[v], sums[r][v]);
+        }
+    }
 }
 
 static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t vectors) {

@@ -80,30 +80,30 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
     float *out = t->out;
     const size_t n_out = t->n_out;
 
-#pragma GCC unroll 8
+    GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++)
         lanes[v] = gpt2c_lanes(t->columns > v * GPT2C_LANES ? t->columns - v * GPT2C_LANES : 0);
-#pragma GCC unroll 6
+    GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; v++)
-            sums[r][v] = t->resume ? _mm512_maskz_loadu_ps(lanes[v], out + r * n_out + v * GPT2C_LANES)
-                                   : _mm512_setzero_ps();
+        GPT2C_UNROLL(8)
+    for (size_t v = 0; v < vectors; v++)
+        sums[r][v] = t->resume ? _mm512_maskz_loadu_ps(lanes[v], out + r * n_out + v * GPT2C_LANES)
+                               : _mm512_setzero_ps();
 
     for (size_t g = t->groups.begin; g < t->groups.end; g++) {
         const gpt2c_q8_block *q8_block = q8 + g / 2;
         const gpt2c_q4_block *q4_block = q4s + g;
-#pragma GCC unroll 6
+        GPT2C_UNROLL(6)
         for (size_t r = 0; r < rows; r++) {
             const int32_t *offset = x_row(t, r, rows, parts).offset + g;
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++)
                 integers[r][v] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(*offset);
         }
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad += q4 ? 2 : 1) {
             __m512i w[8], upper[8];
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++) {
                 if (q4) {
                     const __m512i both =
@@ -114,23 +114,23 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
                     w[v] = q8_quad(q8_block + v / 2 * q8_panel, g, quad, v);
                 }
             }
-#pragma GCC unroll 6
+            GPT2C_UNROLL(6)
             for (size_t r = 0; r < rows; r++) {
                 const int32_t *x_quads =
                     (const int32_t *)(x_row(t, r, rows, parts).q + g * GPT2C_GROUP) + quad;
                 const __m512i first = _mm512_set1_epi32(x_quads[0]);
-#pragma GCC unroll 8
+                GPT2C_UNROLL(8)
                 for (size_t v = 0; v < vectors; v++)
                     integers[r][v] = add_dots(integers[r][v], w[v], first);
                 if (!q4) continue;
                 const __m512i second = _mm512_set1_epi32(x_quads[1]);
-#pragma GCC unroll 8
+                GPT2C_UNROLL(8)
                 for (size_t v = 0; v < vectors; v++)
                     integers[r][v] = add_dots(integers[r][v], upper[v], second);
             }
         }
         __m512 scale[8], least[8];
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             if (q4) {
                 const gpt2c_q4_block *block = q4_block + v / 2 * q4_panel;
@@ -140,11 +140,11 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
                 scale[v] = q8_scale(q8_block + v / 2 * q8_panel, v);
             }
         }
-#pragma GCC unroll 6
+        GPT2C_UNROLL(6)
         for (size_t r = 0; r < rows; r++) {
             const gpt2c_int8_row x = x_row(t, r, rows, parts);
             const __m512 x_scale = _mm512_set1_ps(x.scale[g]), x_sum = _mm512_set1_ps(x.scaled_sum[g]);
-#pragma GCC unroll 8
+            GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++) {
                 const __m512 scaled = _mm512_mul_ps(x_scale, _mm512_cvtepi32_ps(integers[r][v]));
                 sums[r][v] = _mm512_fmadd_ps(scale[v], scaled, sums[r][v]);
@@ -153,9 +153,9 @@ static ALWAYS_INLINE void add_groups(const tile *t, const size_t rows, const siz
         }
     }
 
-#pragma GCC unroll 6
+    GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows / parts; r++) {
-#pragma GCC unroll 8
+        GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const __m512 sum = parts == 2 ? _mm512_add_ps(sums[r][v], sums[rows / 2 + r][v]) : sums[r][v];
             _mm512_mask_storeu_ps(out + r * n_out + v * GPT2C_LANES, lanes[v], sum);
@@ -244,7 +244,8 @@ static ALWAYS_INLINE void linear_int8(const gpt2c_linear_args *args, gpt2c_span 
         const gpt2c_span panels = {c, c + width < columns.end ? c + width : columns.end};
         for (size_t g = 0; g < groups; g += piece)
             add_piece(args, rows, panels, (gpt2c_span){g, g + piece < groups ? g + piece : groups}, q4);
-        for (size_t r = rows.begin; r < rows.end; r++) gpt2c_finish_row_avx512(args, r, panels);
+        for (size_t r = rows.begin; r < rows.end; r++)
+            gpt2c_finish_row_avx512(args, r, panels, args->out + r * args->w->n_out + panels.begin);
     }
 }
 

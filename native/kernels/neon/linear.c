@@ -17,17 +17,18 @@ static inline float32x4_t behind_sum(const gpt2c_linear_args *args, float32x4_t 
     }
 }
 
-void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                           const float *sums) {
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_LANES) {
         const size_t n = columns.end - c, i = row * args->w->n_out + c;
-        float32x4_t sum = gpt2c_load(args->out + i, n);
+        float32x4_t sum = gpt2c_load(sums + c - columns.begin, n);
         if (args->bias != NULL) sum = vaddq_f32(sum, gpt2c_load(args->bias + c, n));
         gpt2c_store(args->out + i, n, behind_sum(args, sum, n, i));
     }
 }
 
-static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns);
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    const gpt2c_tile tile = gpt2c_linear_tile(args, rows, columns, sums);
     gpt2c_tile_neon(&tile, rows.end - rows.begin);
 }
 

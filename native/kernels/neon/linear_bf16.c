@@ -83,16 +83,16 @@ static void (*const sum_tile_N[])(float *out, size_t n_out, const float *x, size
                                   const uint32_t *w, size_t columns) = {
     NULL, sum_tile_1, sum_tile_2, sum_tile_3, sum_tile_4};
 
-static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
+static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    const size_t n_in = args->w->n_in, pairs = (n_in + 1) / 2;
     const size_t half = GPT2C_PANEL / 2, n = rows.end - rows.begin;
     const float *x = args->x + rows.begin * n_in;
     for (size_t c = columns.begin; c < columns.end; c += n == 1 ? GPT2C_PANEL : half) {
         const size_t left = columns.end - c;
-        float *out = args->out + rows.begin * n_out + c;
+        float *out = sums.at + c - columns.begin;
         const uint32_t *w = (const uint32_t *)args->w->data + c / GPT2C_PANEL * GPT2C_PANEL * pairs +
                             c % GPT2C_PANEL;
-        sum_tile_N[n](out, n_out, x, n_in, w, left);
+        sum_tile_N[n](out, sums.stride, x, n_in, w, left);
     }
 }
 

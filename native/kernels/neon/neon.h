@@ -10,7 +10,8 @@ extern const gpt2c_kernels gpt2c_kernels_neon;
 
 void gpt2c_layernorm_neon(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                           size_t n, float epsilon);
-void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                           const float *sums);
 void gpt2c_linear_panels_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_neon(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
@@ -25,7 +26,7 @@ void gpt2c_add_neon(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_neon(const float *x, size_t n);
 
 #define GPT2C_KERNELS_NEON                                                                                     \
-    .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,                       \
+    .speed = 16, .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,          \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_neon, .screen = gpt2c_screen_neon, .keep = gpt2c_keep_neon, \
     .attention = gpt2c_attention_neon, .keep_f16 = gpt2c_keep_f16_neon,                                        \
     .attention_f16 = gpt2c_attention_neon, .softmax = gpt2c_softmax_neon, .gelu = gpt2c_gelu_neon,             \

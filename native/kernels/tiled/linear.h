@@ -12,19 +12,27 @@
 
 #include "tile.h"
 
-/* Adds the bias to the sums of one row and does the epilogue. */
-typedef void gpt2c_finish_function(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
+/* Where the sums of some rows and columns go: those of the next row lie `stride` floats further on. */
+typedef struct gpt2c_sums {
+    float *at;
+    size_t stride;
+} gpt2c_sums;
 
-/* Puts the sums of a few rows and whole panels into args->out. */
-typedef void gpt2c_sum_function(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+/* The sums of a few rows and whole panels. */
+typedef void gpt2c_sum_function(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                                gpt2c_sums sums);
+
+/* Puts the sums of one row into args->out, with the bias added and the epilogue done. */
+typedef void gpt2c_finish_function(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                                   const float *sums);
 
 /* Those sums as a tile, for float32 panels. */
 static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_span rows,
-                                           gpt2c_span columns) {
-    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+                                           gpt2c_span columns, gpt2c_sums sums) {
+    const size_t n_in = args->w->n_in;
     return (gpt2c_tile){
-        .out = args->out + rows.begin * n_out + columns.begin,
-        .out_stride = n_out,
+        .out = sums.at,
+        .out_stride = sums.stride,
         .x = args->x + rows.begin * n_in,
         .x_stride = n_in,
         .w = (const float *)args->w->data + columns.begin * n_in,
@@ -36,20 +44,54 @@ static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_
     };
 }
 
+/* Asks for the lines that a tile's last step will write and read. */
+static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const int adds = args->epilogue == GPT2C_THEN_ADD;
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        for (size_t c = columns.begin; c < columns.end; c += GPT2C_BLOCK) {
+            __builtin_prefetch(args->out + r * args->w->n_out + c, 1);
+            if (adds) __builtin_prefetch(args->residual + r * args->w->n_out + c);
+        }
+    }
+}
+
+#define GPT2C_MOST_TILE_ROWS 16
+
+/* A tile of several rows has its sums in a place of its own, one line behind the other. In `out` its
+ * rows may be a multiple of 4096 bytes apart: a load then waits for every store before it that has the
+ * same place in its page. */
+static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span panel,
+                                          gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
+    float room[GPT2C_MOST_TILE_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
+    const gpt2c_sums sums = {room, GPT2C_PANEL};
+    gpt2c_fetch_lines(args, rows, panel);
+    sum(args, rows, panel, sums);
+    for (size_t r = rows.begin; r < rows.end; r++)
+        finish(args, r, panel, room + (r - rows.begin) * GPT2C_PANEL);
+}
+
+static inline void gpt2c_linear_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                                        gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
+    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
+    const gpt2c_sums sums = {args->out + row * args->w->n_out + columns.begin, args->w->n_out};
+    sum(args, (gpt2c_span){row, row + 1}, columns, sums);
+    if (!plain) finish(args, row, columns, sums.at);
+}
+
 static inline void gpt2c_linear_tiled(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
                                       size_t tile_rows, gpt2c_sum_function *sum,
                                       gpt2c_finish_function *finish) {
-    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
-    const size_t n = rows.end - rows.begin;
-    const size_t tiles = (n + tile_rows - 1) / tile_rows;
-    const size_t width = n == 1 ? columns.end - columns.begin : GPT2C_PANEL;
-    for (size_t c = columns.begin; c < columns.end; c += width) {
-        const gpt2c_span panel = {c, columns.end - c < width ? columns.end : c + width};
+    const size_t n = rows.end - rows.begin, tiles = (n + tile_rows - 1) / tile_rows;
+    if (n == 1) {
+        gpt2c_linear_one_row(args, rows.begin, columns, sum, finish);
+        return;
+    }
+    for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
+        const gpt2c_span panel = {c, columns.end - c < GPT2C_PANEL ? columns.end : c + GPT2C_PANEL};
         for (size_t i = 0; i < tiles; i++) {
             const gpt2c_span part = gpt2c_share(n, tiles, i);
             const gpt2c_span tile = {rows.begin + part.begin, rows.begin + part.end};
-            sum(args, tile, panel);
-            for (size_t r = tile.begin; r < tile.end && !plain; r++) finish(args, r, panel);
+            gpt2c_linear_tile_rows(args, tile, panel, sum, finish);
         }
     }
 }

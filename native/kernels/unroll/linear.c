@@ -3,6 +3,7 @@
  * A sum is a chain: each addition waits for the one before, some four cycles, while the machine could
  * start two every cycle. Computing several columns at once gives it as many chains to work on, and
  * each column's own sum still runs over k = 0, 1, 2, ... in order. */
+#include "half.h"
 #include "kernels/ref/ref.h"
 #include "unroll.h"
 
@@ -53,18 +54,17 @@ void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
     }
 }
 
-/* Four steps of k a sweep over a panel's 32 sums, which stay in L1. */
-static void sum_panel(float sums[restrict GPT2C_PANEL], const float *x, const float *w, size_t n_in) {
-    for (size_t lane = 0; lane < GPT2C_PANEL; lane++) sums[lane] = 0.0f;
+/* Adds n steps of k, four a sweep, to a panel's 32 sums, which stay in L1. */
+static void sum_panel(float sums[restrict GPT2C_PANEL], const float *x, const float *w, size_t n) {
     size_t k = 0;
-    for (; k + 4 <= n_in; k += 4) {
+    for (; k + 4 <= n; k += 4) {
         const float *w0 = w + k * GPT2C_PANEL, *w1 = w0 + GPT2C_PANEL;
         const float *w2 = w1 + GPT2C_PANEL, *w3 = w2 + GPT2C_PANEL;
         const float x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
         for (size_t i = 0; i < GPT2C_PANEL; i++)
             sums[i] = (((sums[i] + x0 * w0[i]) + x1 * w1[i]) + x2 * w2[i]) + x3 * w3[i];
     }
-    for (; k < n_in; k++)
+    for (; k < n; k++)
         for (size_t i = 0; i < GPT2C_PANEL; i++) sums[i] += x[k] * w[k * GPT2C_PANEL + i];
 }
 
@@ -76,8 +76,38 @@ void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
         for (size_t r = rows.begin; r < rows.end; r++) {
             const float *x = args->x + r * n_in;
             float *out = args->out + r * n_out + c;
-            float sums[GPT2C_PANEL];
+            float sums[GPT2C_PANEL] = {0.0f};
             sum_panel(sums, x, w, n_in);
+            for (size_t lane = 0; lane < width; lane++) out[lane] = sums[lane];
+            gpt2c_finish_row_ref(args, r, (gpt2c_span){c, c + width});
+        }
+    }
+}
+
+/* Steps of a bfloat16 panel that are widened in one go: 8 KB of floats. An even number. */
+#define WIDENED 64
+
+/* Two steps of k lie side by side. */
+static void widen(float *out, const uint16_t *w, size_t n) {
+    for (size_t k = 0; k < n; k++)
+        for (size_t i = 0; i < GPT2C_PANEL; i++)
+            out[k * GPT2C_PANEL + i] = gpt2c_bf16_to_f32(w[(k / 2 * GPT2C_PANEL + i) * 2 + k % 2]);
+}
+
+void gpt2c_linear_bf16_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    const size_t n_in = args->w->n_in, n_out = args->w->n_out;
+    for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
+        const uint16_t *w = (const uint16_t *)args->w->data + c * gpt2c_pad(n_in, 2);
+        const size_t width = columns.end - c < GPT2C_PANEL ? columns.end - c : GPT2C_PANEL;
+        for (size_t r = rows.begin; r < rows.end; r++) {
+            const float *x = args->x + r * n_in;
+            float *out = args->out + r * n_out + c;
+            float sums[GPT2C_PANEL] = {0.0f}, widened[WIDENED * GPT2C_PANEL];
+            for (size_t k = 0; k < n_in; k += WIDENED) {
+                const size_t n = n_in - k < WIDENED ? n_in - k : WIDENED;
+                widen(widened, w + k * GPT2C_PANEL, n);
+                sum_panel(sums, x + k, widened, n);
+            }
             for (size_t lane = 0; lane < width; lane++) out[lane] = sums[lane];
             gpt2c_finish_row_ref(args, r, (gpt2c_span){c, c + width});
         }
