@@ -104,6 +104,41 @@ class Session:
         self._feed(checked, logits=logits)
         return logits
 
+    def feed_greedy_all(self, ids: Ids) -> list[int]:
+        """Like `feed_greedy`, but the ids [n] behind every token fed: one pass checks n guesses."""
+        checked = self._checked(ids)
+        next_ids = np.empty(checked.size, np.int32)
+        self._feed(checked, next_ids=next_ids)
+        return [int(i) for i in next_ids]
+
+    def feed_hidden(self, ids: Ids) -> Floats:
+        """Like `feed`, but the hidden states [n, n_embd] behind the final layer norm, and no logits."""
+        checked = self._checked(ids)
+        hidden = np.empty((checked.size, self._model.config.n_embd), np.float32)
+        self._feed(checked, hidden=hidden)
+        return hidden
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens fed so far and not rewound."""
+        native = self._open()
+        ids = np.empty(native.n_past(), np.int32)
+        native.ids(ids)
+        return [int(i) for i in ids]
+
+    def copy_from(self, other: Session, n_past: int) -> None:
+        """Hold the first n_past tokens of another session of the same model, and nothing else.
+
+        The bits are those of feeding the tokens; nothing is computed. OptionError: the other session
+        belongs to another model or holds fewer tokens.
+        """
+        if other._model is not self._model:
+            raise OptionError("a session can only be copied from one of the same model")
+        kept = operator.index(n_past)
+        if not 0 <= kept <= other.n_past:
+            raise OptionError(f"cannot copy {kept} tokens: the session holds {other.n_past}")
+        self._open().copy(other._open(), kept)
+
     def rewind(self, n_past: int) -> None:
         """Keep the first n_past tokens and forget the rest. OptionError: not in [0, n_past]."""
         kept = operator.index(n_past)
@@ -145,7 +180,8 @@ class Session:
         ids: NDArray[np.int32],
         last_logits: Floats | None = None,
         logits: Floats | None = None,
+        hidden: Floats | None = None,
         next_id: bool = False,
+        next_ids: NDArray[np.int32] | None = None,
     ) -> int:
-        native = self._open()
-        return native.feed(ids, last_logits, logits, None, next_id)
+        return self._open().feed(ids, last_logits, logits, hidden, next_id, next_ids)
