@@ -40,6 +40,12 @@ def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
     return np.ascontiguousarray(array, np.int32)
 
 
+def n_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many first numbers two sequences have in common."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
+
+
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
@@ -185,3 +191,24 @@ class Session:
         next_ids: NDArray[np.int32] | None = None,
     ) -> int:
         return self._open().feed(ids, last_logits, logits, hidden, next_id, next_ids)
+
+
+BATCH_ROWS = 256
+"""Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+
+
+def feed_batch(
+    sessions: Sequence[Session], rows: Sequence[Sequence[int]], logits: Floats | None = None
+) -> list[int]:
+    """Feed tokens to several sessions of one model, each its own, in one pass.
+
+    The result is the greedy id behind each row; with `logits`, float32 [len(rows), n_vocab], those are
+    written and the result is empty. Each session gets the bits of a feed of its own. The model's plan must
+    have all six switches. Errors as in `Session.feed`, OptionError for more rows than a pass takes.
+    """
+    ids = np.fromiter((i for row in rows for i in row), np.int32)
+    n_ids = np.array([len(row) for row in rows], np.uintp)
+    next_ids = np.empty(len(rows), np.int32) if logits is None else None
+    binding = sessions[0]._model._binding
+    binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
+    return [] if next_ids is None else [int(i) for i in next_ids]
