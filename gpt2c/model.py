@@ -274,11 +274,13 @@ class Model:
             )
         if settings.sampling.suppress_tokens:
             as_ids(settings.sampling.suppress_tokens, self.config.n_vocab)
-        if isinstance(settings.draft, Model):
+        if settings.draft not in (None, "ngram"):
             self._check_draft(settings.draft)
         return Continuation(ids, settings, self.tokenizer_or_none, self.config)
 
-    def _check_draft(self, draft: Model) -> None:
+    def _check_draft(self, draft: object) -> None:
+        if not isinstance(draft, Model):
+            raise OptionError(f"draft must be None, 'ngram' or a loaded model, not {draft!r}")
         ours, theirs = self.tokenizer_or_none, draft.tokenizer_or_none
         same = draft.config.n_vocab == self.config.n_vocab
         if not same or (ours is not None and theirs is not None and not ours.has_tokens_of(theirs)):

@@ -85,8 +85,6 @@ def generation_settings(
     )
     if overflow not in ("error", "slide"):
         raise OptionError(f"overflow must be 'error' or 'slide', not {overflow!r}")
-    if isinstance(draft, str) and draft != "ngram":
-        raise OptionError(f"draft must be None, 'ngram' or a loaded model, not {draft!r}")
     if num_assistant_tokens is not None:
         num_assistant_tokens = _count(
             "num_assistant_tokens", num_assistant_tokens, least=1, most=MOST_ASSISTANT_TOKENS
