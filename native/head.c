@@ -23,6 +23,29 @@ static void greedy_ids(const gpt2c_model *model, int32_t *ids, const float *logi
     for (size_t r = 0; r < n; r++) ids[r] = (int32_t)model->kernels->argmax(logits + r * n_vocab, n_vocab);
 }
 
+/* Multiply-adds between which a call can be ended, as in work.c. */
+#define BLOCK_WORK ((size_t)1 << 27)
+
+static void compute_head(const gpt2c_job *job, gpt2c_span columns, size_t worker) {
+    const gpt2c_linear_args *args = job->args;
+    (void)worker;
+    job->kernels->linear[args->w->layout](args, job->rows, columns);
+}
+
+/* Unlike other linear layers in blocks of columns, each for all n rows: the head is the largest matrix by
+ * far, and is so read only once. */
+static void run_head(gpt2c_pass *pass, size_t n, gpt2c_linear_args args) {
+    const size_t n_out = args.w->n_out;
+    args.kernels = pass->session->model->kernels;
+    gpt2c_prepare(pass, (gpt2c_span){0, n}, &args);
+    const size_t step = gpt2c_pad(BLOCK_WORK / (n * args.w->n_in) + 1, GPT2C_PANEL);
+    gpt2c_job job = {.kernels = args.kernels, .args = &args, .rows = {0, n}, .compute = compute_head};
+    for (size_t begin = 0; begin < n_out && !gpt2c_stopped(pass); begin += step) {
+        job.items = (gpt2c_span){begin, n_out - begin > step ? begin + step : n_out};
+        gpt2c_run_block(pass, &job, GPT2C_PANEL);
+    }
+}
+
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
     gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->wte};
@@ -32,7 +55,7 @@ static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size
             gpt2c_int8_rest(rest + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);
         args.x_rest = rest;
     }
-    gpt2c_run_linear(pass, GPT2C_SWITCH_UNEMBED, (gpt2c_span){0, n}, args);
+    run_head(pass, n, args);
 }
 
 /* Computes the logits of `rows`; returns the last row's. */
@@ -225,4 +248,5 @@ void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_l
         unembed_rows(pass, out, last + i * n_embd, n);
         if (next_ids != NULL) greedy_ids(model, next_ids + i, out, n);
     }
+    pass->rows[GPT2C_SWITCH_UNEMBED] = pass->n_segments;
 }
