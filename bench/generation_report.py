@@ -44,9 +44,9 @@ def drafts(record: dict[str, Any]) -> str:
         )
     header = ("", "tokens/s", "least..most", "times plain", "least..most", "guesses that held", "passes")
     remarks = [
-        f"{record['n_new']} new tokens of a model of GPT-2's 124M shape. Its draft has 2 layers of width 256 "
-        f"and knows the next token for {record['agreement']:.0%} of all tokens; bench/draft_pair.py says how the "
-        "two are made. A guess that stands behind a wrong one of its pass counts as one that did not hold. The "
+        f"{record['n_new']} new tokens of a model of GPT-2's 124M shape. Its draft has 2 layers of width "
+        f"256 and knows the next token for {record['agreement']:.0%} of all tokens; bench/draft_pair.py says "
+        "how the two are made. A guess behind a wrong one of its pass counts as one that did not hold. The "
         "large draft has the model's own shape.",
         "First all rows were found to have the ids of plain generation.",
     ]

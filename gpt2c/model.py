@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -144,6 +145,18 @@ class Model:
             self._running.add(session)
         return session
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the state of a session depends on: shape, plan and a checksum of the weights.
+
+        The first time all weights are read.
+        """
+        config = native_config(self.config, self.plan, [name for name, _, _ in self._binding.isas()])
+        for name in ("n_threads", "fused"):  # which change no bit
+            del config[name]
+        shown = {"isa": self.plan.isa, "format": self.plan.weights}  # names outlive numbers
+        return {**config, **shown, "weights": f"{self._open().checksum():016x}", "order": sys.byteorder}
+
     def logits(self, ids: Ids) -> NDArray[np.float32]:
         """Logits [len(ids), n_vocab] of every position, whatever the plan."""
         with self.session() as session:
@@ -189,13 +202,20 @@ class Model:
             run_batch(self.session, rows, self.batch_size, self.config.n_ctx, self.config.n_vocab)
         return [row.completion() for row in rows]
 
-    def score(self, text_or_ids: str | Ids, stride: int | None = None) -> Score:
+    def score(
+        self,
+        text_or_ids: str | Ids,
+        stride: int | None = None,
+        *,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> Score:
         """How probable the model finds a text (or token ids), token by token; see `gpt2c.scoring.score`.
 
+        progress: is told now and again how many more tokens are done.
         Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1.
         """
         ids = self._ids(text_or_ids)
-        return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride)
+        return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)
 
     def embed(self, text_or_ids: str | Ids) -> NDArray[np.float32]:
         """Hidden states [T, n_embd] behind the final layer norm, of each token of a text or of token ids.

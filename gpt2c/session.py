@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ClosedError, ContextLengthError, OptionError, TokenError
+from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .options import SWITCHES
+from .session_file import read_session, write_session
 
 if TYPE_CHECKING:
     from .bindings import NativeSession
@@ -151,6 +154,30 @@ class Session:
         if not 0 <= kept <= self.n_past:
             raise OptionError(f"cannot rewind to {kept}: the session holds {self.n_past} tokens")
         self._open().rewind(kept)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what the session holds to a file, for `load` of a session of the same model and plan.
+
+        A token of GPT-2 small takes 74 kB. ModelFileError: it cannot be written; what was there stays.
+        """
+        native = self._open()
+        n = native.n_past()
+        state = np.empty(native.state_bytes(n), np.uint8)
+        native.get_state(state)
+        write_session(Path(path), {**self._model.identity, "n_tokens": n}, state.data)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Hold what a file of `save` says, and nothing else: the bits are those of feeding its tokens.
+
+        ModelFileError: it is not there, is damaged, or belongs to another model or plan; nothing has changed.
+        """
+        native = self._open()
+        n_most = native.state_bytes(self._model.config.n_ctx)
+        n, state = read_session(Path(path), self._model.identity, n_most)
+        try:
+            native.set_state(n, state)
+        except (OptionError, TokenError):  # the number of bytes, or an id
+            raise ModelFileError(f"{Path(path).name}: holds no state of this model") from None
 
     def cancel(self) -> None:
         """End the call that is running in another thread, if any; it raises CancelledError there.

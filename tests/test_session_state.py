@@ -63,7 +63,7 @@ PLANS = [
 ]
 
 
-@pytest.fixture(params=itertools.product(ISAS, PLANS), ids="-".join)
+@pytest.fixture(params=list(itertools.product(ISAS, PLANS)), ids="-".join)
 def model(
     request: pytest.FixtureRequest, binding: str, model_folder: Callable[[str], Path]
 ) -> Iterator[gpt2c.Model]:
