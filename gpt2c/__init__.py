@@ -16,6 +16,8 @@ from .generation import Completion, Stream, Timings
 from .machine import usable_cores
 from .model import Model, load
 from .options import OPTIONS, Plan
+from .sampling import TokenLogprobs
+from .scoring import Score
 from .session import Session
 
 __version__ = "0.1.0"
@@ -26,9 +28,11 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Plan",
+    "Score",
     "Session",
     "Stream",
     "Timings",
+    "TokenLogprobs",
     "build_info",
     "kernels",
     "load",

@@ -1,21 +1,27 @@
-"""Generation: prompt in, tokens out one by one, as text of whole characters."""
+"""Generation: prompt in, tokens out one by one, as text of whole characters.
+
+A `Continuation` is one prompt being continued. Where its tokens come from is another matter: one after
+another (here), checked several at a time (speculative.py), or beside those of other prompts
+(batch_generation.py). Whichever it is, they are the same tokens.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import ModelConfig
-from .errors import CancelledError, OptionError
-from .sampling import Sampler, SamplingSettings
+from .context import Context
+from .errors import CancelledError
+from .sampling import Sampler, TokenLogprobs, token_logprobs
 from .session import Session
+from .settings import GenerationSettings
 from .text_stream import TextStream
 from .tokenizer import Tokenizer
 
@@ -24,18 +30,24 @@ FinishReason = Literal["eos", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Timings:
-    """How long a generation took.
+    """How long a generation took, and what it took.
 
-    prefill_ms: the prompt's forward pass; ttft_ms: from the start of the work (a session is made, the
+    prefill_ms: the prompt's forward passes; ttft_ms: from the start of the work (a session is made, the
     prompt is tokens already) to the first new token; ms_per_token: the mean of the tokens after the first
-    (0.0 if there are none), with what the reader of a stream does in between; forward_passes: the
-    prompt's included.
+    (0.0 if there are none), with what the reader of a stream does in between; forward_passes: those of
+    the model that this continuation took part in, the prompt's included; prompts_per_pass: how many
+    continuations such a pass served, in the mean: above 1 in a batch; reused_tokens: of the prompt, computed
+    before for another; drafted: tokens that a draft guessed; accepted: those that proved right.
     """
 
     prefill_ms: float
     ttft_ms: float
     ms_per_token: float
     forward_passes: int
+    prompts_per_pass: float = 1.0
+    reused_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,8 @@ class Completion:
 
     text: without the prompt, ending before a stop string, "" for a model without a vocabulary. ids:
     every new token; the last is EOS when finish_reason is "eos". finish_reason: "eos", "stop", "length"
-    (max_new_tokens or the context is reached) or "cancelled".
+    (max_new_tokens or the context is reached) or "cancelled". logprobs: one for each of ids, or None if they
+    were not asked for. dropped_tokens: how many of the oldest went when the context slid.
     """
 
     text: str
@@ -52,41 +65,179 @@ class Completion:
     prompt_ids: list[int]
     finish_reason: FinishReason
     timings: Timings
+    logprobs: list[TokenLogprobs] | None = None
+    dropped_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class GenerationSettings:
-    """Checked settings of one generation."""
+class Token(NamedTuple):
+    """A new token, and its log probabilities if they are wanted."""
 
-    max_new_tokens: int
-    sampling: SamplingSettings
-    stop: tuple[str, ...]
+    id: int
+    logprobs: TokenLogprobs | None = None
 
 
-def check_settings(
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int | None,
-    stop: str | Iterable[str],
-) -> GenerationSettings:
-    """Settings as given -> checked ones. OptionError names what is wrong."""
-    try:
-        n = operator.index(max_new_tokens)
-    except TypeError:
-        n = -1
-    if n < 0:
-        raise OptionError(f"max_new_tokens must be an integer >= 0, not {max_new_tokens!r}")
-    try:
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    except TypeError:
-        raise OptionError(f"stop must be a string or several, not {stop!r}") from None
-    TextStream(stops)  # checks them
-    sampling = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    return GenerationSettings(n, sampling, stops)
+@dataclass
+class Work:
+    """What a continuation has taken so far; see `Timings`."""
+
+    forward_passes: int = 0
+    prompts_served: int = 0
+    prefill_ms: float = 0.0
+    reused_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    def count_pass(self, n_prompts: int = 1) -> None:
+        self.forward_passes += 1
+        self.prompts_served += n_prompts
+
+
+class Chooser:
+    """Makes of logits the next token that the settings want."""
+
+    def __init__(self, settings: GenerationSettings, n_prompt: int, eos: int | None) -> None:
+        self.needs_logits = settings.needs_logits
+        self.is_greedy = settings.sampling.is_greedy
+        self._sampler = Sampler(settings.sampling, n_prompt, eos)
+        self._logprobs = settings.logprobs
+
+    def choose(self, logits: NDArray[np.float32], ids: list[int]) -> Token:
+        """logits: [n_vocab] behind `ids`, all tokens so far."""
+        token = self._sampler.choose(logits, ids)
+        wanted = self._logprobs is not None
+        return Token(token, token_logprobs(logits, token, self._logprobs or 0) if wanted else None)
+
+    def next_of(self, session: Session, pending: list[int], ids: list[int]) -> Token:
+        """The token behind `pending`, which are fed for it; the logits stay in C if nobody reads them."""
+        if self.needs_logits:
+            return self.choose(session.feed(pending), ids)
+        return Token(session.feed_greedy(pending))
+
+    def sampler(self) -> Sampler:
+        """One that will take the same random numbers: for what is to guess this one's choices."""
+        return self._sampler.fork()
+
+
+class Continuation:
+    """One prompt being continued: takes tokens, gives text, and knows when it is over.
+
+    reason: why it is over, or None while it goes on.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: NDArray[np.int32],
+        settings: GenerationSettings,
+        tokenizer: Tokenizer | None,
+        config: ModelConfig,
+    ) -> None:
+        eos = tokenizer.eos_token_id if tokenizer is not None else config.eos_token_id
+        self.context = Context(prompt_ids.tolist(), config.n_ctx)
+        self.chooser = Chooser(settings, prompt_ids.size, eos)
+        self.work = Work()
+        self.reason: FinishReason | None = None
+        self._tokenizer = tokenizer
+        self._eos = eos
+        self._n_prompt = prompt_ids.size
+        # The last new token is never fed, so one more than the context's room can be generated.
+        most = self.context.room + 1 if settings.overflow == "error" else settings.max_new_tokens
+        self._n_most = min(settings.max_new_tokens, most)
+        self._text = TextStream(settings.stop)
+        self._pieces: list[str] = []
+        self._logprobs: list[TokenLogprobs] | None = None if settings.logprobs is None else []
+        self._times: list[float] = []
+        self.start()
+
+    def start(self) -> None:
+        """The work begins now."""
+        self._began = perf_counter()
+        self.reason = "length" if self._n_most == 0 else None
+
+    @property
+    def n_new(self) -> int:
+        """How many tokens have come."""
+        return len(self._times)
+
+    @property
+    def n_left(self) -> int:
+        """How many tokens may still come."""
+        return self._n_most - self.n_new
+
+    def take(self, token: Token) -> str:
+        """One more token; the text that is now certain. Sets `reason` if it was the last one."""
+        self._times.append(perf_counter())
+        self.context.append(token.id)
+        if self._logprobs is not None and token.logprobs is not None:
+            self._logprobs.append(token.logprobs)
+        if token.id == self._eos:
+            self.reason = "eos"
+            return ""
+        piece = "" if self._tokenizer is None else self._text.push(self._tokenizer.token_bytes(token.id))
+        if self._text.stopped:
+            self.reason = "stop"
+        elif not self.n_left:
+            self.reason = "length"
+        return self._keep(piece)
+
+    def finish(self) -> str:
+        """No more tokens: the text that was held back, up to a stop string if there is one in it."""
+        rest = self._keep(self._text.finish())
+        if self._text.stopped:
+            self.reason = "stop"
+        return rest
+
+    def completion(self) -> Completion:
+        """What came of it. For a continuation that is finished."""
+        assert self.reason is not None
+        ids = self.context.ids
+        return Completion(
+            "".join(self._pieces),
+            ids[self._n_prompt :],
+            ids[: self._n_prompt],
+            self.reason,
+            self._timings(),
+            self._logprobs,
+            self.context.n_dropped,
+        )
+
+    def _keep(self, piece: str) -> str:
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def _timings(self) -> Timings:
+        times, work = self._times, self.work
+        n_after = len(times) - 1
+        return Timings(
+            prefill_ms=work.prefill_ms,
+            ttft_ms=(times[0] - self._began) * 1e3 if times else 0.0,
+            ms_per_token=(times[-1] - times[0]) * 1e3 / n_after if n_after > 0 else 0.0,
+            forward_passes=work.forward_passes,
+            prompts_per_pass=work.prompts_served / work.forward_passes if work.forward_passes else 1.0,
+            reused_tokens=work.reused_tokens,
+            drafted=work.drafted,
+            accepted=work.accepted,
+        )
+
+
+Source = Callable[[Session, Continuation], Iterator[Token]]
+"""Where tokens come from. It is asked for the next one after the continuation has taken the last."""
+
+
+def one_by_one(session: Session, row: Continuation) -> Iterator[Token]:
+    """The plain way: a pass for each token."""
+    while True:
+        yield plain_step(session, row)
+
+
+def plain_step(session: Session, row: Continuation) -> Token:
+    """One pass, one token."""
+    began = perf_counter()
+    token = row.chooser.next_of(session, row.context.pending(session), row.context.ids)
+    if not row.work.forward_passes:
+        row.work.prefill_ms = (perf_counter() - began) * 1e3
+    row.work.count_pass()
+    return token
 
 
 class Stream(Iterator[str]):
@@ -98,16 +249,11 @@ class Stream(Iterator[str]):
     completion: Completion | None
 
     def __init__(
-        self,
-        new_session: Callable[[], Session],
-        tokenizer: Tokenizer | None,
-        prompt_ids: NDArray[np.int32],
-        settings: GenerationSettings,
-        config: ModelConfig,
+        self, row: Continuation, new_session: Callable[[], AbstractContextManager[Session]], source: Source
     ) -> None:
         self.completion = None
         # A function and no method: a stream that is dropped half-way frees its session there and then.
-        self._pieces = _run(new_session, tokenizer, prompt_ids, settings, config)
+        self._pieces = _run(row, new_session, source)
 
     def __next__(self) -> str:
         try:
@@ -129,81 +275,23 @@ class Stream(Iterator[str]):
 
 
 def _run(
-    new_session: Callable[[], Session],
-    tokenizer: Tokenizer | None,
-    prompt_ids: NDArray[np.int32],
-    settings: GenerationSettings,
-    config: ModelConfig,
+    row: Continuation, new_session: Callable[[], AbstractContextManager[Session]], source: Source
 ) -> Generator[str, None, Completion]:
     """Yields the pieces of text, returns the completion."""
-    start = perf_counter()
-    eos = tokenizer.eos_token_id if tokenizer is not None else config.eos_token_id
-    text = TextStream(settings.stop)
-    pieces: list[str] = []
-    ids: list[int] = []
-    times: list[float] = []
-    prefill_ms = 0.0
-    reason: FinishReason = "length"
-
+    row.start()
     with new_session() as session:
+        row.work.reused_tokens = session.n_past
+        tokens = source(session, row)
         try:
-            for token, pass_ms in _tokens(session, prompt_ids, ids, settings, config.n_ctx):
-                times.append(perf_counter())
-                if not ids:
-                    prefill_ms = pass_ms
-                ids.append(token)
-                if token == eos:
-                    reason = "eos"
-                    break
-                piece = "" if tokenizer is None else text.push(tokenizer.token_bytes(token))
+            while row.reason is None:
+                if session.cancelled:
+                    raise CancelledError("the generation was cancelled")
+                piece = row.take(next(tokens))
                 if piece:
-                    pieces.append(piece)
                     yield piece
-                if text.stopped:
-                    break
         except CancelledError:
-            reason = "cancelled"
-
-    rest = text.finish()
+            row.reason = "cancelled"
+    rest = row.finish()
     if rest:
-        pieces.append(rest)
         yield rest
-    if text.stopped:
-        reason = "stop"
-    timings = _timings(start, prefill_ms, times)
-    return Completion("".join(pieces), ids, prompt_ids.tolist(), reason, timings)
-
-
-def _tokens(
-    session: Session,
-    prompt_ids: NDArray[np.int32],
-    ids: list[int],
-    settings: GenerationSettings,
-    n_ctx: int,
-) -> Iterator[tuple[int, float]]:
-    """New tokens, and how many ms the forward pass before each took; `ids` are those taken so far."""
-    sampler = None if settings.sampling.is_greedy else Sampler(settings.sampling)
-    prompt = prompt_ids.tolist()
-    feed = prompt_ids
-    # The last new token is never fed, so one more than the context's room can be generated.
-    for _ in range(min(settings.max_new_tokens, n_ctx - prompt_ids.size + 1)):
-        if session.cancelled:
-            raise CancelledError("the generation was cancelled")
-        began = perf_counter()
-        if sampler is None:
-            token = session.feed_greedy(feed)
-            pass_ms = (perf_counter() - began) * 1e3
-        else:
-            logits = session.feed(feed)
-            pass_ms = (perf_counter() - began) * 1e3
-            token = sampler.choose(logits, chain(prompt, ids))
-        yield token, pass_ms
-        feed = np.array([token], np.int32)
-
-
-def _timings(start: float, prefill_ms: float, times: list[float]) -> Timings:
-    """From when each token came, in seconds."""
-    ttft = (times[0] - start) * 1e3 if times else 0.0
-    n_after = len(times) - 1
-    per_token = (times[-1] - times[0]) * 1e3 / n_after if n_after > 0 else 0.0
-    return Timings(prefill_ms, ttft, per_token, forward_passes=len(times))
+    return row.completion()

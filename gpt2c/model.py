@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bindings, hub, options, packed_cache
+from .batch_generation import run_batch
 from .bindings import Binding, NativeModel
 from .config import ModelConfig
-from .errors import ClosedError, ContextLengthError, TokenError
-from .generation import Completion, Stream, check_settings
+from .errors import ClosedError, ContextLengthError, OptionError, TokenError
+from .generation import Completion, Continuation, Stream, one_by_one
 from .machine import usable_cores
+from .prompt_cache import PromptCache
+from .scoring import Score, score
 from .session import Ids, Session, as_ids
+from .settings import GenerationSettings, generation_settings, takes
+from .speculative import speculative
 from .tokenizer import Tokenizer
 from .weights import Checkpoint, TensorSpec, load_checkpoint
 
@@ -102,7 +110,8 @@ def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_t
 class Model:
     """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
 
-    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi".
+    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi"; `batch_size`: how many
+    prompts `generate_batch` continues side by side, 32 unless it is set.
     """
 
     def __init__(
@@ -113,7 +122,9 @@ class Model:
         self.binding = binding.name
         self._binding = binding
         self._native: NativeModel | None = native
+        self.batch_size = 32
         self._folder = folder
+        self._prompt_cache: PromptCache | None = None
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
 
@@ -134,60 +145,98 @@ class Model:
             self._running.add(session)
         return session
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the state of a session depends on: shape, plan and a checksum of the weights.
+
+        The first time all weights are read.
+        """
+        config = native_config(self.config, self.plan, [name for name, _, _ in self._binding.isas()])
+        for name in ("n_threads", "fused"):  # which change no bit
+            del config[name]
+        shown = {"isa": self.plan.isa, "format": self.plan.weights}  # names outlive numbers
+        return {**config, **shown, "weights": f"{self._open().checksum():016x}", "order": sys.byteorder}
+
     def logits(self, ids: Ids) -> NDArray[np.float32]:
         """Logits [len(ids), n_vocab] of every position, whatever the plan."""
         with self.session() as session:
             return session.feed_all(ids)
 
-    def generate(
-        self,
-        prompt: str | Ids,
-        max_new_tokens: int = 50,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        stop: str | Iterable[str] = (),
-    ) -> Completion:
+    @takes(generation_settings)
+    def generate(self, prompt: str | Ids, settings: GenerationSettings) -> Completion:
         """Continue a prompt. Settings and errors as in `stream`; greedy unless a temperature is given."""
-        stream = self.stream(
-            prompt, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
-        )
+        stream = self._stream(prompt, settings)
         for _ in stream:
             pass
         assert stream.completion is not None
         return stream.completion
 
-    def stream(
-        self,
-        prompt: str | Ids,
-        max_new_tokens: int = 50,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        stop: str | Iterable[str] = (),
-    ) -> Stream:
+    @takes(generation_settings)
+    def stream(self, prompt: str | Ids, settings: GenerationSettings) -> Stream:
         """Continue a prompt (text or token ids), piece by piece.
 
         Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
         exhausted the stream's `completion` is there; closing it ends the work at once.
 
-        temperature: 0 is greedy; top_k: 0 is off; top_p in (0, 1], 1 is off; min_p in [0, 1], 0 is off;
-        repetition_penalty: as in CTRL, 1 is off; seed: of the sampler, None for a fresh one each time;
-        stop: one or more strings that end the text, and are not part of it.
-
-        Raises OptionError, TokenError (empty prompt, bad id), ContextLengthError: all before any work.
+        The settings are described in `gpt2c.settings.generation_settings`. Raises OptionError, TokenError
+        (empty prompt, bad id), ContextLengthError: all before any work.
         """
-        settings = check_settings(
-            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
-        )
-        ids = self._prompt_ids(prompt)
-        return Stream(self.session, self.tokenizer_or_none, ids, settings, self.config)
+        return self._stream(prompt, settings)
+
+    @takes(generation_settings)
+    def generate_batch(self, prompts: Sequence[str | Ids], settings: GenerationSettings) -> list[Completion]:
+        """Continue many prompts, of any lengths; each completion has the bits of its own `generate`.
+
+        Each forward pass serves up to `batch_size` prompts, and what they have in common at their beginning
+        is computed once: `timings` tells. That takes a plan with all six switches; with another, and with a
+        draft, the prompts are continued one after another. Settings and errors as in `stream`.
+        """
+        if isinstance(prompts, (str, bytes)):
+            raise TokenError("generate_batch() takes several prompts, not one text")
+        rows = [self._continuation(prompt, settings) for prompt in prompts]
+        if settings.draft is not None or not all(switch in self.plan for switch in options.SWITCHES):
+            for row in rows:
+                for _ in self._run(row, settings):
+                    pass
+        elif rows:
+            run_batch(self.session, rows, self.batch_size, self.config.n_ctx, self.config.n_vocab)
+        return [row.completion() for row in rows]
+
+    def score(
+        self,
+        text_or_ids: str | Ids,
+        stride: int | None = None,
+        *,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> Score:
+        """How probable the model finds a text (or token ids), token by token; see `gpt2c.scoring.score`.
+
+        progress: is told now and again how many more tokens are done.
+        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1.
+        """
+        ids = self._ids(text_or_ids)
+        return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)
+
+    def embed(self, text_or_ids: str | Ids) -> NDArray[np.float32]:
+        """Hidden states [T, n_embd] behind the final layer norm, of each token of a text or of token ids.
+
+        Raises ContextLengthError for more tokens than the context holds.
+        """
+        with self.session() as session:
+            return session.feed_hidden(self._ids(text_or_ids))
+
+    def cache_prompts(self, n: int) -> None:
+        """Keep the sessions of the last n calls of `generate` and `stream`, so that a prompt that begins like
+        one of theirs goes on from there: the result is the same, the time to the first token shorter.
+
+        Off at first, and with n = 0, which frees them. A session of GPT-2 small takes up to 75 MB.
+        """
+        n = operator.index(n)
+        if n < 0:
+            raise OptionError(f"the number of prompts to keep must be >= 0, not {n}")
+        old, self._prompt_cache = self._prompt_cache, PromptCache(n) if n else None
+        if old is not None:
+            old.clear()
 
     @property
     def tokenizer_or_none(self) -> Tokenizer | None:
@@ -215,6 +264,7 @@ class Model:
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""
         self._native = None
+        self.cache_prompts(0)
 
     def __enter__(self) -> Model:
         return self
@@ -228,15 +278,42 @@ class Model:
             raise ClosedError("the model is closed")
         return native
 
-    def _prompt_ids(self, prompt: str | Ids) -> NDArray[np.int32]:
-        if isinstance(prompt, str):
-            if not prompt:
+    def _ids(self, text_or_ids: str | Ids) -> NDArray[np.int32]:
+        """Token ids, checked."""
+        if isinstance(text_or_ids, str):
+            if not text_or_ids:
                 raise TokenError("the prompt is empty: at least one token is needed")
-            ids = as_ids(self.tokenizer.encode(prompt), self.config.n_vocab)
-        else:
-            ids = as_ids(prompt, self.config.n_vocab)
-        if ids.size > self.config.n_ctx:
+            text_or_ids = self.tokenizer.encode(text_or_ids)
+        return as_ids(text_or_ids, self.config.n_vocab)
+
+    def _continuation(self, prompt: str | Ids, settings: GenerationSettings) -> Continuation:
+        ids = self._ids(prompt)
+        if ids.size > self.config.n_ctx and settings.overflow == "error":
             raise ContextLengthError(
                 f"the prompt has {ids.size} tokens, the model's context holds {self.config.n_ctx}"
             )
-        return ids
+        if settings.sampling.suppress_tokens:
+            as_ids(settings.sampling.suppress_tokens, self.config.n_vocab)
+        if settings.draft not in (None, "ngram"):
+            self._check_draft(settings.draft)
+        return Continuation(ids, settings, self.tokenizer_or_none, self.config)
+
+    def _check_draft(self, draft: object) -> None:
+        if not isinstance(draft, Model):
+            raise OptionError(f"draft must be None, 'ngram' or a loaded model, not {draft!r}")
+        ours, theirs = self.tokenizer_or_none, draft.tokenizer_or_none
+        same = draft.config.n_vocab == self.config.n_vocab
+        if not same or (ours is not None and theirs is not None and not ours.has_tokens_of(theirs)):
+            raise OptionError("the draft model has another vocabulary: its guesses would mean other tokens")
+
+    def _stream(self, prompt: str | Ids, settings: GenerationSettings) -> Stream:
+        return self._run(self._continuation(prompt, settings), settings)
+
+    def _run(self, row: Continuation, settings: GenerationSettings) -> Stream:
+        draft, n_fixed = settings.draft, settings.num_assistant_tokens
+        source = one_by_one if draft is None else speculative(draft, n_fixed)
+        return Stream(row, lambda: self._session_for(row), source)
+
+    def _session_for(self, row: Continuation) -> AbstractContextManager[Session]:
+        cache = self._prompt_cache
+        return self.session() if cache is None else cache.session(row.context.window(), self.session)

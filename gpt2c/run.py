@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,6 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt-file", metavar="F", help="read the prompt from a file (- is standard input)"
     )
     add_model_arguments(parser)
+    group = add_generation_arguments(parser)
+    group.add_argument(
+        "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
+    )
+    group.add_argument(
+        "--draft", metavar="D", help="ngram, or a smaller model (folder, file, hub id) that guesses ahead"
+    )
+    group.add_argument(
+        "--num-assistant-tokens", metavar="K", type=int, help="guesses a pass (default: as many as pay)"
+    )
+    group.add_argument(
+        "--overflow", metavar="O", default="error", help="a full context: error, or slide to drop the oldest"
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The flags that say how tokens are chosen, and how many."""
     group = parser.add_argument_group("generation")
     group.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
     group.add_argument(
@@ -71,14 +92,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min-p", metavar="P", type=float, default=0.0, help="default: 0, off")
     group.add_argument("--repetition-penalty", metavar="R", type=float, default=1.0, help="default: 1, off")
     group.add_argument(
-        "--seed", metavar="S", type=int, default=0, help="default: 0: the same text every time"
+        "--no-repeat-ngram-size", metavar="N", type=int, default=0, help="no N tokens twice (default: 0, off)"
     )
     group.add_argument(
-        "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
+        "--min-new-tokens", metavar="N", type=int, default=0, help="no end of text before (default: 0)"
     )
-    group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    group.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="default: 0: the same text every time"
+    )
+    return group
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of `add_generation_arguments` ask for."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    return {name: getattr(args, name) for name in (*names, "no_repeat_ngram_size", "min_new_tokens")}
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -104,10 +132,10 @@ def read_prompt(args: argparse.Namespace) -> str:
         return str(data.decode(errors="replace"))
 
 
-def load_model(args: argparse.Namespace) -> Model:
-    """The model that the flags of `add_model_arguments` ask for."""
+def load_model(args: argparse.Namespace, model: str | None = None) -> Model:
+    """The model that the flags of `add_model_arguments` ask for, or another one with the same plan."""
     return load(
-        args.model,
+        model or args.model,
         weights=args.weights,
         opts=args.opts,
         threads=args.threads,
@@ -119,17 +147,18 @@ def load_model(args: argparse.Namespace) -> Model:
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
     prompt = read_prompt(args)
-    with load_model(args) as model:
+    with ExitStack() as stack:
+        model = stack.enter_context(load_model(args))
+        draft = args.draft
+        if draft not in (None, "ngram"):
+            draft = stack.enter_context(load_model(args, draft))
         stream = model.stream(
             prompt,
-            args.max_new_tokens,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            min_p=args.min_p,
-            repetition_penalty=args.repetition_penalty,
-            seed=args.seed,
             stop=args.stop,
+            draft=draft,
+            num_assistant_tokens=args.num_assistant_tokens,
+            overflow=args.overflow,
+            **sampling_of(args),
         )
         print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
         if not args.json:
@@ -150,6 +179,13 @@ def run(args: argparse.Namespace) -> None:
         f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s",
         file=sys.stderr,
     )
+    if args.draft is not None:
+        guesses = f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
+        print(f"gpt2c: {guesses}", file=sys.stderr)
+    if completion.dropped_tokens:
+        print(
+            f"gpt2c: the context was full: {completion.dropped_tokens} tokens were dropped", file=sys.stderr
+        )
 
 
 def tokens_per_s(completion: Completion) -> float:

@@ -1,13 +1,15 @@
 """From logits to the next token, with the meanings of transformers' logits processors.
 
-Pure functions over one row of logits, applied in the order in which transformers applies them:
-repetition penalty, temperature, top-k, top-p, min-p. A token that is ruled out has logit -infinity.
+Pure functions over one row of logits, applied in the order in which transformers applies them: repetition
+penalty, no-repeat n-gram, minimum of new tokens, suppressed tokens, temperature, top-k, top-p, min-p. A token
+that is ruled out has logit -infinity.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,9 @@ class SamplingSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    no_repeat_ngram_size: int = 0
+    suppress_tokens: tuple[int, ...] = ()
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         """OptionError names the number that is out of range."""
@@ -44,11 +49,18 @@ class SamplingSettings:
         _require(_is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
         seed_ok = self.seed is None or (_is_int(self.seed) and self.seed >= 0)
         _require(seed_ok, "seed", self.seed, "an integer >= 0")
+        size, least = self.no_repeat_ngram_size, self.min_new_tokens
+        _require(_is_int(size) and size >= 0, "no_repeat_ngram_size", size, "an integer >= 0 (0: off)")
+        _require(_is_int(least) and least >= 0, "min_new_tokens", least, "an integer >= 0")
 
     @property
     def is_greedy(self) -> bool:
         """The token of the largest unchanged logit."""
-        return self.temperature == 0 and self.repetition_penalty == 1
+        return (
+            self.temperature == 0
+            and self.repetition_penalty == 1
+            and not (self.no_repeat_ngram_size or self.suppress_tokens or self.min_new_tokens)
+        )
 
 
 def _is_real(value: object) -> bool:
@@ -69,12 +81,29 @@ def _factor(value: float) -> np.float32:
     return np.float32(min(max(value, 1e-15), 1e15))
 
 
-def apply_repetition_penalty(logits: Floats, ids: Iterable[int], penalty: float) -> Floats:
+def apply_repetition_penalty(logits: Floats, ids: Sequence[int], penalty: float) -> Floats:
     """Divide positive and multiply negative logits of `ids` by the penalty (Keskar et al. 2019, CTRL)."""
     out = logits.copy()
-    seen = np.unique(np.fromiter(ids, np.int64))
+    seen = np.unique(np.asarray(ids, np.int64))
     scores = out[seen]
     out[seen] = np.where(scores < 0, scores * _factor(penalty), scores / _factor(penalty))
+    return out
+
+
+def apply_no_repeat_ngram(logits: Floats, ids: Sequence[int], size: int) -> Floats:
+    """Rule out what would complete a sequence of `size` tokens that `ids` holds (Paulus et al. 2017)."""
+    array = np.asarray(ids, np.int64)
+    if array.size < size:
+        return logits
+    ngrams = np.lib.stride_tricks.sliding_window_view(array, size)
+    begun = array[array.size - (size - 1) :]
+    return rule_out(logits, ngrams[(ngrams[:, :-1] == begun).all(-1), -1])
+
+
+def rule_out(logits: Floats, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
+    """Give these tokens the logit -infinity."""
+    out = logits.copy()
+    out[np.asarray(ids, np.int64)] = -np.inf
     return out
 
 
@@ -92,11 +121,14 @@ def apply_top_k(logits: Floats, k: int) -> Floats:
 
 def apply_top_p(logits: Floats, p: float) -> Floats:
     """Keep the most probable tokens that together just reach p (Holtzman et al. 2019); at least one."""
-    order = np.argsort(logits, kind="stable")
-    cumulative = np.cumsum(softmax(logits)[order])
-    dropped = cumulative <= 1 - p
+    probabilities = softmax(logits)
+    # All of these together cannot make up 1 - p: they go, and need no sorting.
+    small = probabilities < (1 - p) / (2 * logits.size)
+    rest = np.flatnonzero(~small)
+    order = rest[np.argsort(logits[rest], kind="stable")]
+    dropped = probabilities[small].sum() + np.cumsum(probabilities[order]) <= 1 - p
     dropped[-1] = False
-    out = logits.copy()
+    out = np.where(small, np.float32(-np.inf), logits)
     out[order[dropped]] = -np.inf
     return out
 
@@ -113,10 +145,18 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
     return np.asarray(shifted / shifted.sum())
 
 
-def process(logits: Floats, ids: Iterable[int], settings: SamplingSettings) -> Floats:
-    """Everything that the settings turn on, in order; `ids` are all tokens so far."""
+def process(
+    logits: Floats, ids: Sequence[int], settings: SamplingSettings, n_new: int = 0, eos: int | None = None
+) -> Floats:
+    """Everything that the settings turn on, in order; `ids` are all tokens so far, the last n_new are new."""
     if settings.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, ids, settings.repetition_penalty)
+    if settings.no_repeat_ngram_size:
+        logits = apply_no_repeat_ngram(logits, ids, settings.no_repeat_ngram_size)
+    if n_new < settings.min_new_tokens and eos is not None:
+        logits = rule_out(logits, [eos])
+    if settings.suppress_tokens:
+        logits = rule_out(logits, settings.suppress_tokens)
     if settings.temperature == 0:
         return logits
     logits = apply_temperature(logits, settings.temperature)
@@ -129,27 +169,63 @@ def process(logits: Floats, ids: Iterable[int], settings: SamplingSettings) -> F
     return logits
 
 
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """How probable the model found a new token, before any setting changed that: natural logarithms.
+
+    logprob: of the token itself; top: those of the most probable tokens by id, the most probable first.
+    """
+
+    logprob: float
+    top: dict[int, float]
+
+
+def token_logprobs(logits: Floats, token: int, k: int) -> TokenLogprobs:
+    """The token's own log probability and the k largest; of equal ones the lower id comes first."""
+    k = min(k, logits.size)
+    shifted = logits.astype(np.float64) - logits.max()
+    logprobs = shifted - np.log(np.exp(shifted).sum())
+    kth = np.partition(logprobs, logits.size - k)[logits.size - k] if k else np.inf
+    candidates = np.flatnonzero(logprobs >= kth)
+    top = candidates[np.argsort(-logprobs[candidates], kind="stable")][:k]
+    return TokenLogprobs(float(logprobs[token]), {int(i): float(logprobs[i]) for i in top})
+
+
 class Sampler:
     """Chooses tokens one after another. The random numbers are those of NumPy's PCG64 with the seed.
 
     Each token takes one uniform number u in [0, 1) and is the first, in order of ids, at which the
     running sum of probabilities (float64) exceeds u times their sum. At temperature 0 it is the token of
     the largest logit, the lowest id if there are several, and no number is taken.
+
+    n_prompt: how many of the tokens are not new; eos: the token that min_new_tokens holds back.
     """
 
-    def __init__(self, settings: SamplingSettings) -> None:
+    def __init__(self, settings: SamplingSettings, n_prompt: int = 0, eos: int | None = None) -> None:
         self._settings = settings
+        self._n_prompt = n_prompt
+        self._eos = eos
         self._random = Generator(PCG64(settings.seed))
 
-    def choose(self, logits: Floats, ids: Iterable[int]) -> int:
+    def fork(self) -> Sampler:
+        """Another one that will take the same random numbers."""
+        fork = Sampler(self._settings, self._n_prompt, self._eos)
+        fork._random = deepcopy(self._random)
+        return fork
+
+    def choose(self, logits: Floats, ids: Sequence[int]) -> int:
         """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far.
 
-        Gpt2cError: a logit is not a finite number, which takes damaged weights.
+        Gpt2cError: a logit is not a finite number, which takes damaged weights, or the settings rule out
+        every token.
         """
         if not np.isfinite(logits).all():
             raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")
-        logits = process(logits, ids, self._settings)
+        logits = process(logits, ids, self._settings, len(ids) - self._n_prompt, self._eos)
+        best = int(logits.argmax())
+        if np.isneginf(logits[best]):
+            raise OptionError("the settings rule out every token of the vocabulary")
         if self._settings.temperature == 0:
-            return int(logits.argmax())
+            return best
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ClosedError, ContextLengthError, OptionError, TokenError
+from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .options import SWITCHES
+from .session_file import read_session, write_session
 
 if TYPE_CHECKING:
     from .bindings import NativeSession
@@ -38,6 +41,12 @@ def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
         bad = next(int(i) for i in array if not 0 <= i < n_vocab)
         raise TokenError(f"token id {bad} is outside the vocabulary (0 to {n_vocab - 1})")
     return np.ascontiguousarray(array, np.int32)
+
+
+def n_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many first numbers two sequences have in common."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
 
 
 class Session:
@@ -104,12 +113,71 @@ class Session:
         self._feed(checked, logits=logits)
         return logits
 
+    def feed_greedy_all(self, ids: Ids) -> list[int]:
+        """Like `feed_greedy`, but the ids [n] behind every token fed: one pass checks n guesses."""
+        checked = self._checked(ids)
+        next_ids = np.empty(checked.size, np.int32)
+        self._feed(checked, next_ids=next_ids)
+        return [int(i) for i in next_ids]
+
+    def feed_hidden(self, ids: Ids) -> Floats:
+        """Like `feed`, but the hidden states [n, n_embd] behind the final layer norm, and no logits."""
+        checked = self._checked(ids)
+        hidden = np.empty((checked.size, self._model.config.n_embd), np.float32)
+        self._feed(checked, hidden=hidden)
+        return hidden
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens fed so far and not rewound."""
+        native = self._open()
+        ids = np.empty(native.n_past(), np.int32)
+        native.ids(ids)
+        return [int(i) for i in ids]
+
+    def copy_from(self, other: Session, n_past: int) -> None:
+        """Hold the first n_past tokens of another session of the same model, and nothing else.
+
+        The bits are those of feeding the tokens; nothing is computed. OptionError: the other session
+        belongs to another model or holds fewer tokens.
+        """
+        if other._model is not self._model:
+            raise OptionError("a session can only be copied from one of the same model")
+        kept = operator.index(n_past)
+        if not 0 <= kept <= other.n_past:
+            raise OptionError(f"cannot copy {kept} tokens: the session holds {other.n_past}")
+        self._open().copy(other._open(), kept)
+
     def rewind(self, n_past: int) -> None:
         """Keep the first n_past tokens and forget the rest. OptionError: not in [0, n_past]."""
         kept = operator.index(n_past)
         if not 0 <= kept <= self.n_past:
             raise OptionError(f"cannot rewind to {kept}: the session holds {self.n_past} tokens")
         self._open().rewind(kept)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what the session holds to a file, for `load` of a session of the same model and plan.
+
+        A token of GPT-2 small takes 74 kB. ModelFileError: it cannot be written; what was there stays.
+        """
+        native = self._open()
+        n = native.n_past()
+        state = np.empty(native.state_bytes(n), np.uint8)
+        native.get_state(state)
+        write_session(Path(path), {**self._model.identity, "n_tokens": n}, state.data)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Hold what a file of `save` says, and nothing else: the bits are those of feeding its tokens.
+
+        ModelFileError: it is not there, is damaged, or belongs to another model or plan; nothing has changed.
+        """
+        native = self._open()
+        n_most = native.state_bytes(self._model.config.n_ctx)
+        n, state = read_session(Path(path), self._model.identity, n_most)
+        try:
+            native.set_state(n, state)
+        except (OptionError, TokenError):  # the number of bytes, or an id
+            raise ModelFileError(f"{Path(path).name}: holds no state of this model") from None
 
     def cancel(self) -> None:
         """End the call that is running in another thread, if any; it raises CancelledError there.
@@ -145,7 +213,29 @@ class Session:
         ids: NDArray[np.int32],
         last_logits: Floats | None = None,
         logits: Floats | None = None,
+        hidden: Floats | None = None,
         next_id: bool = False,
+        next_ids: NDArray[np.int32] | None = None,
     ) -> int:
-        native = self._open()
-        return native.feed(ids, last_logits, logits, None, next_id)
+        return self._open().feed(ids, last_logits, logits, hidden, next_id, next_ids)
+
+
+BATCH_ROWS = 256
+"""Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+
+
+def feed_batch(
+    sessions: Sequence[Session], rows: Sequence[Sequence[int]], logits: Floats | None = None
+) -> list[int]:
+    """Feed tokens to several sessions of one model, each its own, in one pass.
+
+    The result is the greedy id behind each row; with `logits`, float32 [len(rows), n_vocab], those are
+    written and the result is empty. Each session gets the bits of a feed of its own. The model's plan must
+    have all six switches. Errors as in `Session.feed`, OptionError for more rows than a pass takes.
+    """
+    ids = np.fromiter((i for row in rows for i in row), np.int32)
+    n_ids = np.array([len(row) for row in rows], np.uintp)
+    next_ids = np.empty(len(rows), np.int32) if logits is None else None
+    binding = sessions[0]._model._binding
+    binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
+    return [] if next_ids is None else [int(i) for i in next_ids]

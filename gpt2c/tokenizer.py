@@ -125,6 +125,10 @@ class Tokenizer:
             raise TokenError(f"token id {index} is outside the vocabulary of {self.n_vocab}")
         return self._bytes_of.get(index, b"")
 
+    def has_tokens_of(self, other: Tokenizer) -> bool:
+        """Whether every id stands for the same bytes in both."""
+        return self._bytes_of == other._bytes_of
+
     @cached_property
     def _special_pattern(self) -> re.Pattern[str]:
         longest_first = sorted(self._special, key=len, reverse=True)

@@ -171,6 +171,9 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
 /* Bytes of weights held. */
 size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 
+/* A checksum of a frozen model's weights as they lie in memory, all of which it reads. */
+gpt2c_status gpt2c_model_checksum(const gpt2c_model *model, uint64_t *checksum);
+
 /* How the projections lie (GPT2C_IN_OUT for a NULL model). */
 gpt2c_layout gpt2c_model_layout(const gpt2c_model *model);
 
@@ -211,6 +214,7 @@ typedef struct gpt2c_outputs {
     float *logits;               /* [n_ids, n_vocab], of every token fed */
     float *hidden;               /* [n_ids, n_embd], after the final layer norm */
     int32_t *next_id;            /* the id of the largest last logit; the lowest id wins a tie */
+    int32_t *next_ids;           /* [n_ids], the same of every token fed */
 } gpt2c_outputs;
 
 /* GPT2C_NOT_READY: the model is not frozen. `poll` may be NULL. */
@@ -233,6 +237,28 @@ size_t gpt2c_session_n_past(const gpt2c_session *session);
 
 /* Keeps the first n_past tokens and forgets the rest. */
 gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past);
+
+/* The first n <= n_past of the tokens that the session holds. */
+gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n);
+
+/* Puts the first n tokens of `from`, another session of the same model, in the place of whatever
+ * `session` holds: as if they had been fed to it, without computing them again. n may be 0. */
+gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, size_t n);
+
+/* ---- State: what a session holds, as bytes ----
+ * In the machine's byte order, and laid out as the model's instruction set, switches and kv_f16 want it:
+ * to be put back into a session of a model with the same config and the same weights, which nothing
+ * here can check. */
+
+/* Bytes of n tokens' state; 0 for a NULL session or n > n_ctx. */
+size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n);
+
+/* All n_past tokens' state; n_bytes must be what gpt2c_session_state_bytes says of them. */
+gpt2c_status gpt2c_session_get_state(gpt2c_session *session, void *state, size_t n_bytes);
+
+/* Puts the state of n tokens in the place of whatever the session holds. GPT2C_BAD_TOKEN: it holds an
+ * id outside [0, n_vocab), so it is not a state of this model. */
+gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const void *state, size_t n_bytes);
 
 /* Ends the feed that is running in another thread, if one is, with GPT2C_CANCELLED. */
 void gpt2c_session_cancel(gpt2c_session *session);

@@ -11,11 +11,16 @@
 /* Rows whose logits are to be computed: those the caller wants, and with the switch off all. */
 static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
     const size_t end = pass->n - pass->origin;
-    if (outputs->logits == NULL && outputs->last_logits == NULL && outputs->next_id == NULL)
+    const int of_all_new = outputs->logits != NULL || outputs->next_ids != NULL;
+    if (!of_all_new && outputs->last_logits == NULL && outputs->next_id == NULL)
         return (gpt2c_span){end, end};
     if (!gpt2c_switch_on(pass->session->model, GPT2C_SWITCH_UNEMBED)) return (gpt2c_span){0, end};
-    if (outputs->logits != NULL) return (gpt2c_span){pass->n_past - pass->origin, end};
-    return (gpt2c_span){end - 1, end};
+    return (gpt2c_span){of_all_new ? pass->n_past - pass->origin : end - 1, end};
+}
+
+static void greedy_ids(const gpt2c_model *model, int32_t *ids, const float *logits, size_t n) {
+    const size_t n_vocab = (size_t)model->config.n_vocab;
+    for (size_t r = 0; r < n; r++) ids[r] = (int32_t)model->kernels->argmax(logits + r * n_vocab, n_vocab);
 }
 
 size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
@@ -52,6 +57,8 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
         if (n > GPT2C_LOGIT_ROWS) n = GPT2C_LOGIT_ROWS;
         float *out = wanted ? outputs->logits + (r - first_new) * n_vocab : scratch;
         unembed_rows(pass, out, hidden + r * n_embd, n);
+        if (outputs->next_ids != NULL && r >= first_new)
+            greedy_ids(session->model, outputs->next_ids + r - first_new, out, n);
         last = out + (n - 1) * n_vocab;
     }
     if (!pass->stopped) pass->rows[GPT2C_SWITCH_UNEMBED] = rows.end - rows.begin;
@@ -193,14 +200,14 @@ void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *o
                (pass->n - pass->n_past) * n_embd * sizeof(float));
 
     const int only_id = outputs->next_id != NULL && outputs->last_logits == NULL &&
-                        outputs->logits == NULL;
+                        outputs->logits == NULL && outputs->next_ids == NULL;
     const float *newest = hidden + (pass->n - pass->origin - 1) * n_embd;
     if (only_id && model->config.head_screen && screen_id(pass, newest, outputs->next_id)) return;
 
     const float *last = compute_logits(pass, hidden, logit_rows(pass, outputs), outputs);
     if (pass->stopped) return;
     if (outputs->last_logits != NULL) memcpy(outputs->last_logits, last, n_vocab * sizeof(float));
-    if (outputs->next_id != NULL) *outputs->next_id = (int32_t)model->kernels->argmax(last, n_vocab);
+    if (outputs->next_id != NULL) greedy_ids(model, outputs->next_id, last, 1);
 }
 
 /* ---- Several sessions ---- */
@@ -220,7 +227,7 @@ void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_l
         n = pass->n_segments - i < GPT2C_LOGIT_ROWS ? pass->n_segments - i : GPT2C_LOGIT_ROWS;
         float *out = last_logits != NULL ? last_logits + i * n_vocab : scratch;
         unembed_rows(pass, out, last + i * n_embd, n);
-        for (size_t r = 0; r < n && next_ids != NULL; r++)
-            next_ids[i + r] = (int32_t)model->kernels->argmax(out + r * n_vocab, n_vocab);
+        if (next_ids != NULL) greedy_ids(model, next_ids + i, out, n);
     }
+    pass->rows[GPT2C_SWITCH_UNEMBED] = pass->n_segments;
 }

@@ -52,10 +52,13 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
     return isa.supported ? GPT2C_OK : GPT2C_UNSUPPORTED;
 }
 
-/* The next n bytes of the block, beginning at a cache line; NULL while it is only measured. */
+/* The next n bytes of the block, beginning at a cache line; NULL while it is only measured. What is left
+ * of the last line is 0, so that equal weights are equal bytes. */
 static void *place_bytes(gpt2c_model *model, size_t n) {
-    void *place = model->weights != NULL ? model->weights + model->weight_bytes : NULL;
-    model->weight_bytes += gpt2c_pad(n, GPT2C_ALIGNMENT);
+    char *place = model->weights != NULL ? model->weights + model->weight_bytes : NULL;
+    const size_t padded = gpt2c_pad(n, GPT2C_ALIGNMENT);
+    if (place != NULL && model->mapping == NULL) memset(place + n, 0, padded - n);
+    model->weight_bytes += padded;
     return place;
 }
 

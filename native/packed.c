@@ -59,6 +59,13 @@ static void shape_of(const gpt2c_model_config *c, int32_t shape[6]) {
 
 int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
 
+gpt2c_status gpt2c_model_checksum(const gpt2c_model *model, uint64_t *sum) {
+    if (model == NULL || sum == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_NOT_READY;
+    *sum = checksum(model->weights, model->weight_bytes);
+    return GPT2C_OK;
+}
+
 /* ---- Writing ---- */
 
 static int write_all(int file, const void *data, size_t n_bytes) {

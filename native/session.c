@@ -112,6 +112,7 @@ static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_o
     gpt2c_outputs outputs = *all;
     if (outputs.logits != NULL) outputs.logits += begin * (size_t)c->n_vocab;
     if (outputs.hidden != NULL) outputs.hidden += begin * (size_t)c->n_embd;
+    if (outputs.next_ids != NULL) outputs.next_ids += begin;
     if (!is_last) outputs.last_logits = NULL;
     if (!is_last) outputs.next_id = NULL;
     return outputs;

@@ -22,7 +22,7 @@ from gpt2c.bindings import cffi_binding  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (ROOT / "include/gpt2c.h").read_text()
 PXD = (ROOT / "gpt2c/bindings/gpt2c_h.pxd").read_text()
-STANDARD_TYPES = ("size_t", "int32_t", "int64_t", "uint16_t", "uint32_t")
+STANDARD_TYPES = ("size_t", "int32_t", "int64_t", "uint16_t", "uint32_t", "uint64_t")
 
 
 @dataclass
@@ -192,7 +192,7 @@ def test_the_header_is_read_whole() -> None:
     assert surface.functions["gpt2c_version"] == ["const char *"]
     assert surface.functions["gpt2c_session_rows"][-1] == "size_t *"
     assert surface.functions["gpt2c_model_create"][-1] == "gpt2c_model **"
-    assert surface.structs["gpt2c_outputs"][-1] == ("next_id", "int32_t *")
+    assert surface.structs["gpt2c_outputs"][-1] == ("next_ids", "int32_t *")
     assert surface.structs["gpt2c_session"] == []
     assert surface.enums["gpt2c_status"]["GPT2C_CANCELLED"] == 8
     assert surface.typedefs == {"gpt2c_poll": "int (*)(void *)"}

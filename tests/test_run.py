@@ -348,3 +348,42 @@ def test_python_m_gpt2c_is_the_gpt2c_command(tmp_path):
         done = command(*argv, module="gpt2c", cwd=tmp_path, text=True)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(r"gpt2c: error: .*\(see --help\)\n", done.stderr)
+
+
+# ---- Drafts, and a context that is full ----
+
+
+def test_a_draft_gives_the_same_text_and_says_how_its_guesses_held(gpt2c_run, tmp_path):
+    plain = gpt2c_run("--max-new-tokens", "40")
+    embedded = str(Path(gpt2c.__file__).parent / "assets")
+    for draft in (["ngram"], [embedded], [embedded, "--num-assistant-tokens", "3"]):
+        status, out, err = gpt2c_run("--max-new-tokens", "40", "--draft", *draft)
+        assert (status, out) == plain[:2]
+        assert re.search(r"^gpt2c: \d+ of \d+ guesses held, \d+ passes for 40 tokens$", err, re.MULTILINE)
+
+
+def test_a_context_that_slides_goes_on_and_says_what_was_dropped(gpt2c_run):
+    status, _, err = gpt2c_run("--max-new-tokens", "600", "--overflow", "slide", "--temperature", "0")
+    assert status == 0
+    assert "gpt2c: 5 + 600 tokens, finish: length" in err
+    assert "gpt2c: the context was full: 257 tokens were dropped\n" in err
+
+
+def test_the_settings_of_transformers_are_flags_too(generated):
+    plain = generated("--temperature", "0", "--max-new-tokens", "40")
+    other = generated("--temperature", "0", "--max-new-tokens", "40", "--no-repeat-ngram-size", "2")
+    pairs = list(zip(other["ids"], other["ids"][1:], strict=False))
+    assert len(set(pairs)) == len(pairs)
+    assert other["ids"] != plain["ids"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--overflow", "wrap"], "overflow must be 'error' or 'slide', not 'wrap'"),
+        (["--num-assistant-tokens", "0"], "num_assistant_tokens must be an integer from 1 to 64, not 0"),
+        (["--min-new-tokens", "-1"], "min_new_tokens must be an integer >= 0, not -1"),
+    ],
+)
+def test_settings_out_of_their_range_are_a_line_and_status_2(gpt2c_run, argv, line):
+    assert gpt2c_run(*argv) == (2, "", f"gpt2c: error: {line}\n")

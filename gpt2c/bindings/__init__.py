@@ -45,6 +45,9 @@ class NativeModel(Protocol):
     def layout(self) -> int:
         """How the projections lie: a gpt2c_layout."""
 
+    def checksum(self) -> int:
+        """Of all weights, as they lie in memory."""
+
 
 class NativeModelType(Protocol):
     """The class of models: called with a gpt2c_model_config as a dict, or through open_packed."""
@@ -64,11 +67,28 @@ class NativeSession(Protocol):
         logits: np.ndarray | None = None,
         hidden: np.ndarray | None = None,
         next_id: bool = False,
+        next_ids: np.ndarray | None = None,
     ) -> int:
-        """ids: int32; outputs: C-contiguous float32, of the shapes in gpt2c.h. Returns next_id or -1."""
+        """ids: int32; outputs: C-contiguous float32 (next_ids: int32), of the shapes in gpt2c.h.
+
+        Returns next_id or -1.
+        """
 
     def n_past(self) -> int: ...
     def rewind(self, n_past: int) -> None: ...
+    def ids(self, out: np.ndarray) -> None:
+        """The first tokens, as many as int32 `out` has room for."""
+
+    def copy(self, source: Any, n: int) -> None:
+        """Take over the first n tokens of another session of the same model."""
+
+    def state_bytes(self, n: int) -> int: ...
+    def get_state(self, state: np.ndarray) -> None:
+        """state: uint8 [state_bytes(n_past)]."""
+
+    def set_state(self, n: int, state: np.ndarray) -> None:
+        """state: uint8 [state_bytes(n)]."""
+
     def cancel(self) -> None: ...
     def rows(self) -> list[int]: ...
     def separate_passes(self) -> int: ...

@@ -2,7 +2,7 @@
 """The Cython binding: include/gpt2c.h as Python sees it. Its twin is cffi_binding.py."""
 
 from cpython.exc cimport PyErr_Occurred
-from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 from gpt2c.bindings.gpt2c_h cimport *
 
 from gpt2c.errors import check as _raise_for
@@ -108,6 +108,13 @@ cdef class Model:
     def layout(self):
         return <int>gpt2c_model_layout(self.handle)
 
+    def checksum(self):
+        cdef uint64_t checksum
+        with nogil:
+            status = gpt2c_model_checksum(self.handle, &checksum)
+        check(status)
+        return checksum
+
     def __dealloc__(self):
         gpt2c_model_free(self.handle)
 
@@ -135,7 +142,7 @@ cdef class Session:
         check(status)
 
     def feed(self, const int32_t[::1] ids, float[::1] last_logits=None, float[:, ::1] logits=None,
-             float[:, ::1] hidden=None, bint next_id=False):
+             float[:, ::1] hidden=None, bint next_id=False, int32_t[::1] next_ids=None):
         cdef int32_t chosen = -1
         cdef gpt2c_outputs outputs
         cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
@@ -144,6 +151,7 @@ cdef class Session:
         outputs.logits = &logits[0, 0] if logits is not None else NULL
         outputs.hidden = &hidden[0, 0] if hidden is not None else NULL
         outputs.next_id = &chosen if next_id else NULL
+        outputs.next_ids = &next_ids[0] if next_ids is not None else NULL
         with nogil:
             status = gpt2c_session_feed(self.handle, first, n_ids, &outputs)
         raise_pending()
@@ -155,6 +163,35 @@ cdef class Session:
 
     def rewind(self, size_t n_past):
         check(gpt2c_session_rewind(self.handle, n_past))
+
+    def ids(self, int32_t[::1] out):
+        cdef int32_t nothing
+        cdef size_t n = out.shape[0]
+        check(gpt2c_session_ids(self.handle, &out[0] if n else &nothing, n))
+
+    def copy(self, Session source, size_t n):
+        with nogil:
+            status = gpt2c_session_copy(self.handle, source.handle, n)
+        check(status)
+
+    def state_bytes(self, size_t n):
+        return gpt2c_session_state_bytes(self.handle, n)
+
+    def get_state(self, unsigned char[::1] state):
+        cdef unsigned char nothing
+        cdef size_t n_bytes = state.shape[0]
+        cdef void *to = &state[0] if n_bytes else &nothing
+        with nogil:
+            status = gpt2c_session_get_state(self.handle, to, n_bytes)
+        check(status)
+
+    def set_state(self, size_t n, const unsigned char[::1] state):
+        cdef unsigned char nothing
+        cdef size_t n_bytes = state.shape[0]
+        cdef const void *first = &state[0] if n_bytes else &nothing
+        with nogil:
+            status = gpt2c_session_set_state(self.handle, n, first, n_bytes)
+        check(status)
 
     def cancel(self):
         gpt2c_session_cancel(self.handle)

@@ -75,6 +75,10 @@ def _floats(array: np.ndarray | None) -> Any:
     return ffi.NULL if array is None else ffi.from_buffer("float[]", array, require_writable=True)
 
 
+def _ids(array: np.ndarray | None) -> Any:
+    return ffi.NULL if array is None else ffi.from_buffer("int32_t[]", array, require_writable=True)
+
+
 class Model:
     def __init__(self, config: dict[str, Any]) -> None:
         out = ffi.new("gpt2c_model **")
@@ -105,6 +109,11 @@ class Model:
     def layout(self) -> int:
         return int(lib.gpt2c_model_layout(self.handle))
 
+    def checksum(self) -> int:
+        out = ffi.new("uint64_t *")
+        check(lib.gpt2c_model_checksum(self.handle, out))
+        return int(out[0])
+
 
 def packed_version() -> int:
     return int(lib.gpt2c_packed_version())
@@ -129,13 +138,15 @@ class Session:
         logits: np.ndarray | None = None,
         hidden: np.ndarray | None = None,
         next_id: bool = False,
+        next_ids: np.ndarray | None = None,
     ) -> int:
         chosen = ffi.new("int32_t *", -1)
         outputs = ffi.new("gpt2c_outputs *")
-        buffers = outputs.last_logits, outputs.logits, outputs.hidden = (
+        buffers = outputs.last_logits, outputs.logits, outputs.hidden, outputs.next_ids = (
             _floats(last_logits),
             _floats(logits),
             _floats(hidden),
+            _ids(next_ids),
         )
         outputs.next_id = chosen if next_id else ffi.NULL
         first = ffi.from_buffer("int32_t[]", ids)
@@ -150,6 +161,22 @@ class Session:
 
     def rewind(self, n_past: int) -> None:
         check(lib.gpt2c_session_rewind(self.handle, n_past))
+
+    def ids(self, out: np.ndarray) -> None:
+        check(lib.gpt2c_session_ids(self.handle, _ids(out), out.size))
+
+    def copy(self, source: Session, n: int) -> None:
+        check(lib.gpt2c_session_copy(self.handle, source.handle, n))
+
+    def state_bytes(self, n: int) -> int:
+        return int(lib.gpt2c_session_state_bytes(self.handle, n))
+
+    def get_state(self, state: np.ndarray) -> None:
+        to = ffi.from_buffer(state, require_writable=True)
+        check(lib.gpt2c_session_get_state(self.handle, to, state.nbytes))
+
+    def set_state(self, n: int, state: np.ndarray) -> None:
+        check(lib.gpt2c_session_set_state(self.handle, n, ffi.from_buffer(state), state.nbytes))
 
     def cancel(self) -> None:
         lib.gpt2c_session_cancel(self.handle)
@@ -178,14 +205,13 @@ def batch_feed(
     next_ids: np.ndarray | None = None,
 ) -> None:
     handles = ffi.new("gpt2c_session *[]", [session.handle for session in sessions])
-    chosen = ffi.NULL if next_ids is None else ffi.from_buffer("int32_t[]", next_ids, require_writable=True)
     status = lib.gpt2c_batch_feed(
         handles,
         len(sessions),
         ffi.from_buffer("int32_t[]", ids),
         ffi.from_buffer("size_t[]", n_ids),
         _floats(last_logits),
-        chosen,
+        _ids(next_ids),
     )
     _raise_pending()
     check(status)

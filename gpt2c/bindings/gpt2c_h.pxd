@@ -1,5 +1,5 @@
 # include/gpt2c.h for Cython; tests/test_header.py fails when the two differ.
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_status:
@@ -50,6 +50,7 @@ cdef extern from "gpt2c.h" nogil:
         float *logits
         float *hidden
         int32_t *next_id
+        int32_t *next_ids
 
     ctypedef struct gpt2c_model:
         pass
@@ -109,6 +110,7 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                    gpt2c_model **model)
     gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config)
+    gpt2c_status gpt2c_model_checksum(const gpt2c_model *model, uint64_t *checksum)
     gpt2c_layout gpt2c_model_layout(const gpt2c_model *model)
     void gpt2c_model_free(gpt2c_model *model)
     gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
@@ -119,6 +121,12 @@ cdef extern from "gpt2c.h" nogil:
                                   const size_t *n_ids, float *last_logits, int32_t *next_ids)
     size_t gpt2c_session_n_past(const gpt2c_session *session)
     gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past)
+    gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n)
+    gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *source, size_t n)
+    size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n)
+    gpt2c_status gpt2c_session_get_state(gpt2c_session *session, void *state, size_t n_bytes)
+    gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const void *state,
+                                         size_t n_bytes)
     void gpt2c_session_cancel(gpt2c_session *session)
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
     gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes)
