@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include <math.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "gelu_table.h"
