@@ -28,11 +28,16 @@ MAX_JSON_BYTES = 10_000_000
 """Longest config.json or shard index that is read; published ones have about a thousand bytes."""
 
 
+ACTIVATIONS = ("gelu_new", "gelu", "relu")
+"""What may stand between the projections of the MLP, in the order of gpt2c_activation in gpt2c.h."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A GPT-2's hyperparameters, under the names of `transformers.GPT2Config`.
 
-    `n_ctx` is the config's `n_positions`; `eos_token_id` is None when the config names none.
+    `n_ctx` is the config's `n_positions`; `eos_token_id` is None when the config names none;
+    `activation_function` is one of `ACTIVATIONS`.
     """
 
     n_layer: int
@@ -43,17 +48,22 @@ class ModelConfig:
     n_vocab: int
     layer_norm_epsilon: float = 1e-5
     eos_token_id: int | None = None
+    activation_function: str = "gelu_new"
+    tie_word_embeddings: bool = True
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
 
     @property
     def n_parameters(self) -> int:
-        """Weights and biases, the tied head counted once."""
+        """Weights and biases, a tied head counted once."""
         block = (
             4 * self.n_embd  # two layer norms
             + 4 * self.n_embd * (self.n_embd + 1)  # c_attn and c_proj
             + self.n_inner * (self.n_embd + 1)
             + self.n_embd * (self.n_inner + 1)
         )
-        return (self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
+        n_heads = 1 if self.tie_word_embeddings else 2
+        return (n_heads * self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
 
 
 # Far above any GPT-2, far below what would overflow a size or ask for absurd memory.
@@ -82,11 +92,11 @@ class _Known:
 # (`reorder_and_upcast_attn` is not here: it chooses a precision, not a formula.)
 _KNOWN_KEYS = (
     _Known("model_type", ("gpt2",)),
-    _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh")),  # two names of one formula
+    _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")),
     _Known("add_cross_attention", (False, None)),
-    _Known("scale_attn_by_inverse_layer_idx", (False, None)),
-    _Known("scale_attn_weights", (True,)),
-    _Known("tie_word_embeddings", (True,)),
+    _Known("scale_attn_by_inverse_layer_idx", (False, True, None)),
+    _Known("scale_attn_weights", (True, False)),
+    _Known("tie_word_embeddings", (True, False)),
     _Known("quantization_config", (None,)),
 )
 
@@ -112,8 +122,8 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
 def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
     """As `read_config`, from the file's bytes; `name` stands for the file in error messages."""
     fields = parse_json_object(text, name, ConfigError)
-    for known in _KNOWN_KEYS:
-        _check_known(fields, known, name)
+    chosen = {known.key: _known_value(fields, known, name) for known in _KNOWN_KEYS}
+    activation = str(chosen["activation_function"])
     n_head = _size(fields, "n_head", name)
     n_embd = _size(fields, "n_embd", name)
     n_vocab = _size(fields, "vocab_size", name)
@@ -128,16 +138,23 @@ def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
         n_vocab=n_vocab,
         layer_norm_epsilon=_epsilon(fields, name),
         eos_token_id=_eos(fields, n_vocab, name),
+        # Two names of one formula.
+        activation_function="gelu_new" if activation == "gelu_pytorch_tanh" else activation,
+        tie_word_embeddings=bool(chosen["tie_word_embeddings"]),
+        scale_attn_weights=bool(chosen["scale_attn_weights"]),
+        scale_attn_by_inverse_layer_idx=bool(chosen["scale_attn_by_inverse_layer_idx"]),
     )
 
 
-def _check_known(fields: dict[str, object], known: _Known, name: str) -> None:
+def _known_value(fields: dict[str, object], known: _Known, name: str) -> str | bool | None:
     value = fields.get(known.key, known.supported[0])
     # By type as well: 1 == True in Python, yet a config that says 1 is not one we know.
-    if not any(type(value) is type(s) and value == s for s in known.supported):
-        raise ConfigError(
-            f"{name}: {known.key} {quoted(value)} is not supported ({_json_word(known.supported[0])} is)"
-        )
+    for supported in known.supported:
+        if type(value) is type(supported) and value == supported:
+            return supported
+    words = [_json_word(supported) for supported in known.supported if supported is not None] or ["null"]
+    are = "is" if len(words) == 1 else "are"
+    raise ConfigError(f"{name}: {known.key} {quoted(value)} is not supported ({', '.join(words)} {are})")
 
 
 def _json_word(value: str | bool | None) -> str:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from . import bindings, hub, options, packed_cache
 from .bindings import Binding, NativeModel
-from .config import ModelConfig
-from .errors import ClosedError, ContextLengthError, TokenError
+from .config import ACTIVATIONS, ModelConfig
+from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Stream, check_settings
 from .machine import usable_cores
 from .session import Ids, Session, as_ids
@@ -62,7 +62,14 @@ def load(
 
 
 def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
-    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it."""
+    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it.
+
+    OptionError: an option that this model has no use for.
+    """
+    if "gelu_table" in plan and config.activation_function != "gelu_new":
+        raise OptionError(
+            f"option 'gelu_table' is of GELU in its tanh form; this model has {config.activation_function!r}"
+        )
     return {
         "n_layer": config.n_layer,
         "n_head": config.n_head,
@@ -80,6 +87,10 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "fused": int("fused" in plan),
         "head_screen": int("head_screen" in plan),
         "kv_f16": int("kv_f16" in plan),
+        "activation": ACTIVATIONS.index(config.activation_function),
+        "untied": int(not config.tie_word_embeddings),
+        "unscaled_scores": int(not config.scale_attn_weights),
+        "scores_by_layer": int(config.scale_attn_by_inverse_layer_idx),
     }
 
 

@@ -76,6 +76,7 @@ _ROWS = (
     _Row("mlp.c_proj.bias", "h.N.mlp.c_proj.bias", lambda c: (c.n_embd,)),
     _Row("ln_f.weight", "ln_f.weight", lambda c: (c.n_embd,)),
     _Row("ln_f.bias", "ln_f.bias", lambda c: (c.n_embd,)),
+    _Row("lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)),  # only where it is not tied to wte
 )
 
 TENSOR_KINDS = tuple(row.kind for row in _ROWS)
@@ -100,7 +101,7 @@ class TensorSpec:
 
 
 def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
-    """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm."""
+    """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm, head."""
 
     def outside(rows: tuple[_Row, ...]) -> list[TensorSpec]:
         return [TensorSpec(row.pattern, row.kind, -1, row.shape(config)) for row in rows]
@@ -112,7 +113,8 @@ def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
         for layer in range(config.n_layer)
         for row in inside
     ]
-    return (*outside(_ROWS[:first]), *layers, *outside(_ROWS[first + len(inside) :]))
+    end = len(_ROWS) - config.tie_word_embeddings
+    return (*outside(_ROWS[:first]), *layers, *outside(_ROWS[first + len(inside) : end]))
 
 
 class Checkpoint:
@@ -182,10 +184,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     A folder holds `model.safetensors`, or else `model.safetensors.index.json` and the shards that it
     names. Tensor names may start with `transformer.`; the buffers `h.N.attn.bias` and
-    `h.N.attn.masked_bias`, which hold a mask and no weights, are ignored; `lm_head.weight` must be
-    equal to the embedding that it is tied to. Tensors outside GPT-2 itself, such as the `score.weight`
-    of a classifier, are ignored and logged; an unknown one inside it (an adapter, a layer more than
-    the config has) is an error, because leaving it out would give a different model.
+    `h.N.attn.masked_bias`, which hold a mask and no weights, are ignored; an `lm_head.weight` must be
+    equal to the embedding unless the config unties them. Tensors outside GPT-2 itself, such as the
+    `score.weight` of a classifier, are ignored and logged; an unknown one inside it (an adapter, a layer
+    more than the config has) is an error, because leaving it out would give a different model.
 
     Raises `ModelNotFoundError` when a file is missing, `ConfigError` for the config, else
     `ModelFileError` that names the tensor.
@@ -273,7 +275,7 @@ def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[Safetensor
         file, info = named[spec.name]
         _check_tensor(file, info, spec.shape)
         found[spec.name] = file, info.name
-    if "lm_head.weight" in named:
+    if config.tie_word_embeddings and "lm_head.weight" in named:
         _check_tied(named["wte.weight"], named["lm_head.weight"])
     return found
 
@@ -308,4 +310,4 @@ def _check_tied(wte: tuple[SafetensorsFile, TensorInfo], head: tuple[Safetensors
         step = 1 << 20  # in pieces, so that no copy of the size of an embedding is made
         tied = all(np.array_equal(a[i : i + step], b[i : i + step]) for i in range(0, a.size, step))
     if not tied:
-        raise ModelFileError(f"{where} differs from {quoted(wte[1].name)}: untied heads are not supported")
+        raise ModelFileError(f"{where} differs from {quoted(wte[1].name)}, to which the config ties it")

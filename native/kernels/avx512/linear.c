@@ -25,6 +25,7 @@ void gpt2c_finish_row_avx512(const gpt2c_linear_args *args, size_t row, gpt2c_sp
         if (args->bias != NULL) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, args->bias + c));
         _mm512_mask_storeu_ps(args->out + i, lanes, behind_sum(args, sum, lanes, i));
     }
+    gpt2c_finish_activation(args, row, columns);
 }
 
 static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
