@@ -16,6 +16,7 @@ import os
 import reprlib
 import stat
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -121,7 +122,11 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
 
 def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
     """As `read_config`, from the file's bytes; `name` stands for the file in error messages."""
-    fields = parse_json_object(text, name, ConfigError)
+    return config_of_fields(parse_json_object(text, name, ConfigError), name)
+
+
+def config_of_fields(fields: Mapping[str, object], name: str) -> ModelConfig:
+    """As `read_config`, from the fields themselves, wherever a file has them."""
     chosen = {known.key: _known_value(fields, known, name) for known in _KNOWN_KEYS}
     activation = str(chosen["activation_function"])
     n_head = _size(fields, "n_head", name)
@@ -146,7 +151,7 @@ def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
     )
 
 
-def _known_value(fields: dict[str, object], known: _Known, name: str) -> str | bool | None:
+def _known_value(fields: Mapping[str, object], known: _Known, name: str) -> str | bool | None:
     value = fields.get(known.key, known.supported[0])
     # By type as well: 1 == True in Python, yet a config that says 1 is not one we know.
     for supported in known.supported:
@@ -161,7 +166,7 @@ def _json_word(value: str | bool | None) -> str:
     return value if isinstance(value, str) else quoted(value)
 
 
-def _size(fields: dict[str, object], key: str, name: str) -> int:
+def _size(fields: Mapping[str, object], key: str, name: str) -> int:
     value = fields.get(key)
     if value is None:
         raise ConfigError(f"{name}: {key} is missing")
@@ -172,7 +177,7 @@ def _size(fields: dict[str, object], key: str, name: str) -> int:
     return value
 
 
-def _epsilon(fields: dict[str, object], name: str) -> float:
+def _epsilon(fields: Mapping[str, object], name: str) -> float:
     value = fields.get("layer_norm_epsilon", 1e-5)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{name}: layer_norm_epsilon must be a number, not {quoted(value)}")
@@ -183,7 +188,7 @@ def _epsilon(fields: dict[str, object], name: str) -> float:
     return float(value)
 
 
-def _eos(fields: dict[str, object], n_vocab: int, name: str) -> int | None:
+def _eos(fields: Mapping[str, object], n_vocab: int, name: str) -> int | None:
     value = fields.get("eos_token_id")
     ids: list[int] = []
     for item in value if isinstance(value, list) else [] if value is None else [value]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .config import quoted
 from .errors import BackendUnavailable, ModelFileError, ModelNotFoundError
+from .readers import SUFFIXES, names_of_suffixes
 
 _LOG = logging.getLogger("gpt2c")
 
@@ -48,12 +49,12 @@ _REASONS = {
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
-    """The folder, or the `.safetensors` file, that holds a model.
+    """The folder, or the file of weights, that holds a model.
 
-    `model`: None for the one that comes with the package; an existing folder; a `.safetensors` file
-    with its `config.json` beside it; or, as a `str` and where nothing on disk has that name, a hub id
-    such as "gpt2" or "org/name". A hub id is fetched or brought up to date; when the hub cannot be
-    reached, the copy in the local cache serves.
+    `model`: None for the one that comes with the package; an existing folder; a file of one of the
+    kinds in readers/ (a `.safetensors` file with its `config.json` beside it); or, as a `str` and where
+    nothing on disk has that name, a hub id such as "gpt2" or "org/name". A hub id is fetched or brought
+    up to date; when the hub cannot be reached, the copy in the local cache serves.
 
     Raises `ModelNotFoundError` when there is nothing of that name, `ModelFileError` for another kind
     of file, `BackendUnavailable` when a hub id needs `huggingface_hub` and it is not installed.
@@ -65,15 +66,15 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
         return Path(name)
     if os.path.exists(name):
         return _weights_file(Path(name))
-    if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(".safetensors"):
+    if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(SUFFIXES):
         return _fetch(name)
     raise ModelNotFoundError(f"no model at {quoted(name, 300)}: there is no such folder or file")
 
 
 def _weights_file(path: Path) -> Path:
-    if path.suffix != ".safetensors":
-        raise ModelFileError(f"{quoted(str(path), 300)} is neither a folder nor a .safetensors file")
-    if not os.path.exists(path.parent / "config.json"):
+    if path.suffix not in SUFFIXES:
+        raise ModelFileError(f"{quoted(str(path), 300)} is neither a folder nor a {names_of_suffixes()} file")
+    if path.suffix == ".safetensors" and not os.path.exists(path.parent / "config.json"):
         raise ModelNotFoundError(f"{quoted(str(path), 300)} has no config.json beside it")
     return path
 

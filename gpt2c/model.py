@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Stream, check_settings
 from .machine import usable_cores
 from .session import Ids, Session, as_ids
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, Vocabulary
 from .weights import Checkpoint, TensorSpec, load_checkpoint
 
 # gpt2c_dtype of include/gpt2c.h
@@ -40,11 +40,12 @@ def load(
 ) -> Model:
     """Load a GPT-2.
 
-    model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
-    config.json beside it, or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or "q4". opts: see
-    `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa: an instruction
-    set by name. binding: "cython" or "cffi". A large model loads fast from the second time on: its weights
-    are kept as they lie in memory, see packed_cache.py.
+    model: None for the embedded one, a folder in Hugging Face layout, a file of weights (.safetensors,
+    pytorch_model.bin, .gguf, nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two
+    with their config.json beside them), or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or
+    "q4". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
+    an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
+    on: its weights are kept as they lie in memory, see packed_cache.py.
 
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
@@ -58,7 +59,7 @@ def load(
         native = packed_cache.load_or_build(
             chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
         )
-        return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
+        return Model(checkpoint.config, plan, chosen, native, checkpoint.read_vocabulary)
 
 
 def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_t
     def set_tensor(spec: TensorSpec) -> None:
         dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
         native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+        checkpoint.release(spec.kind, spec.layer)
 
     # The large ones first, so that no thread is left alone with the embedding in the end.
     by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
@@ -117,21 +119,26 @@ class Model:
     """
 
     def __init__(
-        self, config: ModelConfig, plan: options.Plan, binding: Binding, native: NativeModel, folder: Path
+        self,
+        config: ModelConfig,
+        plan: options.Plan,
+        binding: Binding,
+        native: NativeModel,
+        read_vocabulary: Callable[[], Vocabulary],
     ) -> None:
         self.config = config
         self.plan = plan
         self.binding = binding.name
         self._binding = binding
         self._native: NativeModel | None = native
-        self._folder = folder
+        self._read_vocabulary = read_vocabulary
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's own tokenizer. ModelFileError: it has no vocabulary; use ids instead."""
-        return Tokenizer.from_folder(self._folder, self.config)
+        return Tokenizer(self._read_vocabulary(), self.config)
 
     @property
     def weight_bytes(self) -> int:

@@ -21,7 +21,8 @@ from gpt2c.options import MOST_THREADS, OPTIONS
 def folder(tmp_path, monkeypatch):
     """A new working directory with a good model in `m`, for a test to spoil. The hub is out of reach."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for package in ("huggingface_hub", "torch", "gguf"):
+        monkeypatch.setitem(sys.modules, package, None)
     for name in ("GPT2C_ISA", "GPT2C_BINDING", "GPT2C_THREADS"):
         monkeypatch.delenv(name, raising=False)
     return write_model(tmp_path / "m", "tiny")
@@ -139,13 +140,17 @@ MODELS = {
     "another file": (
         None,
         ["--model", "m/config.json"],
-        "'m/config.json' is neither a folder nor a .safetensors file",
+        "'m/config.json' is neither a folder nor a .safetensors, .bin, .pt, .pth or .gguf file",
     ),
-    "no weights": (without(FILE), M, f"no {FILE} in 'm'"),
-    "old weights": (
+    "no weights": (
+        without(FILE),
+        M,
+        f"no {FILE} in 'm' (nor {FILE}.index.json, pytorch_model.bin, pytorch_model.bin.index.json, ckpt.pt)",
+    ),
+    "no pickle": (
         old_format,
         M,
-        f"no {FILE} in 'm'; pytorch_model.bin is not read: save the model again as safetensors",
+        "pytorch_model.bin: torch is needed to read it: pip install 'gpt2c[torch]'",
     ),
     "no config": (without("config.json"), M, "'m/config.json' is not there"),
     "no config beside a file": (

@@ -317,12 +317,11 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(folder: Path) -> Non
 
 
 def test_what_is_missing_from_a_folder_is_said(folder: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"^no model\.safetensors in '.*'$"):
+    with pytest.raises(ModelNotFoundError, match=r"^no model\.safetensors in '.*' \(nor .*, ckpt\.pt\)$"):
         load_checkpoint(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelNotFoundError, match=r"; pytorch_model\.bin is not read: save the model again"):
-        load_checkpoint(folder)
-    with pytest.raises(ModelFileError, match=r"^config\.json: is neither a folder nor a \.safetensors file$"):
+    with pytest.raises(
+        ModelFileError, match=r"config\.json' is neither a folder nor a \.safetensors, .* file$"
+    ):
         load_checkpoint(folder / "config.json")
     with pytest.raises(ModelNotFoundError, match=r"nowhere' is not there$"):
         load_checkpoint(folder / "nowhere")
