@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import __version__
 from . import run as run_command
-from .commands import download, info
+from .commands import convert, download, info
 
 
 class Command(Protocol):
@@ -25,7 +25,12 @@ class Command(Protocol):
 
 
 # A subcommand is registered here only.
-COMMANDS: dict[str, Command] = {"run": run_command, "download": download, "info": info}
+COMMANDS: dict[str, Command] = {
+    "run": run_command,
+    "convert": convert,
+    "download": download,
+    "info": info,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

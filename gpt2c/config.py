@@ -117,7 +117,12 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
     not run.
     """
     path = Path(path)
-    return parse_config(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name)
+    return config_of_fields(read_config_fields(path), path.name)
+
+
+def read_config_fields(path: Path) -> dict[str, object]:
+    """All that a `config.json` says, unchecked but for being strict JSON; errors as in `read_config`."""
+    return parse_json_object(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name, ConfigError)
 
 
 def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:

@@ -20,7 +20,15 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_JSON_BYTES, ModelConfig, parse_json_object, quoted, read_bounded, read_config
+from .config import (
+    MAX_JSON_BYTES,
+    ModelConfig,
+    config_of_fields,
+    parse_json_object,
+    quoted,
+    read_bounded,
+    read_config_fields,
+)
 from .errors import ModelFileError, ModelNotFoundError
 from .readers import StoredTensor, TensorFile, open_weights
 from .tokenizer import Vocabulary, read_vocabulary
@@ -119,17 +127,25 @@ def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
 class Checkpoint:
     """A model's config and tensors, every one checked to be there with its shape; see `load_checkpoint`.
 
-    `config`: the `ModelConfig`; `folder`: where the model lies; `files`: the weight files. A context
+    `config`: the `ModelConfig`; `config_fields`: what the config.json says, {} if the weight file itself
+    has the config; `own_vocabulary`: the weight file's, or None; `folder`: where the model lies; `files`:
+    the weight files. A context
     manager; after `close()` its tensors raise `ClosedError`, views taken before stay good.
     """
 
     def __init__(
-        self, config: ModelConfig, folder: Path, found: Mapping[str, tuple[TensorFile, str]]
+        self,
+        config: ModelConfig,
+        config_fields: dict[str, object],
+        folder: Path,
+        found: Mapping[str, tuple[TensorFile, str]],
     ) -> None:
         """`found`: for each spec's name the file that holds it and the name that it has there."""
         self.config = config
+        self.config_fields = config_fields
         self.folder = folder
         self.files = tuple(dict.fromkeys(file.path for file, _ in found.values()))
+        self.own_vocabulary = next((f.vocabulary for f, _ in found.values() if f.vocabulary), None)
         self._specs = tensor_specs(config)
         self._found = {(spec.kind, spec.layer): found[spec.name] for spec in self._specs}
 
@@ -138,12 +154,16 @@ class Checkpoint:
 
         Raises `ModelNotFoundError` or `ModelFileError` that names the file.
         """
-        own = (file.vocabulary for file, _ in self._found.values())
-        return next((vocabulary for vocabulary in own if vocabulary), None) or read_vocabulary(self.folder)
+        return self.own_vocabulary or read_vocabulary(self.folder)
 
     def specs(self) -> Iterator[TensorSpec]:
         """Every tensor of the model, in the order of `tensor_specs`."""
         return iter(self._specs)
+
+    def dtype(self, kind: str, layer: int = -1) -> str:
+        """A tensor's dtype as `tensor` gives it: "F32", "F16" or "BF16"."""
+        file, name = self._found[kind, layer]
+        return file.tensors[name].dtype
 
     def tensor(self, kind: str, layer: int = -1) -> tuple[str, memoryview]:
         """The dtype ("F32", "F16" or "BF16") and the raw little-endian bytes, row-major.
@@ -214,8 +234,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         else:
             folder = path.parent
             config, tensors = _open_file(path, opened)
-        config = config or read_config(folder / "config.json")
-        checkpoint = Checkpoint(config, folder, _match(config, tensors))
+        fields = {} if config else read_config_fields(folder / "config.json")
+        config = config or config_of_fields(fields, "config.json")
+        checkpoint = Checkpoint(config, fields, folder, _match(config, tensors))
         opened.pop_all()
     return checkpoint
 
