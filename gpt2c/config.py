@@ -29,6 +29,9 @@ MAX_JSON_BYTES = 10_000_000
 """Longest config.json or shard index that is read; published ones have about a thousand bytes."""
 
 
+MAX_JSON_ENTRIES = 1_000_000
+"""Most commas in a JSON text; the header of a model of 1,024 layers has about 60,000."""
+
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 """What may stand between the projections of the MLP, in the order of gpt2c_activation in gpt2c.h."""
 
@@ -261,7 +264,8 @@ def parse_json_object(
     """Strict JSON (RFC 8259) whose top level is an object.
 
     On top of the standard parser this refuses what two readers might read differently: duplicate
-    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits. `name`
+    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits; and more than
+    `MAX_JSON_ENTRIES` entries, since each takes far more memory than its text. `name`
     stands for the source in the message of the `error` raised.
     """
 
@@ -280,6 +284,8 @@ def parse_json_object(
             raise error(f"{name}: the key {quoted(twice)} appears twice")
         return result
 
+    if text.count(b",") >= MAX_JSON_ENTRIES:
+        raise error(f"{name}: has more than {MAX_JSON_ENTRIES} entries")
     try:
         value = json.loads(
             text.decode("utf-8"),

@@ -141,5 +141,7 @@ def map_file(path: Path) -> tuple[mmap.mmap, int]:
             if about.st_size == 0:
                 raise ModelFileError(f"{path.name}: is empty")
             return mmap.mmap(file.fileno(), about.st_size, access=mmap.ACCESS_READ), about.st_mtime_ns
-    except (OSError, OverflowError) as e:
+    except ModelFileError:
+        raise
+    except (OSError, OverflowError, ValueError) as e:  # ValueError: it has become shorter meanwhile
         raise ModelFileError(f"{path.name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e

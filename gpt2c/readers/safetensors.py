@@ -99,9 +99,9 @@ def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
                 raise ModelFileError(f"{name}: became shorter while it was read")
             tensors, metadata = _parse_header(header, n_file - 8 - n_header, name)
             data = mmap.mmap(file.fileno(), n_file, access=mmap.ACCESS_READ)
-    except (OSError, OverflowError, ValueError) as e:
-        if isinstance(e, ModelFileError):
-            raise
+    except ModelFileError:
+        raise
+    except (OSError, OverflowError, ValueError) as e:  # ValueError: it has become shorter meanwhile
         raise ModelFileError(f"{name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
     return SafetensorsFile(path, tensors, MappingProxyType(metadata), data, n_header, about.st_mtime_ns)
 
