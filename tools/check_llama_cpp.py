@@ -2,6 +2,7 @@
 
     python tools/check_llama_cpp.py             the embedded model and random ones
     python tools/check_llama_cpp.py FOLDER ...  models of your own
+    python tools/check_llama_cpp.py --record    the first, and the table goes to docs/llama_cpp.md
 
 Needs the packages gguf and llama-cpp-python. The prompts are of token ids, so the two tokenizers are
 compared apart: for a model with a vocabulary, llama.cpp must give the same ids for TEXT.
@@ -30,6 +31,17 @@ from gpt2c.writers import DTYPES, write_gguf
 TEXT = "'I am ready,' said Holmes, and 1234 winds blew.\n\n  Über  the sea"
 SHAPES = ("L3-H4-E64-V512-C128", "L2-H3-E96-V101-C64-I200", "gpt2")
 LIMIT = 0.02  # of the largest logit
+RESULT = Path(__file__).resolve().parent.parent / "docs" / "llama_cpp.md"
+HEAD = [
+    "# GGUF files in llama.cpp",
+    "",
+    "`python tools/check_llama_cpp.py --record`: files that `gpt2c convert` wrote, in llama.cpp and in",
+    "gpt2c. Logits of 48 positions; the difference is relative to the largest logit. llama.cpp multiplies",
+    "halves where weights are halves, and takes GELU from a table of halves.",
+    "",
+    "| model | dtype | ids of a text | largest logit is the same | largest difference |",
+    "|---|---|---|---|---|",
+]
 
 
 def llama_logits(path: Path, ids: list[int]) -> np.ndarray:
@@ -77,8 +89,8 @@ def llama_ids(path: Path, text: str) -> list[int]:
     return list(room[:n])
 
 
-def compare(name: str, folder: Path, dtype: str, base: Path) -> bool:
-    """One line of the table; whether the two agree."""
+def compare(name: str, folder: Path, dtype: str, base: Path) -> tuple[str, bool]:
+    """A line of the table, and whether the two agree."""
     path = base / f"{name}-{dtype}.gguf"
     with load_checkpoint(folder) as checkpoint:
         write_gguf(checkpoint, path, dtype)
@@ -92,21 +104,21 @@ def compare(name: str, folder: Path, dtype: str, base: Path) -> bool:
     off = float(np.abs(ours - theirs).max() / np.abs(ours).max())
     tops = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
     words = {True: "same", False: "OTHER", None: "no vocabulary"}[same_ids]
-    print(f"| {name} | {dtype} | {words} | {tops} of {len(ids)} | {off:.1e} |", flush=True)
-    return same_ids is not False and off < LIMIT
+    line = f"| {name} | {dtype} | {words} | {tops} of {len(ids)} | {off:.1e} |"
+    print(line, flush=True)
+    return line, same_ids is not False and off < LIMIT
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path)
+    parser.add_argument("--record", action="store_true", help="write the table to docs/llama_cpp.md")
     args = parser.parse_args()
     import llama_cpp as c
 
     quiet = c.llama_log_callback(lambda level, text, data: None)
     c.llama_log_set(quiet, ctypes.c_void_p(0))
     c.llama_backend_init()
-    print("| model | dtype | ids of a text | largest logit is the same | largest difference |")
-    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         models = {path.name: path for path in args.folders}
@@ -115,9 +127,13 @@ def main() -> int:
             for shape in SHAPES:
                 write_random_model(base / shape, shape, seed=3)
                 models[shape] = base / shape
-        good = [compare(name, path, dtype, base) for name, path in models.items() for dtype in DTYPES]
-    print(f"\n{sum(good)} of {len(good)} agree (llama-cpp-python {c.__version__})")
-    return 0 if all(good) else 1
+        results = [compare(name, path, dtype, base) for name, path in models.items() for dtype in DTYPES]
+    n_good = sum(good for _, good in results)
+    said = f"{n_good} of {len(results)} agree (llama-cpp-python {c.__version__})"
+    print(said)
+    if args.record:
+        RESULT.write_text("\n".join([*HEAD, *(line for line, _ in results), "", f"{said}."]) + "\n")
+    return 0 if n_good == len(results) else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python tools/fuzz.py core --seconds 600     one of them for longer
     python tools/fuzz.py --list
 
-`loader` and `tokenizer` are Python and need Atheris (pip install atheris); `packed` and `core` are C and
+`loader` and `tokenizer` are Python and need Atheris (the extra `fuzz`); `packed` and `core` are C and
 need clang with its libFuzzer (Debian: clang), and run under AddressSanitizer and UBSan. They start from the
 corpus in tests/fuzz/corpus; what they find on the way goes to a folder that is forgotten. An input that
 fails is kept in the working directory, and its reproduction is that target with the file as argument.
@@ -61,10 +61,8 @@ def build(target: str, base: Path) -> Path:
 
 def fuzz(target: str, seconds: int, base: Path) -> bool:
     """Run one target; prints a line with its counts. False: it found something."""
-    if target in C:
-        command = [str(build(target, base))]
-    else:
-        command = [sys.executable, str(FUZZ / f"fuzz_{target}.py")]
+    script = [sys.executable, str(FUZZ / f"fuzz_{target}.py")]
+    command = [str(build(target, base))] if target in C else script
     found = base / f"found-{target}"
     found.mkdir()
     limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]

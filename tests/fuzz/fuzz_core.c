@@ -67,7 +67,7 @@ static void create(program *p) {
         .scores_by_layer = flag(p),
     };
     const int32_t heads = p->config.n_head;
-    if (heads > 0 && heads < 5 && byte(p) < 250) p->config.n_embd = (p->config.n_embd / heads + 1) * heads;
+    if (heads > 0 && heads < 5 && p->config.n_embd < 100 && byte(p) < 250) p->config.n_embd = (p->config.n_embd / heads + 1) * heads;
     /* Huge and valid would only be slow. */
     if (p->config.n_embd > 100 || p->config.n_inner > 100 || p->config.n_ctx > 100 || p->config.n_layer > 4)
         p->config.n_layer = 0;
@@ -95,7 +95,7 @@ static size_t numbers_of(const gpt2c_model_config *c, int tensor) {
 static void *filled(program *p, size_t n) {
     uint8_t *data = malloc(n > 0 ? n : 1);
     const uint32_t seed = byte(p);
-    for (size_t i = 0; i < n; i++) data[i] = (uint8_t)(seed == 255 ? 0xff : (i * 37 + seed) % 251 & (i % 4 == 3 ? 0x3f : 0xff));
+    for (size_t i = 0; i < n; i++) data[i] = (uint8_t)(seed == 255 ? 0xff : ((i * 37 + seed) % 251 & (i % 4 == 3 ? 0x3f : 0xff)));
     return data;
 }
 
