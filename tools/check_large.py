@@ -82,11 +82,12 @@ def main() -> int:
                 print(rows[-1], flush=True)
             for file in cache.iterdir():
                 file.unlink()
+    n_millions = first["parameters"] / 1e6
     lines = [
         "# Memory of a large model",
         "",
         f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}`:",
-        f"{first['parameters'] / 1e6:.0f} M random parameters stored in float32; load, and generate 4 tokens.",
+        f"{n_millions:.0f} M random parameters stored in float32; load, and generate 4 tokens.",
         "",
         "| weights | the load | weights in memory | peak of the process | times the weights | load |",
         "|---|---|---|---|---|---|",
