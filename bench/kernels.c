@@ -3,6 +3,7 @@
  * K and V out anew each time, which at one row costs far more than the attention itself.
  *
  * No part of gpt2c: native_library.py compiles it together with the core. */
+#include <math.h>
 #include <string.h>
 
 #include "gpt2c.h"
@@ -138,6 +139,7 @@ void gpt2c_bench_attention(attention *all, float *out, size_t loops) {
             .position = all->position,
             .scores = all->scores,
             .fused = 1,
+            .scale = 1.0f / sqrtf((float)kv->head_dim),
         };
         all->kernels->attention(&args, (gpt2c_span){0, all->rows}, (gpt2c_span){0, kv->n_head});
         all->next = (all->next + 1) % all->n_copies;

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import __version__
 from . import run as run_command
-from .commands import chat, info, score
+from .commands import chat, convert, download, info, score
 
 
 class Command(Protocol):
@@ -25,7 +25,14 @@ class Command(Protocol):
 
 
 # A subcommand is registered here only.
-COMMANDS: dict[str, Command] = {"run": run_command, "chat": chat, "score": score, "info": info}
+COMMANDS: dict[str, Command] = {
+    "run": run_command,
+    "chat": chat,
+    "score": score,
+    "convert": convert,
+    "download": download,
+    "info": info,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

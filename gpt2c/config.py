@@ -16,6 +16,7 @@ import os
 import reprlib
 import stat
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -28,11 +29,19 @@ MAX_JSON_BYTES = 10_000_000
 """Longest config.json or shard index that is read; published ones have about a thousand bytes."""
 
 
+MAX_JSON_ENTRIES = 1_000_000
+"""Most commas in a JSON text; the header of a model of 1,024 layers has about 60,000."""
+
+ACTIVATIONS = ("gelu_new", "gelu", "relu")
+"""What may stand between the projections of the MLP, in the order of gpt2c_activation in gpt2c.h."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A GPT-2's hyperparameters, under the names of `transformers.GPT2Config`.
 
-    `n_ctx` is the config's `n_positions`; `eos_token_id` is None when the config names none.
+    `n_ctx` is the config's `n_positions`; `eos_token_id` is None when the config names none;
+    `activation_function` is one of `ACTIVATIONS`.
     """
 
     n_layer: int
@@ -43,17 +52,22 @@ class ModelConfig:
     n_vocab: int
     layer_norm_epsilon: float = 1e-5
     eos_token_id: int | None = None
+    activation_function: str = "gelu_new"
+    tie_word_embeddings: bool = True
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
 
     @property
     def n_parameters(self) -> int:
-        """Weights and biases, the tied head counted once."""
+        """Weights and biases, a tied head counted once."""
         block = (
             4 * self.n_embd  # two layer norms
             + 4 * self.n_embd * (self.n_embd + 1)  # c_attn and c_proj
             + self.n_inner * (self.n_embd + 1)
             + self.n_embd * (self.n_inner + 1)
         )
-        return (self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
+        n_heads = 1 if self.tie_word_embeddings else 2
+        return (n_heads * self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
 
 
 # Far above any GPT-2, far below what would overflow a size or ask for absurd memory.
@@ -82,11 +96,11 @@ class _Known:
 # (`reorder_and_upcast_attn` is not here: it chooses a precision, not a formula.)
 _KNOWN_KEYS = (
     _Known("model_type", ("gpt2",)),
-    _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh")),  # two names of one formula
+    _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")),
     _Known("add_cross_attention", (False, None)),
-    _Known("scale_attn_by_inverse_layer_idx", (False, None)),
-    _Known("scale_attn_weights", (True,)),
-    _Known("tie_word_embeddings", (True,)),
+    _Known("scale_attn_by_inverse_layer_idx", (False, True, None)),
+    _Known("scale_attn_weights", (True, False)),
+    _Known("tie_word_embeddings", (True, False)),
     _Known("quantization_config", (None,)),
 )
 
@@ -106,14 +120,23 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
     not run.
     """
     path = Path(path)
-    return parse_config(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name)
+    return config_of_fields(read_config_fields(path), path.name)
+
+
+def read_config_fields(path: Path) -> dict[str, object]:
+    """All that a `config.json` says, unchecked but for being strict JSON; errors as in `read_config`."""
+    return parse_json_object(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name, ConfigError)
 
 
 def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
     """As `read_config`, from the file's bytes; `name` stands for the file in error messages."""
-    fields = parse_json_object(text, name, ConfigError)
-    for known in _KNOWN_KEYS:
-        _check_known(fields, known, name)
+    return config_of_fields(parse_json_object(text, name, ConfigError), name)
+
+
+def config_of_fields(fields: Mapping[str, object], name: str) -> ModelConfig:
+    """As `read_config`, from the fields themselves, wherever a file has them."""
+    chosen = {known.key: _known_value(fields, known, name) for known in _KNOWN_KEYS}
+    activation = str(chosen["activation_function"])
     n_head = _size(fields, "n_head", name)
     n_embd = _size(fields, "n_embd", name)
     n_vocab = _size(fields, "vocab_size", name)
@@ -128,23 +151,30 @@ def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
         n_vocab=n_vocab,
         layer_norm_epsilon=_epsilon(fields, name),
         eos_token_id=_eos(fields, n_vocab, name),
+        # Two names of one formula.
+        activation_function="gelu_new" if activation == "gelu_pytorch_tanh" else activation,
+        tie_word_embeddings=bool(chosen["tie_word_embeddings"]),
+        scale_attn_weights=bool(chosen["scale_attn_weights"]),
+        scale_attn_by_inverse_layer_idx=bool(chosen["scale_attn_by_inverse_layer_idx"]),
     )
 
 
-def _check_known(fields: dict[str, object], known: _Known, name: str) -> None:
+def _known_value(fields: Mapping[str, object], known: _Known, name: str) -> str | bool | None:
     value = fields.get(known.key, known.supported[0])
     # By type as well: 1 == True in Python, yet a config that says 1 is not one we know.
-    if not any(type(value) is type(s) and value == s for s in known.supported):
-        raise ConfigError(
-            f"{name}: {known.key} {quoted(value)} is not supported ({_json_word(known.supported[0])} is)"
-        )
+    for supported in known.supported:
+        if type(value) is type(supported) and value == supported:
+            return supported
+    words = [_json_word(supported) for supported in known.supported if supported is not None] or ["null"]
+    are = "is" if len(words) == 1 else "are"
+    raise ConfigError(f"{name}: {known.key} {quoted(value)} is not supported ({', '.join(words)} {are})")
 
 
 def _json_word(value: str | bool | None) -> str:
     return value if isinstance(value, str) else quoted(value)
 
 
-def _size(fields: dict[str, object], key: str, name: str) -> int:
+def _size(fields: Mapping[str, object], key: str, name: str) -> int:
     value = fields.get(key)
     if value is None:
         raise ConfigError(f"{name}: {key} is missing")
@@ -155,7 +185,7 @@ def _size(fields: dict[str, object], key: str, name: str) -> int:
     return value
 
 
-def _epsilon(fields: dict[str, object], name: str) -> float:
+def _epsilon(fields: Mapping[str, object], name: str) -> float:
     value = fields.get("layer_norm_epsilon", 1e-5)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{name}: layer_norm_epsilon must be a number, not {quoted(value)}")
@@ -166,7 +196,7 @@ def _epsilon(fields: dict[str, object], name: str) -> float:
     return float(value)
 
 
-def _eos(fields: dict[str, object], n_vocab: int, name: str) -> int | None:
+def _eos(fields: Mapping[str, object], n_vocab: int, name: str) -> int | None:
     value = fields.get("eos_token_id")
     ids: list[int] = []
     for item in value if isinstance(value, list) else [] if value is None else [value]:
@@ -234,7 +264,8 @@ def parse_json_object(
     """Strict JSON (RFC 8259) whose top level is an object.
 
     On top of the standard parser this refuses what two readers might read differently: duplicate
-    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits. `name`
+    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits; and more than
+    `MAX_JSON_ENTRIES` entries, since each takes far more memory than its text. `name`
     stands for the source in the message of the `error` raised.
     """
 
@@ -253,6 +284,8 @@ def parse_json_object(
             raise error(f"{name}: the key {quoted(twice)} appears twice")
         return result
 
+    if text.count(b",") >= MAX_JSON_ENTRIES:
+        raise error(f"{name}: has more than {MAX_JSON_ENTRIES} entries")
     try:
         value = json.loads(
             text.decode("utf-8"),

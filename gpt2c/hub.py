@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .config import quoted
 from .errors import BackendUnavailable, ModelFileError, ModelNotFoundError
+from .readers import SUFFIXES, names_of_suffixes
 
 _LOG = logging.getLogger("gpt2c")
 
@@ -32,6 +33,9 @@ _FILES = (
     "tokenizer.json",
 )
 
+_OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+"""Of a model that has no safetensors."""
+
 _UNREACHABLE = (
     "the hub cannot be reached (is the network away, or HF_HUB_OFFLINE set?) and the local cache does not "
     "have it; fetch it once with the network, or give a folder"
@@ -48,12 +52,12 @@ _REASONS = {
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
-    """The folder, or the `.safetensors` file, that holds a model.
+    """The folder, or the file of weights, that holds a model.
 
-    `model`: None for the one that comes with the package; an existing folder; a `.safetensors` file
-    with its `config.json` beside it; or, as a `str` and where nothing on disk has that name, a hub id
-    such as "gpt2" or "org/name". A hub id is fetched or brought up to date; when the hub cannot be
-    reached, the copy in the local cache serves.
+    `model`: None for the one that comes with the package; an existing folder; a file of one of the
+    kinds in readers/ (a `.safetensors` file with its `config.json` beside it); or, as a `str` and where
+    nothing on disk has that name, a hub id such as "gpt2" or "org/name". A hub id is fetched or brought
+    up to date; when the hub cannot be reached, the copy in the local cache serves.
 
     Raises `ModelNotFoundError` when there is nothing of that name, `ModelFileError` for another kind
     of file, `BackendUnavailable` when a hub id needs `huggingface_hub` and it is not installed.
@@ -65,21 +69,31 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
         return Path(name)
     if os.path.exists(name):
         return _weights_file(Path(name))
-    if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(".safetensors"):
+    if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(SUFFIXES):
         return _fetch(name)
     raise ModelNotFoundError(f"no model at {quoted(name, 300)}: there is no such folder or file")
 
 
 def _weights_file(path: Path) -> Path:
-    if path.suffix != ".safetensors":
-        raise ModelFileError(f"{quoted(str(path), 300)} is neither a folder nor a .safetensors file")
-    if not os.path.exists(path.parent / "config.json"):
+    if path.suffix not in SUFFIXES:
+        raise ModelFileError(f"{quoted(str(path), 300)} is neither a folder nor a {names_of_suffixes()} file")
+    if path.suffix == ".safetensors" and not os.path.exists(path.parent / "config.json"):
         raise ModelNotFoundError(f"{quoted(str(path), 300)} has no config.json beside it")
     return path
 
 
+def download(name: str) -> Path:
+    """The hub client's folder for the hub id `name`, fetched or brought up to date.
+
+    The client shows its progress on standard error, and goes on where an earlier download was broken off.
+    When the hub cannot be reached, the copy in the local cache serves. Errors as in `resolve_model`.
+    """
+    if not _HUB_ID.fullmatch(name):
+        raise ModelNotFoundError(f"{quoted(name, 300)} is no hub id (one is like 'gpt2' or 'org/name')")
+    return _fetch(name)
+
+
 def _fetch(name: str) -> Path:
-    """The hub client's folder for the hub id `name`, fetched, or else as the local cache has it."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as e:
@@ -88,10 +102,10 @@ def _fetch(name: str) -> Path:
             "pip install 'gpt2c[hub]'"
         ) from e
 
-    def snapshot(local_files_only: bool) -> Path:
+    def snapshot(local_files_only: bool, files: tuple[str, ...] = _FILES) -> Path:
         folder = snapshot_download(
             name,
-            allow_patterns=list(_FILES),
+            allow_patterns=list(files),
             ignore_patterns=["*/*"],  # other formats of the same model, in folders of their own
             local_files_only=local_files_only,
         )
@@ -100,6 +114,8 @@ def _fetch(name: str) -> Path:
     # Exception, because what the client raises depends on its release and on the HTTP library below it.
     try:
         folder = snapshot(local_files_only=False)
+        if not any(folder.glob("*.safetensors")):  # else they would all be fetched twice
+            folder = snapshot(local_files_only=False, files=_OLD_WEIGHTS)
     except Exception as error:
         try:
             folder = snapshot(local_files_only=True)
@@ -108,8 +124,8 @@ def _fetch(name: str) -> Path:
                 f"'{name}' is not a folder, and not fetched from the Hugging Face hub: {_reason(error)}"
             ) from error
         _LOG.warning("%s: taken from the local cache, because %s", name, _reason(error))
-    for needed in ("config.json", "*.safetensors"):
-        if not any(folder.glob(needed)):
+    for needed, other in (("config.json", "config.json"), ("*.safetensors", "pytorch_model*.bin")):
+        if not any(folder.glob(needed)) and not any(folder.glob(other)):
             raise ModelNotFoundError(
                 f"'{name}': the hub's copy in {quoted(str(folder), 300)} has no {needed}; "
                 "the model has none, or the copy is incomplete: try again with the network"

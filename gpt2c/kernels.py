@@ -42,10 +42,12 @@ __all__ = [
     "attention",
     "embed",
     "gelu",
+    "gelu_erf",
     "gelu_table",
     "layernorm",
     "linear",
     "pack",
+    "relu",
     "softmax",
 ]
 
@@ -54,7 +56,7 @@ Span = tuple[int, int]
 
 # gpt2c_layout and gpt2c_epilogue of include/gpt2c.h, in their order.
 _LAYOUTS = ("in_out", "out_in", "panels", "panels_bf16", "panels_q8", "panels_q4")
-_EPILOGUES = ("plain", "gelu", "gelu_table", "add")
+_EPILOGUES = ("plain", "gelu", "gelu_table", "add", "gelu_erf", "relu")
 _PANEL = 32
 
 
@@ -109,7 +111,8 @@ def linear(
     is laid out as `layout` first (see `pack`; "panels" unless given), or what `pack` made of one.
 
     epilogue: what is done to a sum before it is stored: "plain" nothing; "gelu", "gelu_table": as `gelu`;
-    "add": as `add(residual, ...)`, residual [..., n_out]. The bits are those of the separate operation.
+    "gelu_erf", "relu": as the functions of these names; "add": as `add(residual, ...)`, residual
+    [..., n_out]. The bits are those of the separate operation.
 
     rows, columns: (begin, end), to compute only these, and to get [rows, columns]; rows are those of x as
     [-1, n_in], columns begin and end at a multiple of 32 or at n_out.
@@ -230,6 +233,24 @@ def gelu(x: ArrayLike, table: bool = False, *, isa: str = "auto", binding: str =
 def gelu_table() -> NDArray[np.float16]:
     """The table, [65536]: entry h is GELU of the fp16 number with the bits h, rounded to fp16."""
     return _gelu_bits().view(np.float16)
+
+
+def gelu_erf(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
+    """x/2 (1 + erf(x / sqrt(2))), elementwise, any shape: "gelu" in a config. Hendrycks and Gimpel 2016."""
+    chosen, number = _choose(isa, binding)
+    array = _float32("x", x)
+    out = np.empty_like(array)
+    chosen.op_gelu_erf(number, out.reshape(-1), array.reshape(-1))
+    return out
+
+
+def relu(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
+    """x where it is positive (or a NaN), else 0; elementwise, any shape."""
+    chosen, number = _choose(isa, binding)
+    array = _float32("x", x)
+    out = np.empty_like(array)
+    chosen.op_relu(number, out.reshape(-1), array.reshape(-1))
+    return out
 
 
 def add(a: ArrayLike, b: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from . import bindings, hub, options, packed_cache
 from .batch_generation import run_batch
 from .bindings import Binding, NativeModel
-from .config import ModelConfig
+from .config import ACTIVATIONS, ModelConfig
 from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Continuation, Stream, one_by_one
 from .machine import usable_cores
@@ -30,7 +30,7 @@ from .scoring import Score, score
 from .session import Ids, Session, as_ids
 from .settings import GenerationSettings, generation_settings, takes
 from .speculative import speculative
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, Vocabulary
 from .weights import Checkpoint, TensorSpec, load_checkpoint
 
 # gpt2c_dtype of include/gpt2c.h
@@ -48,11 +48,12 @@ def load(
 ) -> Model:
     """Load a GPT-2.
 
-    model: None for the embedded one, a folder in Hugging Face layout, a .safetensors file with its
-    config.json beside it, or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or "q4". opts: see
-    `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa: an instruction
-    set by name. binding: "cython" or "cffi". A large model loads fast from the second time on: its weights
-    are kept as they lie in memory, see packed_cache.py.
+    model: None for the embedded one, a folder in Hugging Face layout, a file of weights (.safetensors,
+    pytorch_model.bin, .gguf, nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two
+    with their config.json beside them), or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or
+    "q4". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
+    an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
+    on: its weights are kept as they lie in memory, see packed_cache.py.
 
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
@@ -66,11 +67,18 @@ def load(
         native = packed_cache.load_or_build(
             chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
         )
-        return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
+        return Model(checkpoint.config, plan, chosen, native, checkpoint.read_vocabulary)
 
 
 def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
-    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it."""
+    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it.
+
+    OptionError: an option that this model has no use for.
+    """
+    if "gelu_table" in plan and config.activation_function != "gelu_new":
+        raise OptionError(
+            f"option 'gelu_table' is of GELU in its tanh form; this model has {config.activation_function!r}"
+        )
     return {
         "n_layer": config.n_layer,
         "n_head": config.n_head,
@@ -88,6 +96,10 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "fused": int("fused" in plan),
         "head_screen": int("head_screen" in plan),
         "kv_f16": int("kv_f16" in plan),
+        "activation": ACTIVATIONS.index(config.activation_function),
+        "untied": int(not config.tie_word_embeddings),
+        "unscaled_scores": int(not config.scale_attn_weights),
+        "scores_by_layer": int(config.scale_attn_by_inverse_layer_idx),
     }
 
 
@@ -97,6 +109,7 @@ def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_t
     def set_tensor(spec: TensorSpec) -> None:
         dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
         native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+        checkpoint.release(spec.kind, spec.layer)
 
     # The large ones first, so that no thread is left alone with the embedding in the end.
     by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
@@ -115,7 +128,12 @@ class Model:
     """
 
     def __init__(
-        self, config: ModelConfig, plan: options.Plan, binding: Binding, native: NativeModel, folder: Path
+        self,
+        config: ModelConfig,
+        plan: options.Plan,
+        binding: Binding,
+        native: NativeModel,
+        read_vocabulary: Callable[[], Vocabulary],
     ) -> None:
         self.config = config
         self.plan = plan
@@ -123,15 +141,15 @@ class Model:
         self._binding = binding
         self._native: NativeModel | None = native
         self.batch_size = 32
-        self._folder = folder
         self._prompt_cache: PromptCache | None = None
+        self._read_vocabulary = read_vocabulary
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's own tokenizer. ModelFileError: it has no vocabulary; use ids instead."""
-        return Tokenizer.from_folder(self._folder, self.config)
+        return Tokenizer(self._read_vocabulary(), self.config)
 
     @property
     def weight_bytes(self) -> int:

@@ -9,12 +9,14 @@ norm, Vaswani et al. 2017 for attention.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .config import ModelConfig
 from .weights import Checkpoint
 
 Array = Any  # an array of the parameters' dtype: the shapes are in the docstrings
@@ -38,6 +40,23 @@ def gelu_table(x: Array) -> Array:
     return np.where(x <= -10, 0, np.where(x >= 10, x, looked_up))
 
 
+def gelu_erf(x: Array) -> Array:
+    """x/2 (1 + erf(x / sqrt(2))), elementwise: "gelu" in a config."""
+    return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), elementwise."""
+    return np.maximum(x, 0)
+
+
+ACTIVATIONS = {"gelu_new": gelu, "gelu": gelu_erf, "relu": relu}
+"""By their names in a config."""
+
+
 def layernorm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """[..., n] -> [..., n], each row with mean 0 and variance 1, then scaled and shifted."""
     mean = x.mean(axis=-1, keepdims=True)
@@ -51,16 +70,36 @@ def softmax(x: Array) -> Array:
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
-    """Causal: [n_head, n, head_dim] three times -> the same; row i looks at rows 0..i."""
+def attention(q: Array, k: Array, v: Array, divisor: float = 0) -> Array:
+    """Causal: [n_head, n, head_dim] three times -> the same; row i looks at rows 0..i.
+
+    divisor: of the scores; 0 for sqrt(head_dim).
+    """
     n, head_dim = q.shape[-2:]
-    scores = q @ k.swapaxes(-1, -2) / np.sqrt(head_dim)
+    scores = q @ k.swapaxes(-1, -2) / (divisor or np.sqrt(head_dim))
     scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
     return softmax(scores) @ v
 
 
-def hidden(ids: Sequence[int], p: Parameters, n_head: int, epsilon: float, act: Any = gelu) -> Array:
-    """Token ids [n] -> hidden states [n, n_embd] after the final layer norm."""
+def divisors(config: ModelConfig) -> list[float]:
+    """By what each layer divides attention's scores."""
+    first = math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
+    by_layer = config.scale_attn_by_inverse_layer_idx
+    return [first * (layer + 1 if by_layer else 1) for layer in range(config.n_layer)]
+
+
+def hidden(
+    ids: Sequence[int],
+    p: Parameters,
+    n_head: int,
+    epsilon: float,
+    act: Any = gelu,
+    divisors: Sequence[float] = (),
+) -> Array:
+    """Token ids [n] -> hidden states [n, n_embd] after the final layer norm.
+
+    act: one of `ACTIVATIONS`; divisors: of attention's scores in each layer, else sqrt(head_dim).
+    """
     n = len(ids)
     n_layer = 1 + max(int(name.split(".")[1]) for name in p if name.startswith("h."))
 
@@ -77,12 +116,21 @@ def hidden(ids: Sequence[int], p: Parameters, n_head: int, epsilon: float, act: 
     for layer in range(n_layer):
         h = f"h.{layer}"
         q, k, v = np.split(linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), 3, axis=-1)
-        attended = attention(heads(q), heads(k), heads(v)).swapaxes(0, 1).reshape(n, -1)
+        attended = attention(heads(q), heads(k), heads(v), divisors[layer] if divisors else 0)
+        attended = attended.swapaxes(0, 1).reshape(n, -1)
         x = x + linear(attended, f"{h}.attn.c_proj")
         x = x + linear(act(linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
     return norm(x, "ln_f")
 
 
-def logits(ids: Sequence[int], p: Parameters, n_head: int, epsilon: float, act: Any = gelu) -> Array:
-    """Token ids [n] -> logits [n, n_vocab] of every position; the head is the embedding, transposed."""
-    return hidden(ids, p, n_head, epsilon, act) @ p["wte.weight"].T
+def logits(
+    ids: Sequence[int],
+    p: Parameters,
+    n_head: int,
+    epsilon: float,
+    act: Any = gelu,
+    divisors: Sequence[float] = (),
+) -> Array:
+    """Token ids [n] -> logits [n, n_vocab] of every position; an untied head is not the embedding."""
+    head = p.get("lm_head.weight", p["wte.weight"])
+    return hidden(ids, p, n_head, epsilon, act, divisors) @ head.T

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_FILE_BYTES = 100_000_000
+MOST_ENTRIES = 2_000_000  # commas; GPT-2's tokenizer.json has some 200,000
 LONG_PIECE = 1000  # bytes; from here on the heap is quicker than the readable loop
 WINDOW = 1024  # characters given to tiktoken at once where a text has a very long word
 UNSETTLED = 16  # tokens at a window's end that the text after it might still change
@@ -265,6 +266,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         return found
 
     text = _read_text(path)
+    if text.count(",") >= MOST_ENTRIES:
+        raise ModelFileError(f"{path}: more than {MOST_ENTRIES} entries")
     try:
         value = json.loads(text, object_pairs_hook=without_duplicates)
     except ModelFileError:

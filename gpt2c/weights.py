@@ -1,8 +1,9 @@
-"""A model's weights on disk: GPT-2's tensors, found and checked in a folder's safetensors files.
+"""A model's weights on disk: GPT-2's tensors, found and checked in a folder's files of weights.
 
 `load_checkpoint` is the way in. The table `_ROWS` is the one list of what a GPT-2 consists of; who
 builds a model walks `Checkpoint.specs()` and takes each tensor's raw bytes from `Checkpoint.tensor`,
-straight from the mapped file (see safetensors_reader.py), or a float32 copy from `Checkpoint.array`.
+straight from the mapped file where it has them as they are needed (the kinds of files are read in
+readers/), or a float32 copy from `Checkpoint.array`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,25 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_JSON_BYTES, ModelConfig, parse_json_object, quoted, read_bounded, read_config
+from .config import (
+    MAX_JSON_BYTES,
+    ModelConfig,
+    config_of_fields,
+    parse_json_object,
+    quoted,
+    read_bounded,
+    read_config_fields,
+)
 from .errors import ModelFileError, ModelNotFoundError
-from .safetensors_reader import SafetensorsFile, TensorInfo, open_safetensors
+from .readers import StoredTensor, TensorFile, open_weights
+from .tokenizer import Vocabulary, read_vocabulary
 
 __all__ = [
     "SUPPORTED_DTYPES",
     "TENSOR_KINDS",
     "Checkpoint",
-    "SafetensorsFile",
-    "TensorInfo",
     "TensorSpec",
     "load_checkpoint",
-    "open_safetensors",
     "tensor_specs",
     "to_float32",
 ]
@@ -76,6 +83,7 @@ _ROWS = (
     _Row("mlp.c_proj.bias", "h.N.mlp.c_proj.bias", lambda c: (c.n_embd,)),
     _Row("ln_f.weight", "ln_f.weight", lambda c: (c.n_embd,)),
     _Row("ln_f.bias", "ln_f.bias", lambda c: (c.n_embd,)),
+    _Row("lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)),  # only where it is not tied to wte
 )
 
 TENSOR_KINDS = tuple(row.kind for row in _ROWS)
@@ -100,7 +108,7 @@ class TensorSpec:
 
 
 def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
-    """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm."""
+    """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm, head."""
 
     def outside(rows: tuple[_Row, ...]) -> list[TensorSpec]:
         return [TensorSpec(row.pattern, row.kind, -1, row.shape(config)) for row in rows]
@@ -112,44 +120,72 @@ def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
         for layer in range(config.n_layer)
         for row in inside
     ]
-    return (*outside(_ROWS[:first]), *layers, *outside(_ROWS[first + len(inside) :]))
+    end = len(_ROWS) - config.tie_word_embeddings
+    return (*outside(_ROWS[:first]), *layers, *outside(_ROWS[first + len(inside) : end]))
 
 
 class Checkpoint:
     """A model's config and tensors, every one checked to be there with its shape; see `load_checkpoint`.
 
-    `config`: the `ModelConfig`; `folder`: where the model lies; `files`: the weight files. A context
+    `config`: the `ModelConfig`; `config_fields`: what the config.json says, {} if the weight file itself
+    has the config; `own_vocabulary`: the weight file's, or None; `folder`: where the model lies; `files`:
+    the weight files. A context
     manager; after `close()` its tensors raise `ClosedError`, views taken before stay good.
     """
 
     def __init__(
-        self, config: ModelConfig, folder: Path, found: Mapping[str, tuple[SafetensorsFile, str]]
+        self,
+        config: ModelConfig,
+        config_fields: dict[str, object],
+        folder: Path,
+        found: Mapping[str, tuple[TensorFile, str]],
     ) -> None:
         """`found`: for each spec's name the file that holds it and the name that it has there."""
         self.config = config
+        self.config_fields = config_fields
         self.folder = folder
         self.files = tuple(dict.fromkeys(file.path for file, _ in found.values()))
+        self.own_vocabulary = next((f.vocabulary for f, _ in found.values() if f.vocabulary), None)
         self._specs = tensor_specs(config)
         self._found = {(spec.kind, spec.layer): found[spec.name] for spec in self._specs}
+
+    def read_vocabulary(self) -> Vocabulary:
+        """The weight file's own vocabulary, else what the files beside it hold.
+
+        Raises `ModelNotFoundError` or `ModelFileError` that names the file.
+        """
+        return self.own_vocabulary or read_vocabulary(self.folder)
 
     def specs(self) -> Iterator[TensorSpec]:
         """Every tensor of the model, in the order of `tensor_specs`."""
         return iter(self._specs)
 
+    def dtype(self, kind: str, layer: int = -1) -> str:
+        """A tensor's dtype as `tensor` gives it: "F32", "F16" or "BF16"."""
+        file, name = self._found[kind, layer]
+        return file.tensors[name].dtype
+
     def tensor(self, kind: str, layer: int = -1) -> tuple[str, memoryview]:
-        """The dtype ("F32", "F16" or "BF16") and the raw little-endian bytes, row-major, not copied.
+        """The dtype ("F32", "F16" or "BF16") and the raw little-endian bytes, row-major.
+
+        Not copied, but where the file has the tensor transposed or quantized.
 
         Raises `KeyError` for a kind and layer that the model does not have.
         """
         file, name = self._found[kind, layer]
         return file.tensors[name].dtype, file.view(name)
 
+    def release(self, kind: str, layer: int = -1) -> None:
+        """Give the memory of a tensor's pages back: a model that is read once need not be there twice."""
+        file, name = self._found[kind, layer]
+        file.release(name)
+
     def array(self, spec: TensorSpec) -> NDArray[np.float32]:
         """A tensor as a fresh float32 array of `spec.shape`; exact for each of the three dtypes."""
         return to_float32(*self.tensor(spec.kind, spec.layer)).reshape(spec.shape)
 
     def fingerprints(self) -> dict[str, str]:
-        """Of each weight file, by its real path; see `SafetensorsFile.fingerprint`."""
+        """Of each weight file, by its real path; see `TensorFile.fingerprint`."""
         files = {os.path.realpath(file.path): file for file, _ in self._found.values()}
         return {path: file.fingerprint() for path, file in files.items()}
 
@@ -178,50 +214,60 @@ def to_float32(dtype: str, raw: memoryview) -> NDArray[np.float32]:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the model in a folder (or a `.safetensors` file with its `config.json` beside it).
+    """Open the model in a folder, or in a file of weights (with its `config.json` beside it if need be).
 
-    A folder holds `model.safetensors`, or else `model.safetensors.index.json` and the shards that it
-    names. Tensor names may start with `transformer.`; the buffers `h.N.attn.bias` and
-    `h.N.attn.masked_bias`, which hold a mask and no weights, are ignored; `lm_head.weight` must be
-    equal to the embedding that it is tied to. Tensors outside GPT-2 itself, such as the `score.weight`
-    of a classifier, are ignored and logged; an unknown one inside it (an adapter, a layer more than
-    the config has) is an error, because leaving it out would give a different model.
+    A folder holds one of `FOLDER_FILES`: the weights, or an index and the shards that it names. Tensor
+    names may start with `transformer.`; the buffers `h.N.attn.bias` and `h.N.attn.masked_bias`, which
+    hold a mask and no weights, are ignored; an `lm_head.weight` must be equal to the embedding unless the
+    config unties them. Tensors outside GPT-2 itself, such as the `score.weight` of a classifier, are
+    ignored and logged; an unknown one inside it (an adapter, a layer more than the config has) is an
+    error, because leaving it out would give a different model.
 
-    Raises `ModelNotFoundError` when a file is missing, `ConfigError` for the config, else
-    `ModelFileError` that names the tensor.
+    Raises `ModelNotFoundError` when a file is missing, `ConfigError` for the config, `BackendUnavailable`
+    where a format needs a package that is not installed, else `ModelFileError` that names the tensor.
     """
     path = Path(path)
     with ExitStack() as opened:
         if os.path.isdir(path):
             folder = path
-            tensors = _open_folder(folder, opened)
+            config, tensors = _open_folder(folder, opened)
         else:
             folder = path.parent
-            if path.suffix != ".safetensors" and os.path.exists(path):
-                raise ModelFileError(f"{path.name}: is neither a folder nor a .safetensors file")
-            tensors = _all_tensors(opened.enter_context(open_safetensors(path)))
-        config = read_config(folder / "config.json")
-        checkpoint = Checkpoint(config, folder, _match(config, tensors))
+            config, tensors = _open_file(path, opened)
+        fields = {} if config else read_config_fields(folder / "config.json")
+        config = config or config_of_fields(fields, "config.json")
+        checkpoint = Checkpoint(config, fields, folder, _match(config, tensors))
         opened.pop_all()
     return checkpoint
 
 
-_Tensors = dict[str, tuple[SafetensorsFile, TensorInfo]]
+_Tensors = dict[str, tuple[TensorFile, StoredTensor]]
+
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "ckpt.pt",
+)
+"""What a folder's weights may be called; the first that is there is read. (The last one is nanoGPT's.)"""
 
 
-def _all_tensors(file: SafetensorsFile) -> _Tensors:
-    return {name: (file, info) for name, info in file.tensors.items()}
+def _open_file(path: Path, opened: ExitStack) -> tuple[ModelConfig | None, _Tensors]:
+    """What the file itself says of its model, and its tensors."""
+    file = open_weights(path)
+    opened.callback(file.close)
+    return file.config, {name: (file, tensor) for name, tensor in file.tensors.items()}
 
 
-def _open_folder(folder: Path, opened: ExitStack) -> _Tensors:
-    if os.path.exists(folder / "model.safetensors"):
-        return _all_tensors(opened.enter_context(open_safetensors(folder / "model.safetensors")))
-    index = folder / "model.safetensors.index.json"
-    if os.path.exists(index):
-        return _open_shards(index, opened)
-    old = os.path.exists(folder / "pytorch_model.bin")
-    hint = "; pytorch_model.bin is not read: save the model again as safetensors" if old else ""
-    raise ModelNotFoundError(f"no model.safetensors in {quoted(str(folder), 300)}{hint}")
+def _open_folder(folder: Path, opened: ExitStack) -> tuple[ModelConfig | None, _Tensors]:
+    for name in FOLDER_FILES:
+        if os.path.exists(folder / name):
+            if name.endswith(".index.json"):
+                return None, _open_shards(folder / name, opened)
+            return _open_file(folder / name, opened)
+    others = ", ".join(FOLDER_FILES[1:])
+    raise ModelNotFoundError(f"no {FOLDER_FILES[0]} in {quoted(str(folder), 300)} (nor {others})")
 
 
 def _open_shards(index: Path, opened: ExitStack) -> _Tensors:
@@ -231,19 +277,20 @@ def _open_shards(index: Path, opened: ExitStack) -> _Tensors:
     weight_map = fields.get("weight_map")
     if not isinstance(weight_map, dict):
         raise ModelFileError(f"{index.name}: weight_map must be an object, not {quoted(weight_map)}")
-    shards: dict[str, SafetensorsFile] = {}
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    shards: dict[str, _Tensors] = {}
     tensors: _Tensors = {}
     for name, shard in weight_map.items():
         # A bare name stays in the folder. (It may be a link: in the hub's cache every file is one.)
-        if not isinstance(shard, str) or not re.fullmatch(r"(?!\.)[^/\\\0]*\.safetensors", shard):
+        if not isinstance(shard, str) or not re.fullmatch(rf"(?!\.)[^/\\\0]*{re.escape(suffix)}", shard):
             raise ModelFileError(
-                f"{index.name}: tensor {quoted(name)}: {quoted(shard)} is not a plain .safetensors file name"
+                f"{index.name}: tensor {quoted(name)}: {quoted(shard)} is not a plain {suffix} file name"
             )
         if shard not in shards:
-            shards[shard] = opened.enter_context(open_safetensors(index.parent / shard))
-        if name not in shards[shard].tensors:
+            _, shards[shard] = _open_file(index.parent / shard, opened)
+        if name not in shards[shard]:
             raise ModelFileError(f"{index.name}: {quoted(shard)} has no tensor {quoted(name)}")
-        tensors[name] = shards[shard], shards[shard].tensors[name]
+        tensors[name] = shards[shard][name]
     return tensors
 
 
@@ -252,7 +299,7 @@ _MASK_BUFFERS = ("attn.bias", "attn.masked_bias")
 _OWN_PARTS = ("h", "wte", "wpe", "ln_f", "lm_head")
 
 
-def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[SafetensorsFile, str]]:
+def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[TensorFile, str]]:
     """For each spec's name the file and the name there; raises for a tensor missing, wrong or unknown."""
     named: _Tensors = {}
     for stored, (file, info) in tensors.items():
@@ -273,12 +320,12 @@ def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[Safetensor
         file, info = named[spec.name]
         _check_tensor(file, info, spec.shape)
         found[spec.name] = file, info.name
-    if "lm_head.weight" in named:
+    if config.tie_word_embeddings and "lm_head.weight" in named:
         _check_tied(named["wte.weight"], named["lm_head.weight"])
     return found
 
 
-def _check_tensor(file: SafetensorsFile, info: TensorInfo, shape: tuple[int, ...]) -> None:
+def _check_tensor(file: TensorFile, info: StoredTensor, shape: tuple[int, ...]) -> None:
     where = f"{file.path.name}: tensor {quoted(info.name)}"
     if info.dtype not in SUPPORTED_DTYPES:
         raise ModelFileError(f"{where} has dtype {info.dtype} ({', '.join(SUPPORTED_DTYPES)} are supported)")
@@ -287,7 +334,7 @@ def _check_tensor(file: SafetensorsFile, info: TensorInfo, shape: tuple[int, ...
         raise ModelFileError(f"{where} has shape {found}, the config asks for {list(shape)}")
 
 
-def _ignore(name: str, config: ModelConfig, file: SafetensorsFile) -> bool:
+def _ignore(name: str, config: ModelConfig, file: TensorFile) -> bool:
     """Whether a tensor that is not GPT-2's deserves a line in the log; raises if it must not be left out."""
     where = f"{file.path.name}: tensor {quoted(name)}"
     in_layer = _LAYER_NAME.fullmatch(name)
@@ -300,7 +347,7 @@ def _ignore(name: str, config: ModelConfig, file: SafetensorsFile) -> bool:
     return True
 
 
-def _check_tied(wte: tuple[SafetensorsFile, TensorInfo], head: tuple[SafetensorsFile, TensorInfo]) -> None:
+def _check_tied(wte: tuple[TensorFile, StoredTensor], head: tuple[TensorFile, StoredTensor]) -> None:
     where = f"{head[0].path.name}: tensor {quoted(head[1].name)}"
     tied = (head[1].dtype, head[1].shape) == (wte[1].dtype, wte[1].shape)
     if tied:
@@ -308,4 +355,4 @@ def _check_tied(wte: tuple[SafetensorsFile, TensorInfo], head: tuple[Safetensors
         step = 1 << 20  # in pieces, so that no copy of the size of an embedding is made
         tied = all(np.array_equal(a[i : i + step], b[i : i + step]) for i in range(0, a.size, step))
     if not tied:
-        raise ModelFileError(f"{where} differs from {quoted(wte[1].name)}: untied heads are not supported")
+        raise ModelFileError(f"{where} differs from {quoted(wte[1].name)}, to which the config ties it")

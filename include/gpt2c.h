@@ -107,6 +107,14 @@ typedef enum gpt2c_switch {
     GPT2C_SWITCH_COUNT = 6
 } gpt2c_switch;
 
+/* What stands between the two projections of the MLP. */
+typedef enum gpt2c_activation {
+    GPT2C_GELU_TANH = 0,         /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), GPT-2's own */
+    GPT2C_GELU_ERF = 1,          /* x/2 (1 + erf(x / sqrt(2))) */
+    GPT2C_RELU = 2,              /* max(x, 0) */
+    GPT2C_ACTIVATION_COUNT = 3
+} gpt2c_activation;
+
 typedef struct gpt2c_model_config {
     int32_t n_layer;
     int32_t n_head;              /* divides n_embd */
@@ -127,10 +135,14 @@ typedef struct gpt2c_model_config {
                                     reads the logits; needs aligned and switch 5; same ids as 0 */
     int32_t kv_f16;              /* 1: K and V rounded to half precision when they are kept, and read as
                                     such by every row; needs switch 0 */
+    int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_GELU_TANH */
+    int32_t untied;              /* 1: the output head is GPT2C_LM_HEAD; 0: it is GPT2C_WTE */
+    int32_t unscaled_scores;     /* 1: attention's scores are not divided by the root of a head's width */
+    int32_t scores_by_layer;     /* 1: they are divided by the layer's number, counted from 1 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
-    GPT2C_WTE = 0,               /* [n_vocab, n_embd], also the output head */
+    GPT2C_WTE = 0,               /* [n_vocab, n_embd], also the output head unless that is untied */
     GPT2C_WPE = 1,               /* [n_ctx, n_embd] */
     GPT2C_LN_1_WEIGHT = 2,       /* [n_embd]; from here to MLP_PROJ_BIAS one a layer */
     GPT2C_LN_1_BIAS = 3,
@@ -146,7 +158,8 @@ typedef enum gpt2c_tensor {
     GPT2C_MLP_PROJ_BIAS = 13,
     GPT2C_LN_F_WEIGHT = 14,      /* [n_embd] */
     GPT2C_LN_F_BIAS = 15,
-    GPT2C_TENSOR_COUNT = 16
+    GPT2C_LM_HEAD = 16,          /* [n_vocab, n_embd], of an untied model only */
+    GPT2C_TENSOR_COUNT = 17
 } gpt2c_tensor;
 
 typedef enum gpt2c_dtype {
@@ -187,13 +200,13 @@ int32_t gpt2c_packed_version(void);
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key);
 
 /* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape,
- * `aligned`, `format` and `head_screen` in `config` must be the file's; the rest of `config` is the caller's choice. `key`
- * must be the one it was saved with; NULL takes any. The header's checksum is checked.
+ * `aligned`, `format`, `head_screen` and what stands behind kv_f16 in `config` must be the file's; the rest
+ * of `config` is the caller's choice. `key` must be the one it was saved with; NULL takes any. The header's checksum is checked.
  * GPT2C_BAD_FILE: anything about the file is not as it should be. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model);
 
-/* The shape, `aligned`, `format` and `head_screen` of a packed file, the rest 0; config->isa, n_threads and so on are then for
+/* What a packed file says of `config` (see above), the rest 0; config->isa, n_threads and so on are then for
  * the caller to fill in. With verify != 0 the weights' checksum is checked too, which reads them all. */
 gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config);
 
@@ -301,7 +314,9 @@ typedef enum gpt2c_epilogue {
     GPT2C_PLAIN = 0,
     GPT2C_THEN_GELU = 1,
     GPT2C_THEN_GELU_TABLE = 2,
-    GPT2C_THEN_ADD = 3           /* residual + sum */
+    GPT2C_THEN_ADD = 3,          /* residual + sum */
+    GPT2C_THEN_GELU_ERF = 4,
+    GPT2C_THEN_RELU = 5
 } gpt2c_epilogue;
 
 typedef struct gpt2c_op_linear_args {
@@ -337,6 +352,12 @@ gpt2c_status gpt2c_gelu_table_fill(uint16_t *table);
 /* GELU of n numbers, n >= 0: by the tanh formula, or by a filled table if that is not NULL. */
 gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n,
                            const uint16_t *table);
+
+/* GELU by the error function, of n numbers, n >= 0. */
+gpt2c_status gpt2c_op_gelu_erf(int32_t isa, float *out, const float *x, size_t n);
+
+/* out = x where x > 0 (and a NaN), else 0; n >= 0 numbers. */
+gpt2c_status gpt2c_op_relu(int32_t isa, float *out, const float *x, size_t n);
 
 /* out = a + b, n >= 0 numbers. */
 gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n);

@@ -5,6 +5,9 @@
  *                    x = x + mlp_proj(gelu(mlp_fc(ln_2(x))))
  *   logits = ln_f(x) wte^T, which is head.c's
  *
+ * Relatives of GPT-2 may have another activation than GELU's tanh form, another scale of attention's
+ * scores, or a head of its own in the place of wte^T; ops.c and head.c know.
+ *
  * Each line below runs one operation over a range of rows, a row being a token. Which rows is all
  * that the six switches decide (see gpt2c_switch in gpt2c.h): an operation whose switch is on
  * computes the rows of the new tokens and finds older rows that it reads where they were kept; one

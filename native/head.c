@@ -29,7 +29,7 @@ size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) 
 
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
-    gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->wte};
+    gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->head};
     if (gpt2c_is_int8(args.w->layout)) {
         float *rest = gpt2c_at(session, session->buffers.head_x, 0);
         for (size_t r = 0; r < n; r++)
@@ -93,7 +93,7 @@ static void compute_screen(const gpt2c_job *job, gpt2c_span columns, size_t work
 
 static gpt2c_span columns_of(const screening *s, size_t panel) {
     const size_t begin = panel * GPT2C_PANEL, end = begin + GPT2C_PANEL;
-    return (gpt2c_span){begin, end < s->model->wte.n_out ? end : s->model->wte.n_out};
+    return (gpt2c_span){begin, end < s->model->head.n_out ? end : s->model->head.n_out};
 }
 
 /* Not "upper >= floor": a NaN proves nothing, so it is a candidate. */
@@ -111,14 +111,14 @@ static void compute_candidates(const gpt2c_job *job, gpt2c_span panels, size_t w
     for (size_t panel = panels.begin; panel < panels.end; panel++) {
         const gpt2c_span columns = columns_of(s, panel);
         if (candidates_in(s, columns) > 0)
-            job->kernels->linear[s->model->wte.layout](&s->head, (gpt2c_span){0, 1}, columns);
+            job->kernels->linear[s->model->head.layout](&s->head, (gpt2c_span){0, 1}, columns);
     }
 }
 
 /* x as the head's kernel takes it, and at least its length. */
 static void set_x(screening *s, float *room, const float *hidden) {
-    const size_t n_embd = s->model->wte.n_in;
-    const int rounds = s->model->kernels->rounds_x[s->model->wte.layout];
+    const size_t n_embd = s->model->head.n_in;
+    const int rounds = s->model->kernels->rounds_x[s->model->head.layout];
     double squares = 0.0;
     for (size_t k = 0; k < n_embd; k++) {
         room[k] = rounds ? gpt2c_bf16_to_f32(gpt2c_f32_to_bf16(hidden[k])) : hidden[k];
@@ -130,7 +130,7 @@ static void set_x(screening *s, float *room, const float *hidden) {
 
 /* The largest of the candidates' logits; n_vocab if nothing is proved or nothing would be gained. */
 static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_candidates) {
-    const size_t n_vocab = s->model->wte.n_out, n_panels = gpt2c_panels(n_vocab);
+    const size_t n_vocab = s->model->head.n_out, n_panels = gpt2c_panels(n_vocab);
     gpt2c_job job = {.kernels = s->model->kernels, .args = s, .items = {0, n_vocab}, .compute = compute_screen};
     gpt2c_run_block(pass, &job, GPT2C_PANEL);
     for (size_t i = 0; i < gpt2c_pool_threads(s->model->pool); i++)
@@ -169,9 +169,9 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){
-        .out = scratch + model->wte.n_out,
+        .out = scratch + model->head.n_out,
         .x = hidden,
-        .w = &model->wte,
+        .w = &model->head,
         .kernels = model->kernels,
     };
     gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
@@ -180,7 +180,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
 
     size_t n_candidates;
     const size_t best = best_candidate(pass, &s, &n_candidates);
-    if (best == model->wte.n_out || gpt2c_stopped(pass)) return 0;
+    if (best == model->head.n_out || gpt2c_stopped(pass)) return 0;
     session->screened_ids++;
     session->screened_candidates += n_candidates;
     pass->rows[GPT2C_SWITCH_UNEMBED] = 1;

@@ -62,7 +62,9 @@ void gpt2c_matrix_free(gpt2c_matrix *matrix) {
 static int is_epilogue(const gpt2c_op_linear_args *args) {
     switch (args->epilogue) {
     case GPT2C_PLAIN:
-    case GPT2C_THEN_GELU: return 1;
+    case GPT2C_THEN_GELU:
+    case GPT2C_THEN_GELU_ERF:
+    case GPT2C_THEN_RELU: return 1;
     case GPT2C_THEN_GELU_TABLE: return args->gelu_table != NULL;
     case GPT2C_THEN_ADD: return is_array(args->residual, args->rows_end, args->weight->n_out);
     default: return 0;
@@ -153,6 +155,23 @@ gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n,
     else if (n > 0)
         kernels->gelu(out, x, n);
     return GPT2C_OK;
+}
+
+static gpt2c_status activate(int32_t isa, gpt2c_epilogue epilogue, float *out, const float *x, size_t n) {
+    const gpt2c_kernels *kernels;
+    const gpt2c_status status = find_kernels(isa, &kernels);
+    if (status != GPT2C_OK) return status;
+    if (!is_array(out, n, 1) || !is_array(x, n, 1)) return GPT2C_INVALID_ARGUMENT;
+    if (n > 0) gpt2c_activate(kernels, epilogue, NULL, out, x, n);
+    return GPT2C_OK;
+}
+
+gpt2c_status gpt2c_op_gelu_erf(int32_t isa, float *out, const float *x, size_t n) {
+    return activate(isa, GPT2C_THEN_GELU_ERF, out, x, n);
+}
+
+gpt2c_status gpt2c_op_relu(int32_t isa, float *out, const float *x, size_t n) {
+    return activate(isa, GPT2C_THEN_RELU, out, x, n);
 }
 
 gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n) {
@@ -266,6 +285,7 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
         .position = args->n_past,
         .scores = scratch.scores,
         .fused = args->fused,
+        .scale = 1.0f / sqrtf((float)args->head_dim),
     };
     gpt2c_attention(kernels, &whole, rows, heads);
     free_scratch(&scratch);

@@ -23,6 +23,7 @@
  *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
  *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
  *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; of a huge negative x, -0
+ *   gelu_erf    12 eps * |gelu(x)| * (1 + x^2 / 4) + 1e-37; of a huge negative x, -0
  *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
  *   softmax     (n + ln n + 8 + max(x) - x) * eps * p + 1.3e-38: n additions; each exp 3 eps and its
  *               argument's rounding, which is relative to max(x) - x, and over the sum of all
@@ -30,8 +31,9 @@
  *   attention   sum of p[t] |v[t]| * ((2 n + ln n + 9 + max(s) - s[t]) * eps + e^(2 d) - 1) over the n
  *               visible positions + sum of |v[t]| * 1.3e-38 + n * tiny: softmax of the scores s, then
  *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
- *               sum |q k| / sqrt(head_dim) + tiny * head_dim
+ *               sum |q k| * scale + tiny * head_dim
  *   kv_f16      attention's, of K and V as keep_f16 rounds them
+ *   relu        exact
  *   embed, add  eps * |a + b|: rounded once, hence the same everywhere
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
  * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
@@ -112,6 +114,7 @@ typedef struct gpt2c_attention_args {
     size_t position;         /* of row 0 */
     float *scores;           /* [SCORE_ROWS][pad(n_ctx, KV_TILE)], scratch of the calling thread */
     int fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+    float scale;             /* of the scores */
 } gpt2c_attention_args;
 
 struct gpt2c_screen; /* screen.h */
@@ -122,7 +125,7 @@ typedef struct gpt2c_kernels {
      * call can be ended every so many, see work.c. */
     size_t speed;
 
-    /* out = wte[token] + wpe; wte is the head's matrix, so a row of it is a column of w. */
+    /* out = wte[token] + wpe; wte lies as a head does, so a row of it is a column of w. */
     void (*embed)(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 
     /* out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias, over n numbers a row. */
@@ -161,6 +164,8 @@ typedef struct gpt2c_kernels {
     void (*softmax)(float *out, const float *x, size_t n);
     void (*gelu)(float *out, const float *x, size_t n);
     void (*gelu_table)(float *out, const float *x, size_t n, const uint16_t *table);
+    void (*gelu_erf)(float *out, const float *x, size_t n);
+    void (*relu)(float *out, const float *x, size_t n);
     void (*add)(float *out, const float *a, const float *b, size_t n);
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
@@ -174,6 +179,27 @@ static inline void gpt2c_keep(const gpt2c_kernels *kernels, const gpt2c_kv *kv, 
 static inline void gpt2c_attention(const gpt2c_kernels *kernels, const gpt2c_attention_args *args,
                                    gpt2c_span rows, gpt2c_span heads) {
     (args->kv->f16 ? kernels->attention_f16 : kernels->attention)(args, rows, heads);
+}
+
+/* The activation that an epilogue stands for, as an operation of its own; nothing for the others. */
+static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue epilogue,
+                                  const uint16_t *table, float *out, const float *x, size_t n) {
+    switch (epilogue) {
+    case GPT2C_THEN_GELU: kernels->gelu(out, x, n); break;
+    case GPT2C_THEN_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
+    case GPT2C_THEN_GELU_ERF: kernels->gelu_erf(out, x, n); break;
+    case GPT2C_THEN_RELU: kernels->relu(out, x, n); break;
+    case GPT2C_PLAIN:
+    case GPT2C_THEN_ADD: break;
+    }
+}
+
+/* In a set that does the other epilogues in registers, behind them: the activations that few models
+ * have, over what was stored. */
+static inline void gpt2c_finish_activation(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
+    float *out = args->out + row * args->w->n_out + columns.begin;
+    if (args->epilogue == GPT2C_THEN_GELU_ERF || args->epilogue == GPT2C_THEN_RELU)
+        gpt2c_activate(args->kernels, args->epilogue, NULL, out, out, columns.end - columns.begin);
 }
 
 /* The table of an instruction set, or NULL if this build does not hold it. */

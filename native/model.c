@@ -43,7 +43,11 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                      is_flag(config->kv_f16) &&
                      (!config->kv_f16 || (config->switches & 1u << GPT2C_SWITCH_KV) != 0) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);
-    if (!shape || !plan) return GPT2C_INVALID_ARGUMENT;
+    const int variant = config->activation >= 0 && config->activation < GPT2C_ACTIVATION_COUNT &&
+                        (!config->gelu_table || config->activation == GPT2C_GELU_TANH) &&
+                        is_flag(config->untied) && is_flag(config->unscaled_scores) &&
+                        is_flag(config->scores_by_layer);
+    if (!shape || !plan || !variant) return GPT2C_INVALID_ARGUMENT;
     if (!(config->layer_norm_epsilon > 0.0f) || isinf(config->layer_norm_epsilon))
         return GPT2C_INVALID_ARGUMENT;
 
@@ -91,7 +95,7 @@ static gpt2c_linear place_linear(gpt2c_model *model, int32_t n_in, int32_t n_out
 }
 
 static gpt2c_screen place_screen(gpt2c_model *model) {
-    gpt2c_screen screen = {.n_in = model->wte.n_in, .n_out = model->wte.n_out};
+    gpt2c_screen screen = {.n_in = model->head.n_in, .n_out = model->head.n_out};
     const size_t columns = gpt2c_pad(screen.n_out, GPT2C_PANEL);
     screen.q = place_bytes(model, columns * screen.n_in);
     screen.scale = place_vector(model, columns);
@@ -115,6 +119,7 @@ void gpt2c_model_place(gpt2c_model *model, char *weights) {
         layer->mlp_proj = place_linear(model, c->n_inner, c->n_embd);
     }
     model->ln_f = place_norm(model);
+    model->head = c->untied ? place_matrix(model, GPT2C_OUT_IN, c->n_embd, c->n_vocab) : model->wte;
     if (c->head_screen) model->screen = place_screen(model);
 }
 
@@ -199,8 +204,9 @@ static destination destination_of(gpt2c_model *model, gpt2c_tensor tensor, int32
     case GPT2C_MLP_PROJ_WEIGHT: return to_matrix(&l->mlp_proj.w, GPT2C_IN_OUT);
     case GPT2C_MLP_PROJ_BIAS: return to_vector(l->mlp_proj.bias, l->mlp_proj.w.n_out);
     case GPT2C_LN_F_WEIGHT: return to_vector(model->ln_f.weight, n_embd);
-    case GPT2C_LN_F_BIAS:
-    default: return to_vector(model->ln_f.bias, n_embd);
+    case GPT2C_LN_F_BIAS: return to_vector(model->ln_f.bias, n_embd);
+    case GPT2C_LM_HEAD:
+    default: return to_matrix(&model->head, GPT2C_OUT_IN);
     }
 }
 
@@ -208,10 +214,15 @@ static int in_every_layer(int tensor) {
     return tensor >= GPT2C_LN_1_WEIGHT && tensor <= GPT2C_MLP_PROJ_BIAS;
 }
 
+static int in_model(const gpt2c_model_config *config, int tensor) {
+    return tensor != GPT2C_LM_HEAD || config->untied;
+}
+
 gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
                              gpt2c_dtype dtype, const void *data, size_t n_bytes) {
     if (model == NULL || data == NULL) return GPT2C_INVALID_ARGUMENT;
     if ((int)tensor < 0 || tensor >= GPT2C_TENSOR_COUNT) return GPT2C_INVALID_ARGUMENT;
+    if (!in_model(&model->config, (int)tensor)) return GPT2C_INVALID_ARGUMENT;
     if ((int)dtype < 0 || dtype >= GPT2C_DTYPE_COUNT) return GPT2C_INVALID_ARGUMENT;
     if (layer < 0 || layer >= (in_every_layer((int)tensor) ? model->config.n_layer : 1))
         return GPT2C_INVALID_ARGUMENT;
@@ -232,10 +243,10 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model) {
     if (model->frozen) return GPT2C_NOT_READY;
     for (int32_t layer = 0; layer < model->config.n_layer; layer++)
         for (int tensor = 0; tensor < GPT2C_TENSOR_COUNT; tensor++)
-            if ((layer == 0 || in_every_layer(tensor)) &&
+            if ((layer == 0 || in_every_layer(tensor)) && in_model(&model->config, tensor) &&
                 !model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor])
                 return GPT2C_NOT_READY;
-    if (model->config.head_screen) gpt2c_screen_fill(&model->screen, &model->wte, model->pool);
+    if (model->config.head_screen) gpt2c_screen_fill(&model->screen, &model->head, model->pool);
     model->frozen = 1;
     return GPT2C_OK;
 }

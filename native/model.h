@@ -30,11 +30,12 @@ typedef struct gpt2c_layer {
 struct gpt2c_model {
     gpt2c_model_config config;
     const gpt2c_kernels *kernels;
-    gpt2c_matrix wte; /* token embedding, and the output head */
+    gpt2c_matrix wte;      /* token embedding */
+    gpt2c_matrix head;     /* the output head: wte itself unless untied */
     float *wpe;
     gpt2c_layer *layers;
     gpt2c_norm ln_f;
-    gpt2c_screen screen;   /* of wte; without head_screen its pointers are NULL */
+    gpt2c_screen screen;   /* of the head; without head_screen its pointers are NULL */
     char *weights;         /* the block that all of the above lie in */
     size_t weight_bytes;
     void *mapping;         /* of a packed file that holds the block, else NULL */

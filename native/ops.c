@@ -1,5 +1,7 @@
 /* The operations that forward.c is written in, but for the logits (head.c): each picks its rows and
  * calls the kernel through work.c, which shares the rows out and counts them. */
+#include <math.h>
+
 #include "work.h"
 
 /* ---- Embedding ---- */
@@ -61,14 +63,20 @@ static void compute_layernorm(const gpt2c_job *job, gpt2c_span rows, size_t work
                             rows.end - rows.begin, a->n, a->model->config.layer_norm_epsilon);
 }
 
+static gpt2c_epilogue activation_of(const gpt2c_model *model) {
+    switch ((gpt2c_activation)model->config.activation) {
+    case GPT2C_GELU_ERF: return GPT2C_THEN_GELU_ERF;
+    case GPT2C_RELU: return GPT2C_THEN_RELU;
+    case GPT2C_GELU_TANH:
+    default: return model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU;
+    }
+}
+
 static void compute_gelu(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const row_args *a = job->args;
     const size_t at = rows.begin * a->n, n = (rows.end - rows.begin) * a->n;
     (void)worker;
-    if (a->model->gelu_table != NULL)
-        job->kernels->gelu_table(a->out + at, a->x + at, n, a->model->gelu_table);
-    else
-        job->kernels->gelu(a->out + at, a->x + at, n);
+    gpt2c_activate(job->kernels, activation_of(a->model), a->model->gelu_table, a->out + at, a->x + at, n);
 }
 
 static void compute_add(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
@@ -169,7 +177,7 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
         .w = &linear->w,
         .bias = linear->bias,
         .gelu_table = model->gelu_table,
-        .epilogue = model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU,
+        .epilogue = activation_of(model),
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
     gpt2c_count_rows(pass, GPT2C_SWITCH_GELU, rows.end - rows.begin);
@@ -204,6 +212,11 @@ typedef struct attend_args {
     size_t layer;
 } attend_args;
 
+static float scale_of(const gpt2c_model_config *c, size_t layer) {
+    const float scale = c->unscaled_scores ? 1.0f : 1.0f / sqrtf((float)(c->n_embd / c->n_head));
+    return c->scores_by_layer ? scale / (float)(layer + 1) : scale;
+}
+
 static gpt2c_kv kv_of(const attend_args *a, const gpt2c_segment *segment) {
     const gpt2c_model_config *c = &segment->session->model->config;
     return (gpt2c_kv){
@@ -227,6 +240,7 @@ static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *s
         .position = segment->position,
         .scores = gpt2c_at(buffers, buffers->buffers.scores, 0),
         .fused = buffers->model->config.fused,
+        .scale = scale_of(&buffers->model->config, a->layer),
     };
 }
 

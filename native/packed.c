@@ -15,16 +15,19 @@
 #include "model.h"
 
 #define MAGIC "gpt2c pk"
-#define FORMAT_VERSION 1u
+#define FORMAT_VERSION 2u
 #define BYTE_ORDER_MARK 0x01020304u
 #define HEADER_BYTES 4096 /* a page: the weights behind it are as aligned as the mapping */
 #define KEY_BYTES 128
+
+/* n_layer n_head n_embd n_inner n_ctx n_vocab activation untied unscaled_scores scores_by_layer */
+#define SHAPE_NUMBERS 10
 
 typedef struct packed_header {
     char magic[8];
     uint32_t version;
     uint32_t order;
-    int32_t shape[6]; /* n_layer n_head n_embd n_inner n_ctx n_vocab */
+    int32_t shape[SHAPE_NUMBERS];
     float layer_norm_epsilon;
     int32_t aligned;
     int32_t format;
@@ -52,9 +55,20 @@ static uint64_t checksum_of_header(const packed_header *header) {
     return checksum(header, offsetof(packed_header, header_checksum));
 }
 
-static void shape_of(const gpt2c_model_config *c, int32_t shape[6]) {
-    const int32_t sizes[6] = {c->n_layer, c->n_head, c->n_embd, c->n_inner, c->n_ctx, c->n_vocab};
-    memcpy(shape, sizes, sizeof sizes);
+static void shape_of(const gpt2c_model_config *c, int32_t shape[SHAPE_NUMBERS]) {
+    const int32_t numbers[SHAPE_NUMBERS] = {
+        c->n_layer,
+        c->n_head,
+        c->n_embd,
+        c->n_inner,
+        c->n_ctx,
+        c->n_vocab,
+        c->activation,
+        c->untied,
+        c->unscaled_scores,
+        c->scores_by_layer,
+    };
+    memcpy(shape, numbers, sizeof numbers);
 }
 
 int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
@@ -185,6 +199,10 @@ gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_con
         .aligned = header.aligned,
         .format = header.format,
         .head_screen = header.head_screen,
+        .activation = header.shape[6],
+        .untied = header.shape[7],
+        .unscaled_scores = header.shape[8],
+        .scores_by_layer = header.shape[9],
     };
     return GPT2C_OK;
 }
@@ -199,7 +217,7 @@ gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_mo
     if (status != GPT2C_OK) return status;
 
     packed_header header;
-    int32_t shape[6];
+    int32_t shape[SHAPE_NUMBERS];
     void *mapping;
     size_t mapping_bytes;
     status = map_packed(path, &header, &mapping, &mapping_bytes);

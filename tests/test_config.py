@@ -117,25 +117,28 @@ def test_an_eos_that_is_left_out_is_logged(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
+ACTIVATIONS = "gelu_new, gelu_pytorch_tanh, gelu, relu"
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"model_type": "llama"}, "model_type 'llama' is not supported (gpt2 is)"),
         ({"model_type": None}, "model_type null is not supported (gpt2 is)"),
-        ({"activation_function": "relu"}, "activation_function 'relu' is not supported (gelu_new is)"),
+        ({"activation_function": "silu"}, f"activation_function 'silu' is not supported ({ACTIVATIONS} are)"),
         (
             {"activation_function": ["gelu_new"]},
-            "activation_function ['gelu_new'] is not supported (gelu_new is)",
+            f"activation_function ['gelu_new'] is not supported ({ACTIVATIONS} are)",
         ),
         ({"add_cross_attention": True}, "add_cross_attention true is not supported (false is)"),
         ({"add_cross_attention": 0}, "add_cross_attention 0 is not supported (false is)"),
         (
-            {"scale_attn_by_inverse_layer_idx": True},
-            "scale_attn_by_inverse_layer_idx true is not supported (false is)",
+            {"scale_attn_by_inverse_layer_idx": "yes"},
+            "scale_attn_by_inverse_layer_idx 'yes' is not supported (false, true are)",
         ),
-        ({"scale_attn_weights": False}, "scale_attn_weights false is not supported (true is)"),
-        ({"scale_attn_weights": 1}, "scale_attn_weights 1 is not supported (true is)"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings false is not supported (true is)"),
+        ({"scale_attn_weights": None}, "scale_attn_weights null is not supported (true, false are)"),
+        ({"scale_attn_weights": 1}, "scale_attn_weights 1 is not supported (true, false are)"),
+        ({"tie_word_embeddings": 0}, "tie_word_embeddings 0 is not supported (true, false are)"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is not supported (null is)"),
         ({"n_layer": None}, "n_layer is missing"),
         ({"n_layer": True}, "n_layer must be a whole number, not true"),

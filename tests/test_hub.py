@@ -72,9 +72,11 @@ def test_a_safetensors_file_needs_its_config_beside_it(empty_folder: Path) -> No
 
 
 def test_another_file_is_refused(empty_folder: Path) -> None:
-    (empty_folder / "weights.bin").write_bytes(b"")
-    with pytest.raises(ModelFileError, match=r"^'weights.bin' is neither a folder nor a \.safetensors file$"):
-        resolve_model("weights.bin")
+    (empty_folder / "weights.h5").write_bytes(b"")
+    with pytest.raises(
+        ModelFileError, match=r"^'weights.h5' is neither a folder nor a \.safetensors, .* file$"
+    ):
+        resolve_model("weights.h5")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import safetensors.numpy
 from gpt2c.config import parse_config
 from gpt2c.errors import ConfigError
 from gpt2c.weights import load_checkpoint
+from gpt2c.writers import encode
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "random_model.py"
 
@@ -102,8 +103,11 @@ def test_the_halves_are_the_float32_model_rounded(
 
 def test_bfloat16_is_rounded_to_nearest_even(tool: ModuleType) -> None:
     bits = np.array([0x3F800000, 0x3F808000, 0x3F818000, 0x3F808001, 0xBF80FFFF], np.uint32)
-    encoded = np.frombuffer(tool._encode(bits.view(np.float32), "bf16"), "<u2")
+    encoded = np.frombuffer(encode(bits.view(np.float32), "bf16"), "<u2")
     assert encoded.tolist() == [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0xBF81]
+    nan = np.array([0x7F800001, 0x7FFFFFFF, 0xFFC00000], np.uint32)  # rounding up would carry into the sign
+    upper = np.frombuffer(encode(nan.view(np.float32), "bf16"), "<u2").astype(np.uint32) << 16
+    assert np.isnan(upper.astype(np.uint32).view(np.float32)).all()
 
 
 def test_a_model_that_is_there_is_not_overwritten_unless_told_to(
@@ -128,7 +132,7 @@ def test_an_interrupted_run_leaves_nothing(
     def fail(*args: object) -> bytes:
         raise error
 
-    monkeypatch.setattr(tool, "_encode", fail)
+    monkeypatch.setattr(tool, "encode", fail)
     assert tool.main(["tiny", "-o", str(tmp_path / "m")]) == status
     assert os.listdir(tmp_path) == []
 

@@ -25,10 +25,10 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def attention_f16(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def attention_f16(q: np.ndarray, k: np.ndarray, v: np.ndarray, divisor: float = 0) -> np.ndarray:
     """reference.attention, of K and V as kv_f16 keeps them."""
     halves = (x.astype(np.float16).astype(np.float64) for x in (k, v))
-    return attention(q, *halves)
+    return attention(q, *halves, divisor)
 
 
 def oracle(
@@ -37,12 +37,13 @@ def oracle(
     attend = attention_f16 if kv_f16 else attention
     with load_checkpoint(folder) as checkpoint, mock.patch.object(reference, "attention", attend):
         config = checkpoint.config
-        act = reference.gelu_table if table else reference.gelu
+        act = reference.gelu_table if table else reference.ACTIVATIONS[config.activation_function]
         p = reference.parameters(checkpoint)
         if bf16:
-            matrices = ("wte.weight", "c_attn.weight", "c_proj.weight", "c_fc.weight")
+            matrices = ("wte.weight", "lm_head.weight", "c_attn.weight", "c_proj.weight", "c_fc.weight")
             p = {name: to_bf16(x) if name.endswith(matrices) else x for name, x in p.items()}
-        return reference.logits(ids, p, config.n_head, config.layer_norm_epsilon, act)
+        divisors = reference.divisors(config)
+        return reference.logits(ids, p, config.n_head, config.layer_norm_epsilon, act, divisors)
 
 
 # The integer formats round too much to be compared so: see test_quantized.py.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,17 @@ def test_the_tensors_come_in_the_documented_order() -> None:
     ]
     assert {spec.layer for spec in specs[:2] + specs[-2:]} == {-1}
     assert all(TENSOR_KINDS[spec.kind_index] == spec.kind for spec in specs)
-    assert len(TENSOR_KINDS) == 16
+    assert len(TENSOR_KINDS) == 17
     assert len(specs) == 4 + 12 * SHAPE.n_layer
+    untied = tensor_specs(replace(SHAPE, tie_word_embeddings=False))
+    assert untied[:-1] == specs
+    assert (untied[-1].name, untied[-1].kind_index, untied[-1].shape) == ("lm_head.weight", 16, (11, 8))
 
 
 def test_the_tensors_have_as_many_numbers_as_the_config_says() -> None:
     for config in (SHAPE, ModelConfig(12, 12, 768, 3072, 1024, 50257), ModelConfig(1, 1, 4, 3, 5, 2)):
+        untied = replace(config, tie_word_embeddings=False)
+        assert sum(np.prod(spec.shape) for spec in tensor_specs(untied)) == untied.n_parameters
         assert sum(np.prod(spec.shape) for spec in tensor_specs(config)) == config.n_parameters
 
 
@@ -204,8 +210,8 @@ def test_a_head_that_differs_in_one_bit_is_refused(folder: Path) -> None:
     for other in (head, head[:-1], head.astype(np.float16)):
         save(folder, {**arrays, "lm_head.weight": other})
         assert fault(folder) == (
-            "model.safetensors: tensor 'lm_head.weight' differs from 'wte.weight': "
-            "untied heads are not supported"
+            "model.safetensors: tensor 'lm_head.weight' differs from 'wte.weight', "
+            "to which the config ties it"
         )
 
 
@@ -311,12 +317,11 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(folder: Path) -> Non
 
 
 def test_what_is_missing_from_a_folder_is_said(folder: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"^no model\.safetensors in '.*'$"):
+    with pytest.raises(ModelNotFoundError, match=r"^no model\.safetensors in '.*' \(nor .*, ckpt\.pt\)$"):
         load_checkpoint(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelNotFoundError, match=r"; pytorch_model\.bin is not read: save the model again"):
-        load_checkpoint(folder)
-    with pytest.raises(ModelFileError, match=r"^config\.json: is neither a folder nor a \.safetensors file$"):
+    with pytest.raises(
+        ModelFileError, match=r"config\.json' is neither a folder nor a \.safetensors, .* file$"
+    ):
         load_checkpoint(folder / "config.json")
     with pytest.raises(ModelNotFoundError, match=r"nowhere' is not there$"):
         load_checkpoint(folder / "nowhere")

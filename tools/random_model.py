@@ -21,17 +21,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, built or not
 
+from gpt2c.commands.convert import draw_bar
 from gpt2c.config import ModelConfig, parse_config
 from gpt2c.errors import ConfigError
 from gpt2c.weights import TensorSpec, tensor_specs
+from gpt2c.writers import DTYPES, Progress, encode
+from gpt2c.writers.huggingface import write_safetensors
 
 # name: n_layer, n_head, n_embd, n_vocab, n_ctx
 SHAPES = {
@@ -43,15 +45,9 @@ SHAPES = {
     "gpt2-xl": (48, 25, 1600, 50257, 1024),
 }
 
-# name here: name in safetensors, bytes, name in config.json
-DTYPES = {"f32": ("F32", 4, "float32"), "f16": ("F16", 2, "float16"), "bf16": ("BF16", 2, "bfloat16")}
-
 _PIECE = 1 << 20  # numbers made at a time: memory stays small whatever the model's size
 
 _EXPLICIT = re.compile(r"L(\d{1,9})-H(\d{1,9})-E(\d{1,9})-V(\d{1,9})-C(\d{1,9})(?:-I(\d{1,9}))?")
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and the bytes there will be."""
 
 
 def config_json(shape: str, dtype: str = "f32") -> dict[str, object]:
@@ -97,18 +93,9 @@ def _mean_and_std(spec: TensorSpec, config: ModelConfig) -> tuple[float, float]:
     return 0.0, 0.02
 
 
-def _encode(values: NDArray[np.float32], dtype: str) -> bytes:
-    """Little-endian bytes; halves are rounded to nearest, ties to even."""
-    if dtype == "f32":
-        return values.astype("<f4").tobytes()
-    if dtype == "f16":
-        return values.astype("<f2").tobytes()
-    bits = values.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    return rounded.astype("<u2").tobytes()
-
-
-def tensor_bytes(spec: TensorSpec, index: int, config: ModelConfig, seed: int, dtype: str) -> Iterator[bytes]:
+def tensor_bytes(
+    spec: TensorSpec, index: int, config: ModelConfig, seed: int, dtype: str
+) -> Iterator[memoryview]:
     """The data of tensor number `index`, in pieces."""
     generator = np.random.Generator(np.random.PCG64([seed, index]))
     mean, std = _mean_and_std(spec, config)
@@ -118,20 +105,8 @@ def tensor_bytes(spec: TensorSpec, index: int, config: ModelConfig, seed: int, d
         values = generator.standard_normal(n, dtype=np.float32)
         values *= np.float32(std)
         values += np.float32(mean)
-        yield _encode(values, dtype)
+        yield encode(values, dtype).data
         n_left -= n
-
-
-def header_bytes(specs: tuple[TensorSpec, ...], dtype: str) -> bytes:
-    """The start of the file: the header's length and the header, padded so that the data is aligned."""
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for spec in specs:
-        start, end = end, end + math.prod(spec.shape) * DTYPES[dtype][1]
-        entries[spec.name] = {"dtype": DTYPES[dtype][0], "shape": spec.shape, "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def write_random_model(
@@ -174,23 +149,11 @@ def write_random_model(
 
 def _write_weights(path: Path, config: ModelConfig, seed: int, dtype: str, progress: Progress | None) -> None:
     specs = tensor_specs(config)
-    header = header_bytes(specs, dtype)
-    n_done, n_all = len(header), len(header) + config.n_parameters * DTYPES[dtype][1]
+    pieces = (
+        piece for index, spec in enumerate(specs) for piece in tensor_bytes(spec, index, config, seed, dtype)
+    )
     with open(path, "wb") as file:
-        file.write(header)
-        for index, spec in enumerate(specs):
-            for piece in tensor_bytes(spec, index, config, seed, dtype):
-                file.write(piece)
-                n_done += len(piece)
-                if progress:
-                    progress(n_done, n_all)
-
-
-def _draw_bar(n_done: int, n_all: int) -> None:
-    filled = 30 * n_done // n_all
-    end = "\n" if n_done == n_all else ""
-    bar = "#" * filled + "." * (30 - filled)
-    print(f"\r[{bar}] {n_done / 1e6:.0f} of {n_all / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)
+        write_safetensors(file, ((spec.name, spec.shape, dtype) for spec in specs), pieces, progress)
 
 
 def _seed(text: str) -> int:
@@ -212,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, type=Path)
     parser.add_argument("--force", action="store_true", help="overwrite a model that is there")
     args = parser.parse_args(argv)
-    progress = _draw_bar if sys.stderr.isatty() else None
+    progress = draw_bar if sys.stderr.isatty() else None
     try:
         write_random_model(args.output, args.shape, args.seed, args.dtype, args.force, progress)
     except KeyboardInterrupt:

@@ -303,6 +303,24 @@ def op_gelu(int isa, float[::1] out, const float[::1] x, const uint16_t[::1] tab
     check(status)
 
 
+def op_gelu_erf(int isa, float[::1] out, const float[::1] x):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(x)
+    cdef size_t n = x.shape[0]
+    with nogil:
+        status = gpt2c_op_gelu_erf(isa, to, first, n)
+    check(status)
+
+
+def op_relu(int isa, float[::1] out, const float[::1] x):
+    cdef float *to = <float *>floats(out)
+    cdef const float *first = floats(x)
+    cdef size_t n = x.shape[0]
+    with nogil:
+        status = gpt2c_op_relu(isa, to, first, n)
+    check(status)
+
+
 def op_add(int isa, float[::1] out, const float[::1] a, const float[::1] b):
     cdef float *to = <float *>floats(out)
     cdef const float *first = floats(a)

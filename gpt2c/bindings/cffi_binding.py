@@ -288,6 +288,14 @@ def op_gelu(isa: int, out: np.ndarray, x: np.ndarray, table: np.ndarray | None =
     check(lib.gpt2c_op_gelu(isa, _out(out), _in(x), x.size, _in(table, "uint16_t[]")))
 
 
+def op_gelu_erf(isa: int, out: np.ndarray, x: np.ndarray) -> None:
+    check(lib.gpt2c_op_gelu_erf(isa, _out(out), _in(x), x.size))
+
+
+def op_relu(isa: int, out: np.ndarray, x: np.ndarray) -> None:
+    check(lib.gpt2c_op_relu(isa, _out(out), _in(x), x.size))
+
+
 def op_add(isa: int, out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     check(lib.gpt2c_op_add(isa, _out(out), _in(a), _in(b), a.size))
 

@@ -17,6 +17,9 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_epilogue:
         GPT2C_THEN_ADD
 
+    ctypedef enum gpt2c_activation:
+        GPT2C_ACTIVATION_COUNT
+
     ctypedef struct gpt2c_isa_info:
         const char *name
         int32_t compiled
@@ -44,6 +47,10 @@ cdef extern from "gpt2c.h" nogil:
         int32_t fused
         int32_t head_screen
         int32_t kv_f16
+        int32_t activation
+        int32_t untied
+        int32_t unscaled_scores
+        int32_t scores_by_layer
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -142,6 +149,8 @@ cdef extern from "gpt2c.h" nogil:
                                     const float *bias, size_t rows, size_t n, float epsilon)
     gpt2c_status gpt2c_gelu_table_fill(uint16_t *table)
     gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n, const uint16_t *table)
+    gpt2c_status gpt2c_op_gelu_erf(int32_t isa, float *out, const float *x, size_t n)
+    gpt2c_status gpt2c_op_relu(int32_t isa, float *out, const float *x, size_t n)
     gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n)
     gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n)
     gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n)

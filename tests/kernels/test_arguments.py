@@ -222,7 +222,7 @@ def test_the_core_checks_what_a_binding_hands_it(on: On) -> None:
         lambda: linear(isa, out, x, matrix, (0, 6), (0, 41)),
         lambda: linear(isa, out, x, matrix, (0, 6), (16, 40)),
         lambda: linear(isa, out, x, matrix, (0, 6), (0, 16)),
-        lambda: linear(isa, out, x, matrix, (0, 6), (0, 40), epilogue=4),
+        lambda: linear(isa, out, x, matrix, (0, 6), (0, 40), epilogue=6),
         lambda: linear(isa, out, x, matrix, (0, 6), (0, 40), epilogue=2),
         lambda: linear(isa, out, x, matrix, (0, 6), (0, 40), epilogue=3),
         lambda: linear(isa, out, none, matrix, (0, 6), (0, 40)),

@@ -51,7 +51,7 @@ def test_a_row_alone_has_the_bits_it_has_among_many(on: On, layout: str) -> None
         assert_same_bits(kernels.linear(x, packed, bias, rows=(n, len(x)), **on), whole[n:])
 
 
-@pytest.mark.parametrize("epilogue", ["plain", "gelu", "gelu_table", "add"])
+@pytest.mark.parametrize("epilogue", ["plain", "gelu", "gelu_table", "add", "gelu_erf", "relu"])
 @pytest.mark.parametrize("n_out", [64, 97])
 def test_columns_may_be_split_at_any_panel(on: On, layout: str, n_out: int, epilogue: str) -> None:
     x, w, bias, _ = case(9, 67, n_out)
@@ -94,6 +94,8 @@ def test_an_epilogue_has_the_bits_of_the_separate_operation(on: On, layout: str,
     separate = {
         "gelu": kernels.gelu(plain, **on),
         "gelu_table": kernels.gelu(plain, table=True, **on),
+        "gelu_erf": kernels.gelu_erf(plain, **on),
+        "relu": kernels.relu(plain, **on),
         "add": kernels.add(residual, plain, **on),
     }
     for epilogue, expected in separate.items():

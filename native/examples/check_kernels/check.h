@@ -74,6 +74,8 @@ void check_embed(check *c);
 void check_layernorm(check *c);
 void check_gelu(check *c);
 void check_gelu_table(check *c);
+void check_gelu_erf(check *c);
+void check_relu(check *c);
 void check_add(check *c);
 void check_softmax(check *c);
 void check_argmax(check *c);

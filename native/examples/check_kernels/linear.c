@@ -88,12 +88,14 @@ static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uin
     const span all_rows = {0, rows}, all_columns = {0, columns};
     float *plain = new_floats(n), *whole = new_floats(n), *separate = new_floats(n);
     run_layer(c, &l, plain, GPT2C_PLAIN, all_rows, all_columns);
-    for (int i = GPT2C_PLAIN; i <= GPT2C_THEN_ADD; i++) {
+    for (int i = GPT2C_PLAIN; i <= GPT2C_THEN_RELU; i++) {
         const gpt2c_epilogue epilogue = (gpt2c_epilogue)i;
         run_layer(c, &l, whole, epilogue, all_rows, all_columns);
         memcpy(separate, plain, n * sizeof *plain);
         if (epilogue == GPT2C_THEN_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, NULL));
         if (epilogue == GPT2C_THEN_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, table));
+        if (epilogue == GPT2C_THEN_GELU_ERF) expect_ok(c, gpt2c_op_gelu_erf(c->isa, separate, plain, n));
+        if (epilogue == GPT2C_THEN_RELU) expect_ok(c, gpt2c_op_relu(c->isa, separate, plain, n));
         if (epilogue == GPT2C_THEN_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, n));
         expect(c, same_bits(whole, separate, n), "an epilogue differs from its operation", (size_t)i, n_in);
         for (size_t r = 0; r < rows; r++) {

@@ -36,6 +36,8 @@ static const operation operations[] = {
     {"layernorm", check_layernorm},
     {"gelu", check_gelu},
     {"gelu_table", check_gelu_table},
+    {"gelu_erf", check_gelu_erf},
+    {"relu", check_relu},
     {"add", check_add},
     {"softmax", check_softmax},
     {"argmax", check_argmax},

@@ -88,6 +88,37 @@ void check_gelu_table(check *c) {
     free(x), free(out), free(expected), free(table);
 }
 
+void check_gelu_erf(check *c) {
+    const size_t n = 5000;
+    float *x = new_random(n, 5.0f), *out = new_floats(n), *one = new_floats(1);
+    x[0] = INFINITY, x[1] = NAN, x[2] = -3e38f, x[3] = 0.0f, x[4] = 1e-45f, x[5] = -1e-30f, x[6] = -13.5f;
+    expect_ok(c, gpt2c_op_gelu_erf(c->isa, out, x, n));
+    expect(c, isinf(out[0]) && out[0] > 0 && isnan(out[1]), "infinity or NaN", 0, 1);
+    expect(c, out[2] == 0.0f && signbit(out[2]), "of a huge negative number is not -0", 2, 0);
+    for (size_t i = 3; i < n; i++) {
+        const double at = (double)x[i], exact = 0.5 * at * erfc(-at * 0.70710678118654752440);
+        const double bound = 12 * EPS * fabs(exact) * (1 + at * at / 4) + 1e-37;
+        expect(c, is_near(out[i], exact, bound), "outside the bound", i, 0);
+        expect_ok(c, gpt2c_op_gelu_erf(c->isa, one, x + i, 1));
+        expect(c, same_bits(one, out + i, 1), "differs alone", i, 0);
+    }
+    free(x), free(out), free(one);
+}
+
+void check_relu(check *c) {
+    for (size_t s = 0; s < N_SIZES; s++) {
+        const size_t n = sizes[s];
+        float *x = new_random(n, 1.0f), *out = new_floats(n), *expected = new_floats(n);
+        for (size_t i = 0; i < n; i++) expected[i] = x[i] > 0.0f ? x[i] : 0.0f;
+        expect_ok(c, gpt2c_op_relu(c->isa, out, x, n));
+        expect(c, same_bits(out, expected, n), "wrong", n, 0);
+        x[n - 1] = NAN;
+        expect_ok(c, gpt2c_op_relu(c->isa, out, x, n));
+        expect(c, isnan(out[n - 1]), "a NaN is lost", n, 0);
+        free(x), free(out), free(expected);
+    }
+}
+
 void check_add(check *c) {
     for (size_t s = 0; s < N_SIZES; s++) {
         const size_t n = sizes[s];

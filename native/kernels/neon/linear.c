@@ -25,6 +25,7 @@ void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span
         if (args->bias != NULL) sum = vaddq_f32(sum, gpt2c_load(args->bias + c, n));
         gpt2c_store(args->out + i, n, behind_sum(args, sum, n, i));
     }
+    gpt2c_finish_activation(args, row, columns);
 }
 
 static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {

@@ -1,6 +1,5 @@
 /* Attention as in attention.c, over K and V in half precision: rounded when kept, widened when read,
  * summed as floats. They lie as [position][head][head_dim]. */
-#include <math.h>
 
 #include "half.h"
 #include "ref.h"
@@ -19,7 +18,7 @@ void gpt2c_keep_f16_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_
 void gpt2c_attention_f16_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads) {
     const gpt2c_kv *kv = args->kv;
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
-    const float scale = 1.0f / sqrtf((float)head_dim);
+    const float scale = args->scale;
 
     for (size_t r = rows.begin; r < rows.end; r++) {
         const size_t n = args->position + r + 1; /* positions this row may see */

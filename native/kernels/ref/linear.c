@@ -8,12 +8,10 @@ void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span 
     const size_t n_out = args->w->n_out, c = columns.begin, n = columns.end - columns.begin;
     float *out = args->out + row * n_out + c;
     if (args->bias != NULL) gpt2c_add_ref(out, out, args->bias + c, n);
-    switch (args->epilogue) {
-    case GPT2C_PLAIN: break;
-    case GPT2C_THEN_GELU: args->kernels->gelu(out, out, n); break;
-    case GPT2C_THEN_GELU_TABLE: args->kernels->gelu_table(out, out, n, args->gelu_table); break;
-    case GPT2C_THEN_ADD: gpt2c_add_ref(out, args->residual + row * n_out + c, out, n); break;
-    }
+    if (args->epilogue == GPT2C_THEN_ADD)
+        gpt2c_add_ref(out, args->residual + row * n_out + c, out, n);
+    else
+        gpt2c_activate(args->kernels, args->epilogue, args->gelu_table, out, out, n);
 }
 
 void gpt2c_linear_in_out_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {

@@ -27,6 +27,8 @@ void gpt2c_attention_f16_ref(const gpt2c_attention_args *args, gpt2c_span rows, 
 void gpt2c_softmax_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_table_ref(float *out, const float *x, size_t n, const uint16_t *table);
+void gpt2c_gelu_erf_ref(float *out, const float *x, size_t n);
+void gpt2c_relu_ref(float *out, const float *x, size_t n);
 void gpt2c_add_ref(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_ref(const float *x, size_t n);
 
@@ -44,7 +46,8 @@ size_t gpt2c_argmax_ref(const float *x, size_t n);
     .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref, \
     .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,             \
     .softmax = gpt2c_softmax_ref,                                                         \
-    .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref, .add = gpt2c_add_ref,     \
+    .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref,                           \
+    .gelu_erf = gpt2c_gelu_erf_ref, .relu = gpt2c_relu_ref, .add = gpt2c_add_ref,         \
     .argmax = gpt2c_argmax_ref
 
 #endif

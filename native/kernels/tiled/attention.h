@@ -13,7 +13,6 @@
 #ifndef GPT2C_TILED_ATTENTION_H
 #define GPT2C_TILED_ATTENTION_H
 
-#include <math.h>
 #include <string.h>
 
 #include "tile.h"
@@ -125,7 +124,7 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
     };
     parts->sum(&scores, rows);
 
-    const float scale = 1.0f / sqrtf((float)head_dim);
+    const float scale = args->scale;
     for (size_t r = 0; r < rows; r++) {
         float *p = args->scores + r * stride;
         for (size_t t = 0; !args->fused && t < n + r; t++) p[t] *= scale;

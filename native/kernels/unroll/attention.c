@@ -1,8 +1,6 @@
 /* Attention, four positions at a time: four chains for the scores, and in the weighted sum one load
  * and store of the output for four additions. K and V lie as in ref, whose attention this set inherits
  * over halves. */
-#include <math.h>
-
 #include "kernels/ref/ref.h"
 #include "unroll.h"
 
@@ -48,13 +46,12 @@ void gpt2c_attention_unroll(const gpt2c_attention_args *args, gpt2c_span rows, g
     const gpt2c_kv *kv = args->kv;
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
     const float *k = kv->k, *v = kv->v;
-    const float scale = 1.0f / sqrtf((float)head_dim);
     for (size_t r = rows.begin; r < rows.end; r++) {
         const size_t n = args->position + r + 1;
         for (size_t h = heads.begin; h < heads.end; h++) {
             const size_t at = h * head_dim;
             scores_of(args->scores, args->qkv + r * 3 * n_embd + at, k + at, n, head_dim, n_embd);
-            for (size_t t = 0; t < n; t++) args->scores[t] *= scale;
+            for (size_t t = 0; t < n; t++) args->scores[t] *= args->scale;
             gpt2c_softmax_ref(args->scores, args->scores, n);
             weighted_sum(args->out + r * n_embd + at, args->scores, v + at, n, head_dim, n_embd);
         }

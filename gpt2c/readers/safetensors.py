@@ -12,17 +12,17 @@ Views are raw bytes on purpose. A header may have any length (that of the publis
 
 from __future__ import annotations
 
-import hashlib
 import math
 import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
-from .config import parse_json_object, quoted, require_regular_file
-from .errors import ClosedError, ModelFileError
+from ..config import parse_json_object, quoted, require_regular_file
+from ..errors import ModelFileError
+from .base import MappedFile, StoredTensor
 
 MAX_HEADER_BYTES = 100_000_000
 """Longest safetensors header that is read; the same limit as the safetensors package."""
@@ -37,17 +37,14 @@ DTYPE_BITS = {
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(StoredTensor):
     """Where one tensor lies: `n_bytes` bytes from `offset`, counted from the start of the file."""
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
     offset: int
     n_bytes: int
 
 
-class SafetensorsFile:
+class SafetensorsFile(MappedFile):
     """An open safetensors file; made by `open_safetensors`. Safe to read from many threads.
 
     `path`: the file; `tensors`: name -> `TensorInfo`, in the order of the data; `metadata`: the
@@ -63,12 +60,9 @@ class SafetensorsFile:
         n_header: int,
         mtime_ns: int,
     ) -> None:
-        self.path = path
-        self.tensors = tensors
+        ranges = {name: (info.offset, info.n_bytes) for name, info in tensors.items()}
+        super().__init__(path, data, mtime_ns, tensors, 8 + n_header, ranges)
         self.metadata = metadata
-        self._map: mmap.mmap | None = data
-        self._data_offset = 8 + n_header
-        self._mtime_ns = mtime_ns
 
     def view(self, name: str) -> memoryview:
         """The raw bytes of a tensor: one-dimensional, read-only, not copied, of any alignment.
@@ -76,40 +70,11 @@ class SafetensorsFile:
         A view keeps the mapping alive, also past `close()`. Raises `KeyError` for a name that is
         not in `tensors`, `ClosedError` after `close()`.
         """
-        info = self.tensors[name]
-        return memoryview(self._open())[info.offset : info.offset + info.n_bytes]
-
-    def fingerprint(self) -> str:
-        """Text that changes when the file does: of its size, time and header, and a sample of its data.
-
-        The sample, 16 pieces all over the file, is for other weights of the same shapes whose time was
-        set back to the same: by an archive, a container image, `cp -p`. Raises `ClosedError`.
-        """
-        data = self._open()
-        n_bytes, first = len(data), self._data_offset
-        digest = hashlib.sha256(f"{n_bytes} {self._mtime_ns} ".encode())
-        digest.update(data[:first])
-        for offset in range(first, n_bytes, max(1, (n_bytes - first) // 16)):
-            digest.update(data[offset : offset + 4096])
-        return digest.hexdigest()
-
-    def _open(self) -> mmap.mmap:
-        if self._map is None:
-            raise ClosedError(f"{self.path.name}: was closed")
-        return self._map
-
-    def close(self) -> None:
-        """Give up the mapping; the memory goes when the last view does. Again is harmless."""
-        # Not mmap.close(): it refuses while a view exists, and dropping the reference unmaps too.
-        self._map = None
+        offset, n_bytes = self._ranges[name]
+        return memoryview(self._open())[offset : offset + n_bytes]
 
     def __enter__(self) -> SafetensorsFile:
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
@@ -134,11 +99,11 @@ def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
                 raise ModelFileError(f"{name}: became shorter while it was read")
             tensors, metadata = _parse_header(header, n_file - 8 - n_header, name)
             data = mmap.mmap(file.fileno(), n_file, access=mmap.ACCESS_READ)
-    except (OSError, OverflowError) as e:
+    except ModelFileError:
+        raise
+    except (OSError, OverflowError, ValueError) as e:  # ValueError: it has become shorter meanwhile
         raise ModelFileError(f"{name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    return SafetensorsFile(
-        path, MappingProxyType(tensors), MappingProxyType(metadata), data, n_header, about.st_mtime_ns
-    )
+    return SafetensorsFile(path, tensors, MappingProxyType(metadata), data, n_header, about.st_mtime_ns)
 
 
 def _header_length(start: bytes, n_file: int, name: str) -> int:

@@ -1,0 +1,42 @@
+"""`gpt2c convert`: write a model anew, as a folder in Hugging Face layout or as a GGUF file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .. import hub
+from ..errors import OptionError
+from ..weights import load_checkpoint
+from ..writers import DTYPES, write_folder, write_gguf
+
+HELP = "write a model as safetensors or GGUF"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `convert`."""
+    parser.description = (
+        "Write a model anew: a folder in Hugging Face layout, or a GGUF file if OUT ends in .gguf. "
+        "Whatever happens, OUT is there whole or not at all."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, file of weights or hub id")
+    parser.add_argument("output", metavar="OUT", type=Path, help="what to write; must not be there yet")
+    parser.add_argument("--dtype", metavar="D", help=f"{', '.join(DTYPES)} (default: as stored)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, showing the progress on a terminal."""
+    if args.dtype not in (None, *DTYPES):
+        raise OptionError(f"unknown dtype {args.dtype!r} (there are: {', '.join(DTYPES)})")
+    write = write_gguf if args.output.suffix == ".gguf" else write_folder
+    with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
+        write(checkpoint, args.output, args.dtype, draw_bar if sys.stderr.isatty() else None)
+
+
+def draw_bar(n_done: int, n_all: int) -> None:
+    """A bar of the bytes written, on standard error."""
+    filled = 30 * n_done // n_all
+    end = "\n" if n_done == n_all else ""
+    bar = "#" * filled + "." * (30 - filled)
+    print(f"\r[{bar}] {n_done / 1e6:.0f} of {n_all / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,129 @@
+"""A folder in Hugging Face layout: config.json, model.safetensors, and the vocabulary's files."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ..config import ModelConfig, require_regular_file
+from ..errors import ModelFileError, ModelNotFoundError
+from ..tokenizer import Vocabulary
+from ..weights import Checkpoint, TensorSpec
+from .atomic import new_folder
+from .dtypes import DTYPES, NAME_OF_STORED, encode
+
+VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json")
+_OTHER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+
+
+def write_folder(
+    checkpoint: Checkpoint,
+    folder: Path,
+    dtype: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a model as a new folder that `transformers` loads with the same weights.
+
+    dtype: a key of `DTYPES`; None keeps each tensor's own. Nothing is left half written.
+    `ModelFileError`: the folder is there already, cannot be written, or a weight is too large for f16.
+    """
+    specs = tuple(checkpoint.specs())
+    dtypes = [dtype or NAME_OF_STORED[checkpoint.dtype(spec.kind, spec.layer)] for spec in specs]
+    with new_folder(folder) as partial:
+        _write_json(partial / "config.json", config_fields(checkpoint, dtypes))
+        _copy_vocabulary(checkpoint, partial)
+        with open(partial / "model.safetensors", "wb") as file:
+            # transformers writes the names so, and finds them so beside an untied lm_head.
+            names = [spec.name if spec.kind == "lm_head" else f"transformer.{spec.name}" for spec in specs]
+            entries = zip(names, (spec.shape for spec in specs), dtypes, strict=True)
+            write_safetensors(file, entries, _encoded(checkpoint, specs, dtypes), progress)
+
+
+def _encoded(
+    checkpoint: Checkpoint, specs: tuple[TensorSpec, ...], dtypes: list[str]
+) -> Iterator[memoryview]:
+    for spec, dtype in zip(specs, dtypes, strict=True):
+        try:
+            yield encode(checkpoint.array(spec), dtype).data
+        except ModelFileError as e:
+            raise ModelFileError(f"tensor '{spec.name}': {e}") from None
+        checkpoint.release(spec.kind, spec.layer)
+
+
+def write_safetensors(
+    file: IO[bytes],
+    entries: Iterable[tuple[str, tuple[int, ...], str]],
+    pieces: Iterable[memoryview],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a safetensors file: `entries` are its tensors, (name, shape, dtype), `pieces` their bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape, dtype in entries:
+        stored, width, _ = DTYPES[dtype]
+        start, end = end, end + math.prod(shape) * width
+        header[name] = {"dtype": stored, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the data is aligned
+    n_done = file.write(len(text).to_bytes(8, "little") + text)
+    n_all = n_done + end
+    for piece in pieces:
+        n_done += file.write(piece)
+        if progress:
+            progress(n_done, n_all)
+
+
+def config_fields(checkpoint: Checkpoint, dtypes: Iterable[str]) -> dict[str, Any]:
+    """What config.json says: a source's own fields where it has them, else those of its `ModelConfig`."""
+    names = sorted(set(dtypes))
+    fields = {**_fields_of(checkpoint.config), **checkpoint.config_fields}
+    fields["architectures"] = ["GPT2LMHeadModel"]  # whatever else the source had is not written
+    fields["torch_dtype"] = DTYPES[names[0]][2] if len(names) == 1 else "float32"
+    fields.pop("dtype", None)  # what torch_dtype is called from transformers 5 on
+    return fields
+
+
+def _fields_of(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_inner": None if config.n_inner == 4 * config.n_embd else config.n_inner,
+        "n_positions": config.n_ctx,
+        "n_ctx": config.n_ctx,
+        "vocab_size": config.n_vocab,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "activation_function": config.activation_function,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "scale_attn_weights": config.scale_attn_weights,
+        "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
+        "bos_token_id": config.eos_token_id,
+        "eos_token_id": config.eos_token_id,
+    }
+
+
+def _copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
+    own = checkpoint.own_vocabulary
+    if own:
+        _write_vocabulary(own, folder)
+    for name in _OTHER_FILES if own else (*VOCABULARY_FILES, *_OTHER_FILES):
+        try:
+            require_regular_file(checkpoint.folder / name, ModelFileError)
+        except ModelNotFoundError:
+            continue
+        shutil.copyfile(checkpoint.folder / name, folder / name)
+
+
+def _write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+    _write_json(folder / "vocab.json", vocabulary.ids)
+    lines = ["#version: 0.2", *(f"{left} {right}" for _, left, right in vocabulary.merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,66 @@
+"""Coverage-guided fuzzing (Atheris) of all that reads a model's files. Run by tools/fuzz.py.
+
+The first byte says which file the rest is; the others are good. Loading must succeed or raise one of
+gpt2c's errors, in one line; what is loaded must be readable to its last byte; and a safetensors file that
+gpt2c takes must be one for the safetensors package, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["gpt2c"]):
+    from gpt2c.errors import Gpt2cError
+    from gpt2c.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here, or never)
+    from gpt2c.weights import load_checkpoint
+
+import safetensors as package
+import safetensors.numpy
+
+CONFIG = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 4, "n_positions": 3, "vocab_size": 5}
+BASE = Path(tempfile.mkdtemp(prefix="gpt2c-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+
+# By the first byte: the file that the rest is, and what is loaded.
+FILES = ("model.safetensors", "config.json", "x.gguf", "x.bin", "model.safetensors.index.json")
+
+
+def good_safetensors() -> bytes:
+    seeds = Path(__file__).parent / "corpus" / "loader"
+    return (seeds / "safetensors").read_bytes()[1:]
+
+
+def one_input(data: bytes) -> None:
+    if not data:
+        return
+    name = FILES[data[0] % len(FILES)]
+    for file in BASE.iterdir():
+        file.unlink()
+    (BASE / "config.json").write_text(json.dumps(CONFIG))
+    if name == "model.safetensors.index.json":
+        (BASE / "a.safetensors").write_bytes(GOOD)
+    elif name == "config.json":
+        (BASE / "model.safetensors").write_bytes(GOOD)
+    (BASE / name).write_bytes(data[1:])
+    try:
+        with load_checkpoint(BASE / name if name.startswith("x.") else BASE) as checkpoint:
+            for spec in checkpoint.specs():
+                assert checkpoint.array(spec).shape == spec.shape
+            checkpoint.fingerprints()
+            if checkpoint.own_vocabulary:
+                assert all(isinstance(token, str) for token in checkpoint.own_vocabulary.ids)
+    except Gpt2cError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    else:
+        if name == "model.safetensors":
+            package.deserialize(data[1:])
+
+
+GOOD = good_safetensors()
+atheris.Setup(sys.argv, one_input)
+atheris.Fuzz()

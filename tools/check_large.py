@@ -1,0 +1,102 @@
+"""Load and run the largest GPT-2 with random weights, and record how much memory that takes at its peak.
+
+    python tools/check_large.py                                     gpt2-xl, 1.5 B parameters
+    python tools/check_large.py --shape gpt2 --weights bf16         a smaller one, in one format
+
+The model is written tensor by tensor (13 GB of disk for gpt2-xl, its cache included), and forgotten again.
+For each weight format one process loads it and generates, laying the weights out; a second one maps what the
+first one left in the cache. The peak is that of the process's resident memory, mapped pages included, and
+must be at most LIMITS times the weights. The table goes to bench/results/large.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from random_model import SHAPES, write_random_model
+
+from gpt2c.commands.convert import draw_bar
+from gpt2c.options import WEIGHTS
+
+RESULT = Path(__file__).resolve().parent.parent / "bench" / "results" / "large.md"
+LIMITS = {"f32": 1.2}  # times the weights as they lie in memory; formats that are not here:
+OTHER_LIMIT = 1.5
+
+CODE = """
+import json, sys, time
+import gpt2c
+start = time.perf_counter()
+with gpt2c.load(sys.argv[1], weights=sys.argv[2]) as model:
+    loaded = time.perf_counter()
+    done = model.generate([1, 2, 3, 4, 5], 4)
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    print(json.dumps({
+        "ids": done.ids,
+        "weights": model.weight_bytes,
+        "parameters": model.config.n_parameters,
+        "peak": 1024 * int(status["VmHWM"].split()[0]),
+        "load_s": loaded - start,
+    }))
+"""
+
+
+def run(folder: Path, weights: str, cache: Path) -> dict[str, float]:
+    """Load and generate in a process of its own; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(folder), weights],
+        env={**os.environ, "GPT2C_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{weights}: {done.stderr.strip()[-2000:]}")
+    said: dict[str, float] = json.loads(done.stdout)
+    return said
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="gpt2-xl")
+    parser.add_argument("--weights", choices=WEIGHTS, nargs="+", default=list(WEIGHTS))
+    args = parser.parse_args()
+    rows, good = [], True
+    with tempfile.TemporaryDirectory() as base:
+        folder, cache = Path(base) / args.shape, Path(base) / "cache"
+        progress = draw_bar if sys.stderr.isatty() else None
+        write_random_model(folder, args.shape, seed=1, progress=progress)
+        for weights in args.weights:
+            first, second = (run(folder, weights, cache) for _ in range(2))
+            for name, said in (("laid out", first), ("mapped", second)):
+                times = said["peak"] / said["weights"]
+                good &= times <= LIMITS.get(weights, OTHER_LIMIT) and said["ids"] == first["ids"]
+                rows.append(
+                    f"| {weights} | {name} | {said['weights'] / 1e9:.2f} GB | {said['peak'] / 1e9:.2f} GB "
+                    f"| {times:.2f} | {said['load_s']:.1f} s |"
+                )
+                print(rows[-1], flush=True)
+            for file in cache.iterdir():
+                file.unlink()
+    n_millions = first["parameters"] / 1e6
+    lines = [
+        "# Memory of a large model",
+        "",
+        f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}`:",
+        f"{n_millions:.0f} M random parameters stored in float32; load, and generate 4 tokens.",
+        "",
+        "| weights | the load | weights in memory | peak of the process | times the weights | load |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    RESULT.write_text("\n".join(lines) + "\n")
+    print("within the limits" if good else "BEYOND the limits")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
