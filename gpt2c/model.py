@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import weakref
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bindings, hub, options, packed_cache
-from .bindings import Binding, NativeModel
+from . import backends, hub, options
+from .bindings import LoadedModel, NativeModel, Runner
 from .config import ModelConfig
-from .errors import ClosedError, ContextLengthError, TokenError
+from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Stream, check_settings
-from .machine import usable_cores
 from .session import Ids, Session, as_ids
 from .tokenizer import Tokenizer
-from .weights import Checkpoint, TensorSpec, load_checkpoint
-
-# gpt2c_dtype of include/gpt2c.h
-_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+from .weights import load_checkpoint
 
 
 def load(
@@ -37,6 +30,7 @@ def load(
     threads: int | None = None,
     isa: str = "auto",
     binding: str = "auto",
+    backend: str = "native",
 ) -> Model:
     """Load a GPT-2.
 
@@ -46,73 +40,35 @@ def load(
     set by name. binding: "cython" or "cffi". A large model loads fast from the second time on: its weights
     are kept as they lie in memory, see packed_cache.py.
 
+    backend: "native", the C core; a preset of its options, such as "c_kv", which takes the place of opts; or
+    "numpy", "torch" or "hf", the same model computed by a library, for which all that is said of the C core
+    above is not to be given. See gpt2c/backends.
+
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
     """
-    chosen = bindings.select(binding)
-    isas = [(name, supported) for name, _, supported in chosen.isas()]
-    plan = options.resolve(opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores())
+    opener = backends.opener(backend, backends.Choices(weights, opts, threads, isa, binding))
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
-        config = native_config(checkpoint.config, plan, [name for name, _ in isas])
-        native = packed_cache.load_or_build(
-            chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
-        )
-        return Model(checkpoint.config, plan, chosen, native, checkpoint.folder)
-
-
-def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
-    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it."""
-    return {
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
-        "n_inner": config.n_inner,
-        "n_ctx": config.n_ctx,
-        "n_vocab": config.n_vocab,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        "isa": isas.index(plan.isa),
-        "switches": plan.switches,
-        "gelu_table": int("gelu_table" in plan),
-        "aligned": int("aligned" in plan),
-        "format": options.WEIGHTS.index(plan.weights),
-        "n_threads": plan.threads,
-        "fused": int("fused" in plan),
-        "head_screen": int("head_screen" in plan),
-        "kv_f16": int("kv_f16" in plan),
-    }
-
-
-def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
-    native = binding.Model(config)
-
-    def set_tensor(spec: TensorSpec) -> None:
-        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
-        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
-
-    # The large ones first, so that no thread is left alone with the embedding in the end.
-    by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in pool.map(set_tensor, by_size):
-            pass
-    native.freeze()
-    return native
+        plan, runner, loaded = opener(checkpoint)
+        return Model(checkpoint.config, plan, runner, loaded, checkpoint.folder)
 
 
 class Model:
     """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
 
-    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi".
+    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi", or the name of another
+    engine than the C core.
     """
 
     def __init__(
-        self, config: ModelConfig, plan: options.Plan, binding: Binding, native: NativeModel, folder: Path
+        self, config: ModelConfig, plan: options.Plan, runner: Runner, loaded: LoadedModel, folder: Path
     ) -> None:
         self.config = config
         self.plan = plan
-        self.binding = binding.name
-        self._binding = binding
-        self._native: NativeModel | None = native
+        self.binding = runner.name
+        self._binding = runner
+        self._native: LoadedModel | None = loaded
         self._folder = folder
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
@@ -210,7 +166,10 @@ class Model:
         key: up to 127 bytes that say what the file was made from. Raises ModelFileError; nothing is
         left half written.
         """
-        self._open().save_packed(os.fsencode(path), key)
+        native = self._open()
+        if not isinstance(native, NativeModel):
+            raise OptionError(f"packed files are the native backend's, not of {self.plan.backend!r}")
+        native.save_packed(os.fsencode(path), key)
 
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""
@@ -222,7 +181,7 @@ class Model:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _open(self) -> NativeModel:
+    def _open(self) -> LoadedModel:
         native = self._native
         if native is None:
             raise ClosedError("the model is closed")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, load
+from .backends import names as backend_names
 from .bindings import NAMES
 from .errors import Gpt2cError, OptionError
 from .generation import Completion
@@ -43,7 +44,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which model runs, and how."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
-    group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
+    group.add_argument(
+        "--backend",
+        metavar="B",
+        default="native",
+        help=f"{', '.join(backend_names())} (default: native)",
+    )
+    group.add_argument("--opts", metavar="LIST", help="optimizations to turn on, see below (default: all)")
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
@@ -106,14 +113,23 @@ def read_prompt(args: argparse.Namespace) -> str:
 
 def load_model(args: argparse.Namespace) -> Model:
     """The model that the flags of `add_model_arguments` ask for."""
+    if args.opts is not None and args.backend != "native":  # load() cannot tell "all" from nothing
+        raise OptionError(f"--opts is for the native backend only, not for {args.backend!r}")
     return load(
         args.model,
         weights=args.weights,
-        opts=args.opts,
+        opts="all" if args.opts is None else args.opts,
         threads=args.threads,
         isa=args.isa,
         binding=args.binding,
+        backend=args.backend,
     )
+
+
+def plan_line(model: Model) -> str:
+    """What runs, in words."""
+    binding = f" binding={model.binding}" if model.plan.backend == "native" else ""
+    return f"{model.plan}{binding}"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             stop=args.stop,
         )
-        print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
+        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
         if not args.json:
             print(prompt, end="", flush=True)
         for piece in stream:

@@ -1,0 +1,171 @@
+"""What the engines in Python share: a sequence, its cache of K and V, and the surface that the C core has.
+
+An engine brings the arithmetic alone (`Engine`); the rest stands in for a binding of the C core.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bindings import LoadedModel, Runner
+from ..errors import CancelledError, OptionError, SessionBusyError
+from ..options import Plan
+from ..weights import Checkpoint
+from . import Opener
+
+CHUNK_ROWS = 128
+"""A long prompt is fed in pieces of so many tokens, between which it can be cancelled."""
+
+
+class Engine(Protocol):
+    """GPT-2's arithmetic in some library. Arrays that it returns may be the library's own."""
+
+    weight_bytes: int
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Takes copies of the weights: the checkpoint is closed afterwards."""
+
+    def new_cache(self) -> Any:
+        """Room for K and V of n_ctx positions in every layer."""
+
+    def hidden(self, ids: NDArray[np.int32], n_past: int, cache: Any) -> Any:
+        """Hidden states [n, n_embd] after the final norm, of ids [n] at positions n_past, n_past + 1, ...
+
+        The cache holds the positions before, and is given the new ones; anything that it holds behind
+        n_past is of tokens that were taken back.
+        """
+
+    def logits(self, hidden: Any) -> Any:
+        """[n, n_embd] -> [n, n_vocab], float32."""
+
+
+class CachedModel:
+    """An engine with its weights."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        self.name = name
+        self.engine = engine
+
+    def weight_bytes(self) -> int:
+        return self.engine.weight_bytes
+
+
+class CachedSession:
+    """One sequence; a `bindings.NativeSession`."""
+
+    def __init__(self, model: CachedModel) -> None:
+        self._model = model
+        self._cache = model.engine.new_cache()
+        self._n_past = 0
+        self._in_call = threading.Lock()
+        self._cancelled = False
+
+    def feed(
+        self,
+        ids: NDArray[np.int32],
+        last_logits: NDArray[np.float32] | None = None,
+        logits: NDArray[np.float32] | None = None,
+        hidden: NDArray[np.float32] | None = None,
+        next_id: bool = False,
+    ) -> int:
+        """As gpt2c_session_feed: results into the arrays that are given; returns next_id or -1."""
+        engine = self._model.engine
+        with _OneCall(self._in_call):
+            self._cancelled = False
+            last = None
+            for begin in range(0, len(ids), CHUNK_ROWS):
+                if self._cancelled:
+                    raise CancelledError("the call was cancelled")
+                chunk = slice(begin, min(begin + CHUNK_ROWS, len(ids)))
+                states = engine.hidden(ids[chunk], self._n_past + begin, self._cache)
+                if hidden is not None:
+                    hidden[chunk] = np.asarray(states)
+                if logits is not None:
+                    logits[chunk] = np.asarray(engine.logits(states))
+                last = states[-1:]
+            if last_logits is not None or next_id:
+                row = np.asarray(engine.logits(last))[0]
+                if last_logits is not None:
+                    last_logits[:] = row
+                if next_id:
+                    chosen = int(np.where(np.isnan(row), -np.inf, row).argmax())
+            self._n_past += len(ids)
+            return chosen if next_id else -1
+
+    def n_past(self) -> int:
+        return self._n_past
+
+    def rewind(self, n_past: int) -> None:
+        with _OneCall(self._in_call):
+            self._n_past = n_past
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def rows(self) -> list[int]:
+        raise self._native_only("rows are counted")
+
+    def separate_passes(self) -> int:
+        raise self._native_only("passes are counted")
+
+    def screened(self) -> tuple[int, int]:
+        raise self._native_only("candidates are counted")
+
+    def _native_only(self, what: str) -> OptionError:
+        return OptionError(f"{what} by the native backend only, not by {self._model.name!r}")
+
+
+class _OneCall:
+    """Holds a session for one call; SessionBusyError if another thread has it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise SessionBusyError("the session is in a call of another thread")
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+class CachedRunner:
+    """Makes sessions, as a binding does."""
+
+    Session = CachedSession
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def batch_feed(
+        self,
+        sessions: Sequence[CachedSession],
+        ids: NDArray[np.int32],
+        n_ids: NDArray[np.uintp],
+        last_logits: NDArray[np.float32] | None = None,
+        next_ids: NDArray[np.int32] | None = None,
+    ) -> None:
+        """As gpt2c_batch_feed, one session after the other: nothing is gained, nothing is different."""
+        ends = np.cumsum(n_ids)
+        for i, (session, end) in enumerate(zip(sessions, ends, strict=True)):
+            chosen = session.feed(
+                ids[int(end - n_ids[i]) : int(end)],
+                last_logits=None if last_logits is None else last_logits[i],
+                next_id=next_ids is not None,
+            )
+            if next_ids is not None:
+                next_ids[i] = chosen
+
+
+def opener(name: str, engine: type[Engine]) -> Opener:
+    """Opens checkpoints for an engine's class."""
+
+    def open_checkpoint(checkpoint: Checkpoint) -> tuple[Plan, Runner, LoadedModel]:
+        return Plan((), backend=name), CachedRunner(name), CachedModel(name, engine(checkpoint))
+
+    return open_checkpoint
