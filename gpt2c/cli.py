@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import __version__
 from . import run as run_command
-from .commands import info
+from .commands import compare, info
 
 
 class Command(Protocol):
@@ -25,7 +25,7 @@ class Command(Protocol):
 
 
 # A subcommand is registered here only.
-COMMANDS: dict[str, Command] = {"run": run_command, "info": info}
+COMMANDS: dict[str, Command] = {"run": run_command, "compare": compare, "info": info}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

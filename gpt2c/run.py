@@ -57,19 +57,29 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `run`."""
-    parser.epilog = _options_help()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where the prompt comes from."""
     prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
     prompt.add_argument("stdin", nargs="?", metavar="-", help="read the prompt from standard input")
     prompt.add_argument("--prompt", metavar="TEXT", help=f"text to continue (default: {DEFAULT_PROMPT!r})")
     prompt.add_argument(
         "--prompt-file", metavar="F", help="read the prompt from a file (- is standard input)"
     )
+
+
+def add_length_argument(parser: argparse._ActionsContainer) -> None:
+    """--max-new-tokens."""
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `run`."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_prompt_arguments(parser)
     add_model_arguments(parser)
     group = parser.add_argument_group("generation")
-    group.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+    add_length_argument(group)
     group.add_argument(
         "--temperature", metavar="T", type=float, default=0.8, help="default: 0.8; 0 is greedy"
     )
@@ -84,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
     )
     group = parser.add_argument_group("output")
+    group.add_argument("--compare", action="store_true", help="run every backend, greedy, and compare them")
     group.add_argument("--json", action="store_true", help="one JSON object on standard output")
     group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
 
@@ -134,6 +145,10 @@ def plan_line(model: Model) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
+    if args.compare:
+        from .commands import compare  # which uses this module
+
+        return compare.run(args)
     prompt = read_prompt(args)
     with load_model(args) as model:
         stream = model.stream(

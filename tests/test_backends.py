@@ -236,7 +236,7 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(gpt2c.BackendUnavailable) as caught:
         gpt2c.load(backend=backend)
-    assert f"needs {package}" in str(caught.value)
+    assert f"import of {package} halted" in str(caught.value)
     assert f"pip install 'gpt2c[{backend}]'" in str(caught.value)
 
 

@@ -99,18 +99,18 @@ def _library(backend: str, choices: Choices) -> Opener:
     if given:
         raise OptionError(f"{' and '.join(given)}: for the native backend only, not for {backend!r}")
     library = LIBRARIES[backend]
-    for package in library.packages:
+    for module in (*library.packages, f"{__name__}.{backend}"):
         try:
-            importlib.import_module(package)
+            imported = importlib.import_module(module)
         except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+            packages = " and ".join(library.packages)
             raise BackendUnavailable(
-                f"backend {backend!r} needs {package}, which cannot be imported ({_first_line(error)}); "
+                f"backend {backend!r} needs {packages}: {_first_line(error)}; "
                 f"install the extra: pip install 'gpt2c[{library.extra}]'"
             ) from error
-    engine = importlib.import_module(f"{__name__}.{backend}").Engine
     from . import cached
 
-    return cached.opener(backend, engine)
+    return cached.opener(backend, imported.Engine)
 
 
 def _first_line(error: Exception) -> str:
