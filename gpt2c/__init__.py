@@ -17,6 +17,7 @@ from .machine import usable_cores
 from .model import Model, load
 from .options import OPTIONS, Plan
 from .session import Session
+from .trace import Trace
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Session",
     "Stream",
     "Timings",
+    "Trace",
     "build_info",
     "kernels",
     "load",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Stream, check_settings
 from .session import Ids, Session, as_ids
 from .tokenizer import Tokenizer
+from .trace import Trace, now_ns
 from .weights import load_checkpoint
 
 
@@ -72,6 +74,7 @@ class Model:
         self._folder = folder
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
+        self._trace: Trace | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -85,7 +88,10 @@ class Model:
 
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
-        session = Session(self, self._binding.Session(self._open()))
+        began = now_ns()
+        session = Session(self, self._binding.Session(self._open()), self._trace)
+        if self._trace is not None:
+            self._trace.sessions.append((began, now_ns()))
         with self._running_lock:
             self._running.add(session)
         return session
@@ -152,6 +158,20 @@ class Model:
             return self.tokenizer
         except FileNotFoundError:
             return None
+
+    @contextmanager
+    def trace(self) -> Iterator[Trace]:
+        """Record what sessions made meanwhile do; see trace.py. One at a time: it is for looking, and slower.
+
+        OptionError: the model is being traced already.
+        """
+        if self._trace is not None:
+            raise OptionError("the model is being traced already")
+        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops())
+        try:
+            yield self._trace
+        finally:
+            self._trace = None
 
     def cancel(self) -> None:
         """End every generation that runs on this model now; each returns with "cancelled"."""

@@ -12,13 +12,15 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, load
+from . import __version__, load, trace_report
 from .backends import names as backend_names
 from .bindings import NAMES
 from .errors import Gpt2cError, OptionError
+from .files import check_writable, write_whole
 from .generation import Completion
 from .model import Model
 from .options import OPTIONS, WEIGHTS
@@ -94,6 +96,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
     )
     group = parser.add_argument_group("output")
+    group.add_argument(
+        "--trace",
+        metavar="N",
+        type=int,
+        choices=(0, 1, 2),
+        default=0,
+        help="1: time of each operation, likeliest tokens; 2: shapes and bytes too; on standard error",
+    )
+    group.add_argument(
+        "--trace-file",
+        metavar="F",
+        help="write a trace for a viewer of Chrome's trace events, such as Perfetto",
+    )
     group.add_argument("--compare", action="store_true", help="run every backend, greedy, and compare them")
     group.add_argument("--json", action="store_true", help="one JSON object on standard output")
     group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
@@ -149,29 +164,16 @@ def run(args: argparse.Namespace) -> None:
         from .commands import compare  # which uses this module
 
         return compare.run(args)
+    if args.trace_file is not None:
+        check_writable(args.trace_file)
     prompt = read_prompt(args)
     with load_model(args) as model:
-        stream = model.stream(
-            prompt,
-            args.max_new_tokens,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            min_p=args.min_p,
-            repetition_penalty=args.repetition_penalty,
-            seed=args.seed,
-            stop=args.stop,
-        )
-        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
-        if not args.json:
-            print(prompt, end="", flush=True)
-        for piece in stream:
-            if not args.json:
-                print(piece, end="", flush=True)
-    completion = stream.completion
-    assert completion is not None
+        looking = model.trace() if args.trace or args.trace_file else nullcontext()
+        with looking as trace:
+            completion = _generate(model, prompt, args)
+        plan, text_of = str(model.plan), _token_text(model)
     if args.json:
-        print(json.dumps(as_json(completion, str(model.plan))))
+        print(json.dumps(as_json(completion, plan)))
     else:
         print()
     t = completion.timings
@@ -181,6 +183,40 @@ def run(args: argparse.Namespace) -> None:
         f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s",
         file=sys.stderr,
     )
+    if trace is not None and args.trace:
+        for line in trace_report.lines(trace, completion, text_of, args.trace):
+            print(f"trace: {line}", file=sys.stderr)
+    if trace is not None and args.trace_file is not None:
+        write_whole(args.trace_file, trace_report.chrome_trace(trace, completion, text_of))
+
+
+def _generate(model: Model, prompt: str, args: argparse.Namespace) -> Completion:
+    """Prints the plan, and the text as it comes."""
+    stream = model.stream(
+        prompt,
+        args.max_new_tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+        stop=args.stop,
+    )
+    print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+    if not args.json:
+        print(prompt, end="", flush=True)
+    for piece in stream:
+        if not args.json:
+            print(piece, end="", flush=True)
+    assert stream.completion is not None
+    return stream.completion
+
+
+def _token_text(model: Model) -> Callable[[int], str]:
+    """A token's text, U+FFFD in the place of bytes that are no whole character."""
+    tokenizer = model.tokenizer
+    return lambda token: tokenizer.token_bytes(token).decode(errors="replace")
 
 
 def tokens_per_s(completion: Completion) -> float:

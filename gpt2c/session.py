@@ -15,6 +15,7 @@ from .options import SWITCHES
 if TYPE_CHECKING:
     from .bindings import NativeSession
     from .model import Model
+    from .trace import Trace
 
 Ids = Sequence[int] | NDArray[np.integer]
 Floats = NDArray[np.float32]
@@ -43,8 +44,9 @@ def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
-    def __init__(self, model: Model, native: NativeSession) -> None:
+    def __init__(self, model: Model, native: NativeSession, trace: Trace | None = None) -> None:
         self._model = model
+        self._trace = trace
         self._native: NativeSession | None = native
         self.cancelled = False
 
@@ -148,4 +150,6 @@ class Session:
         next_id: bool = False,
     ) -> int:
         native = self._open()
+        if self._trace is not None:
+            return self._trace.feed(native, ids, last_logits, logits, next_id)
         return native.feed(ids, last_logits, logits, None, next_id)

@@ -116,6 +116,12 @@ class CachedSession:
     def screened(self) -> tuple[int, int]:
         raise self._native_only("candidates are counted")
 
+    def trace(self, events: NDArray[np.uint8] | None = None) -> None:
+        """Nothing is written: a library's operations cannot be told apart from here."""
+
+    def traced(self) -> int:
+        return 0
+
     def _native_only(self, what: str) -> OptionError:
         return OptionError(f"{what} by the native backend only, not by {self._model.name!r}")
 
@@ -141,6 +147,9 @@ class CachedRunner:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def traced_ops(self) -> list[str]:
+        return []
 
     def batch_feed(
         self,

@@ -79,6 +79,10 @@ class NativeSession(Protocol):
     def rows(self) -> list[int]: ...
     def separate_passes(self) -> int: ...
     def screened(self) -> tuple[int, int]: ...
+    def trace(self, events: np.ndarray | None = None) -> None:
+        """gpt2c_session_trace: room for gpt2c_trace_event as bytes (uint8), None turns it off."""
+
+    def traced(self) -> int: ...
 
 
 class NativeMatrix(Protocol):
@@ -100,6 +104,9 @@ class Runner(Protocol):
         next_ids: np.ndarray | None = None,
     ) -> None:
         """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
+
+    def traced_ops(self) -> list[str]:
+        """Names of the operations in a trace, in the order of gpt2c_traced_op."""
 
 
 class Binding(Runner, Protocol):
