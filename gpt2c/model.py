@@ -160,14 +160,15 @@ class Model:
             return None
 
     @contextmanager
-    def trace(self) -> Iterator[Trace]:
+    def trace(self, n_best: int = 5) -> Iterator[Trace]:
         """Record what sessions made meanwhile do; see trace.py. One at a time: it is for looking, and slower.
 
+        n_best: how many of the likeliest tokens to keep of each step; with 0 no logits are computed for it.
         OptionError: the model is being traced already.
         """
         if self._trace is not None:
             raise OptionError("the model is being traced already")
-        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops())
+        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
         try:
             yield self._trace
         finally:

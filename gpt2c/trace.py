@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .bindings import NativeSession
 
-BEST = 5
-"""How many tokens of each step are kept with their probabilities."""
-
 # gpt2c_trace_event of include/gpt2c.h
 _EVENT = np.dtype(
     [("op", np.int32), ("layer", np.int32)]
@@ -73,13 +70,15 @@ class Feed:
 class Trace:
     """What sessions of a model did; made by `Model.trace()`.
 
-    op_names: of the engine's operations, in the order of their numbers. sessions: (begin, end) of the
+    op_names: of the engine's operations, in the order of their numbers. n_best: how many tokens of each step
+    are kept with their probabilities. sessions: (begin, end) of the
     making of each, in ns.
     """
 
     n_layer: int
     n_vocab: int
     op_names: list[str]
+    n_best: int = 5
     sessions: list[tuple[int, int]] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
 
@@ -91,8 +90,8 @@ class Trace:
         logits: NDArray[np.float32] | None,
         next_id: bool,
     ) -> int:
-        """native.feed(...), recorded. The logits are always computed, so that `best` can be told."""
-        if logits is None and last_logits is None:
+        """native.feed(...), recorded; the logits are computed as well if `best` is to be told."""
+        if self.n_best and logits is None and last_logits is None:
             last_logits = np.empty(self.n_vocab, np.float32)
         n_past = native.n_past()
         n_chunks = len(ids) // _CHUNK_ROWS + 1
@@ -108,13 +107,13 @@ class Trace:
             native.trace(None)
         operations = [Operation(self.op_names[op], *rest) for op, *rest in events[:n_events].tolist()]
         row = last_logits if last_logits is not None else logits[-1] if logits is not None else None
-        assert row is not None
-        self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best_of(row)))
+        best = best_of(row, self.n_best) if row is not None else []
+        self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
         return chosen
 
 
-def best_of(logits: NDArray[np.float32]) -> list[tuple[int, float]]:
-    """The BEST largest of [n_vocab] as (id, probability), the softmax of all in float64."""
+def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
+    """The n largest of [n_vocab] as (id, probability), the softmax of all in float64."""
     exp = np.exp(logits.astype(np.float64) - float(logits.max()))
-    ids = np.argsort(-exp, kind="stable")[:BEST]
+    ids = np.argsort(-exp, kind="stable")[:n]
     return [(int(i), float(exp[i] / exp.sum())) for i in ids]

@@ -114,6 +114,13 @@ def test_the_best_tokens_have_the_oracles_probabilities(model_folder: Folder) ->
     np.testing.assert_allclose([p for _, p in best], np.sort(exp / exp.sum())[:-6:-1], rtol=1e-4)
 
 
+def test_without_the_best_tokens_nothing_more_is_computed() -> None:
+    with gpt2c.load() as model, model.trace(n_best=0) as trace, model.session() as session:
+        session.feed_greedy([5, 6])
+        assert session.screened[0] == 1, "the whole head was not needed"
+    assert trace.feeds[0].best == [] and trace.feeds[0].operations
+
+
 def test_a_prompt_of_several_chunks_is_one_feed(model_folder: Folder) -> None:
     with gpt2c.load() as model, model.trace() as trace, model.session() as session:
         session.feed_all(list(range(300)))
