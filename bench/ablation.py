@@ -56,6 +56,9 @@ class Case:
     n_new: int
     n_prompt: int = 1
 
+    def __str__(self) -> str:
+        return f"{self.n_prompt} + {self.n_new} tokens"
+
     def passes(self) -> Iterator[tuple[int, int]]:
         """For each pass the tokens before it, and those behind it."""
         yield 0, self.n_prompt

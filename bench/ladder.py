@@ -64,7 +64,7 @@ def ladder(isas: Sequence[str], formats: Sequence[str] = WEIGHTS) -> tuple[Rung,
     def add(step: str, estimate: Estimate, isa: str, drop: Iterable[str] = (), **more: object) -> None:
         before = next(rung for rung in reversed(rungs) if not rung.aside)
         kept = [name for name in before.options if name not in drop]
-        name = step if not more.get("aside") else f"{before.name} & {step}"
+        name = step if not more.get("aside") else f"{before.name}&{step}"
         option = step.partition("=")[0]
         options = tuple(o.name for o in gpt2c.OPTIONS if o.name in (*kept, option))
         rungs.append(Rung(name, options, isa, step, before.name, estimate, **more))  # type: ignore[arg-type]

@@ -248,7 +248,7 @@ def limits_text(limits: Limits) -> Iterator[str]:
 
 def proof(on: Climbed) -> str:
     return (
-        f"Verified first, on {on.verified.n_prompt} + {on.verified.n_new} tokens of the first rung's text: "
+        f"Verified first, on {on.verified} of the first rung's text: "
         "every rung gives the same logits token by token as at once, to the bit; rungs of one instruction "
         "set that do not round have the same bits; the others are within their limit of the first rung's "
         "logits. Each switch that is on computed one row for a token, each that is off all of them."
