@@ -6,7 +6,7 @@ How it is measured is in test_ladder.py, what is written of it in ladder_report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,7 +50,8 @@ class Rung:
 UNROLLED = 4.0
 """The unrolled kernels load and store a sum once for four additions."""
 
-SIMD_GAINS = {"avx2": 4.0, "avx512": 2.0, "avx512_bf16": 2.0, "neon": 2.0}
+SIMD_GAINS = {"avx2": 4.0, "neon": 2.0}
+WIDER = 2.0
 """avx2 and neon against the unrolled kernels, in which compilers find four lanes and no fused multiply-add;
 avx512 against avx2, whose registers are half as wide."""
 
@@ -61,12 +62,13 @@ def ladder(isas: Sequence[str], formats: Sequence[str] = WEIGHTS) -> tuple[Rung,
     """For a machine with these instruction sets, from slow to fast, and these weight formats."""
     rungs = [Rung("none", (), "ref")]
 
-    def add(step: str, estimate: Estimate, isa: str, drop: Iterable[str] = (), **more: object) -> None:
+    def add(step: str, estimate: Estimate, isa: str, **more: object) -> None:
         before = next(rung for rung in reversed(rungs) if not rung.aside)
-        kept = [name for name in before.options if name not in drop]
+        option = next(o for o in gpt2c.OPTIONS if o.name == step.partition("=")[0])
+        replaced = {*option.replaces, *(formats if option.name in formats else ())}
+        chosen = {*before.options, option.name} - replaced | {option.name}
         name = step if not more.get("aside") else f"{before.name}&{step}"
-        option = step.partition("=")[0]
-        options = tuple(o.name for o in gpt2c.OPTIONS if o.name in (*kept, option))
+        options = tuple(o.name for o in gpt2c.OPTIONS if o.name in chosen)
         rungs.append(Rung(name, options, isa, step, before.name, estimate, **more))  # type: ignore[arg-type]
 
     for switch in SWITCHES:
@@ -76,7 +78,7 @@ def ladder(isas: Sequence[str], formats: Sequence[str] = WEIGHTS) -> tuple[Rung,
     add("unroll", "kernels", "unroll", gain=UNROLLED)
     simd = [isa for isa in isas if isa not in PLAIN]
     for isa in dict.fromkeys([*simd[:1], *simd[-1:]]):
-        add(f"simd={isa}", "kernels", isa, drop=["unroll"], gain=SIMD_GAINS.get(isa, 1.0))
+        add(f"simd={isa}", "kernels", isa, gain=SIMD_GAINS.get(isa, WIDER))
     fastest = isas[-1]
     add("threads", "threads", fastest)
     add("gelu_table", "none", fastest, aside=True)
@@ -85,7 +87,7 @@ def ladder(isas: Sequence[str], formats: Sequence[str] = WEIGHTS) -> tuple[Rung,
         add("head_screen", "bytes", fastest)
         add("kv_f16", "bytes", fastest)
         for weights in formats[1:]:
-            add(weights, "bytes", fastest, drop=formats)
+            add(weights, "bytes", fastest)
     return tuple(rungs)
 
 
@@ -105,7 +107,7 @@ def generate(model: gpt2c.Model, case: Case) -> list[int]:
 
 # ---- What the outputs must prove ----
 
-TOLERANCES = {"gelu_table": 2.0**-10, "kv_f16": 2.0**-10, "bf16": 2.0**-6, "q8": 2.0**-5, "q4": 2.0**-2}
+TOLERANCES = {"gelu_table": 2.0**-10, "kv_f16": 2.0**-10, "bf16": 2.0**-6, "q8": 2.0**-5, "q4": 0.375}
 """How far an option that rounds may move a logit, as a share of the largest. No proof (the tests have those),
 but a wrong kernel is further off."""
 

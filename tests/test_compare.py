@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_backends import EVERY
+from test_backends import EVERY, ROUNDING
 from test_reference import oracle
 
 import gpt2c
@@ -55,12 +55,19 @@ def compared(*engines: str, n: int = 4, **settings: object) -> Comparison:
 # ---- What the rows say ----
 
 
-@pytest.mark.parametrize("main", [run.main, cli.main])
-def test_the_json_has_a_row_for_every_engine(
-    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+def test_the_subcommand_is_the_flag(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = ["--compare"] if main is run.main else ["compare"]
-    assert main([*argv, "--json", "--prompt", "The sea", "--max-new-tokens", "3"]) == 0
+    monkeypatch.setattr(backends, "names", lambda: ("native", "c_kv"))
+    for main, argv in ((run.main, ["--compare"]), (cli.main, ["compare"])):
+        assert main([*argv, "--prompt", "The sea", "--max-new-tokens", "2"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3 and {line.split()[0] for line in lines[1:]} == {"native", "c_kv"}
+
+
+def test_the_json_has_a_row_for_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--compare", "--json", "--prompt", "The sea", "--max-new-tokens", "3"]
+    assert run.main(argv) == 0
     out, err = capsys.readouterr()
     assert out.count("\n") == 1
     found = json.loads(out)
@@ -72,7 +79,8 @@ def test_the_json_has_a_row_for_every_engine(
     installed = {parameter.values[0] for parameter in EVERY if not parameter.marks[0].args[0]}
     for row in found["rows"]:
         if row["backend"] in installed:
-            assert (row["status"], row["text"], row["same_text"]) == ("ok", expected, True), row
+            assert row["status"] == "ok" and (row["text"] == expected) == row["same_text"]
+            assert row["same_text"] or row["backend"] in ROUNDING or row["reason"].startswith("a tie")
             assert all(row[key] > 0 for key in NUMBERS)
         else:
             assert row["status"] == "missing" and "pip install" in row["reason"]
@@ -153,7 +161,7 @@ def test_every_engine_gives_the_124m_shapes_logits(full_size: Path) -> None:
     assert {"native", "numpy", "c_naive", "c_kv2"} <= {row.backend for row in ran}
     assert all(row.status == "missing" for row in done.rows if row not in ran)
     for row in ran:
-        assert done.logit_differences[row.backend] < 1e-3
+        assert row.backend in ROUNDING or done.logit_differences[row.backend] < 1e-3
 
 
 # ---- Where texts part ----

@@ -36,11 +36,13 @@ def test_it_climbs_from_nothing_by_one_option_a_rung() -> None:
     for rung in RUNGS[1:]:
         before = by_name[rung.before]
         assert not before.aside
-        option = rung.step.partition("=")[0]
-        assert option in rung.options
-        assert set(rung.options) - set(before.options) <= {option}
+        [option] = [o for o in gpt2c.OPTIONS if o.name == rung.step.partition("=")[0]]
+        assert option.name in rung.options
+        assert set(rung.options) - set(before.options) <= {option.name}
         replaced = set(before.options) - set(rung.options)
-        assert replaced <= {"unroll", *gpt2c.options.WEIGHTS}, "only kernels and formats replace one another"
+        assert replaced <= {*option.replaces, *gpt2c.options.WEIGHTS}
+        with rung.load(None) as model:
+            assert model.plan.options == rung.options, "nothing is added or taken away"
 
 
 def test_it_ends_at_the_fastest_instruction_set_with_every_format() -> None:
