@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -109,6 +110,36 @@ def test_progress_is_told_before_and_after_each() -> None:
     silent = Silent()
     compared("native", "numpy", progress=silent)
     assert silent.told == ["begin native", "end native", "begin numpy", "end numpy"]
+
+
+class Terminal(io.StringIO):
+    """A standard error that is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_lines_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with compare_module.progress_display(2) as progress:
+        progress.begin("native")
+        progress.end(Row("native", "ok", tokens_per_s=12.0))
+        progress.begin("torch")
+        progress.end(Row("torch", "failed", "killed by [SIGABRT]"))
+    shown = terminal.getvalue()
+    assert "gpt2c: native: 12.0 tokens/s" in shown and "gpt2c: torch: failed: killed by [SIGABRT]" in shown
+    assert "\x1b[" in shown, "something was drawn"
+
+
+def test_without_rich_or_a_terminal_there_are_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    with compare_module.progress_display(1) as progress:
+        progress.begin("native")
+        progress.end(Row("native", "missing", "not here"))
+    assert capsys.readouterr().err == "gpt2c: 1 of 1: native: missing: not here\n"
 
 
 def test_an_engine_runs_in_a_process_of_its_own_and_only_that_ones_memory_counts() -> None:
