@@ -69,13 +69,14 @@ class Ladder:
     climbed: tuple[Climbed, ...]
 
     def limit(self, on: Climbed, rung: Rung) -> tuple[float, str]:
-        """The least ms a token, and what it waits for then."""
-        return self.limits.ms(
-            on.tokens[rung.name].n_bytes,
-            2 * on.multiply_adds(rung.name),
-            on.working_set(rung.name),
-            on.plans[rung.name].threads,
-        )
+        """The least ms a token, and what it waits for then.
+
+        The peak is that of float32: weights in another format are multiplied faster, and only read here.
+        """
+        plan = on.plans[rung.name]
+        operations = 2 * on.multiply_adds(rung.name) if plan.weights == "f32" else 0.0
+        n_bytes = on.tokens[rung.name].n_bytes
+        return self.limits.ms(n_bytes, operations, on.working_set(rung.name), plan.threads)
 
     def estimate(self, on: Climbed, rung: Rung) -> float:
         """ms a token, from the rung before."""
@@ -232,9 +233,8 @@ def setting(done: Ladder) -> Iterator[str]:
     yield (
         "MB/token: weights, K and V, inputs and results of all operations, each counted once, from traces of "
         "the C core; weights that lie in a cache count too. The limit is the longer of reading those bytes "
-        "as fast as this machine reads that much again and again, and multiplying and adding at its peak: "
-        + "; ".join(limits_text(done.limits))
-        + "."
+        "as fast as this machine reads that much again and again, and (float32 weights) multiplying and adding "
+        "at its peak: " + "; ".join(limits_text(done.limits)) + "."
     )
     yield on_cpu_share([samples for on in done.climbed for samples in on.samples.values()])
 

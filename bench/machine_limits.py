@@ -25,7 +25,7 @@ class Limits:
     peak: dict[int, float]
 
     def ms(self, n_bytes: float, operations: float, working_set: float, threads: int) -> tuple[float, str]:
-        """What it takes at least, and what it then waits for."""
+        """What it takes at least, and what it then waits for; operations: in float32."""
         reading = n_bytes / self.bandwidth[megabytes(working_set), threads]
         computing = operations / self.peak[threads]
         return max(reading, computing) * 1e3, "memory" if reading >= computing else "arithmetic"
