@@ -233,8 +233,8 @@ def setting(done: Ladder) -> Iterator[str]:
     yield (
         "MB/token: weights, K and V, inputs and results of all operations, each counted once, from traces of "
         "the C core; weights that lie in a cache count too. The limit is the longer of reading those bytes "
-        "as fast as this machine reads that much again and again, and (float32 weights) multiplying and adding "
-        "at its peak: " + "; ".join(limits_text(done.limits)) + "."
+        "as fast as this machine reads that much again and again, and of multiplying and adding at its peak "
+        "where weights are float32: " + "; ".join(limits_text(done.limits)) + "."
     )
     yield on_cpu_share([samples for on in done.climbed for samples in on.samples.values()])
 
