@@ -8,34 +8,14 @@ K and V, and sits behind the same `Model`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from ..bindings import LoadedModel, Runner
 from ..errors import BackendUnavailable, OptionError
-from ..options import OPTIONS, SWITCHES, Plan, nearest
+from ..options import OPTIONS, SWITCHES, nearest
+from . import cached, native
+from .choices import Choices, Opener
 
-if TYPE_CHECKING:
-    from ..weights import Checkpoint
-
-Opener = Callable[["Checkpoint"], tuple[Plan, Runner, LoadedModel]]
-"""A checkpoint in, what computes it out: the plan, who makes sessions, and the weights."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What `gpt2c.load` was asked for beside the model; the defaults are "not given"."""
-
-    weights: str | None = None
-    opts: str | Iterable[str] = "all"
-    threads: int | None = None
-    isa: str = "auto"
-    binding: str = "auto"
-
-    def given(self) -> list[str]:
-        """Names of the arguments that are not at their defaults."""
-        return [name for name, default in vars(Choices()).items() if getattr(self, name) != default]
+__all__ = ["LIBRARIES", "PRESETS", "Choices", "Opener", "names", "opener"]
 
 
 @dataclass(frozen=True)
@@ -89,8 +69,6 @@ def opener(backend: str, choices: Choices) -> Opener:
         if "opts" in choices.given():
             raise OptionError(f"backend {backend!r} is a choice of options: give none beside it")
         choices = replace(choices, opts=PRESETS[backend])
-    from . import native
-
     return native.opener(choices)
 
 
@@ -108,8 +86,6 @@ def _library(backend: str, choices: Choices) -> Opener:
                 f"backend {backend!r} needs {packages}: {_first_line(error)}; "
                 f"install the extra: pip install 'gpt2c[{library.extra}]'"
             ) from error
-    from . import cached
-
     return cached.opener(backend, imported.Engine)
 
 

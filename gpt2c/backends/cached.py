@@ -16,7 +16,7 @@ from ..bindings import LoadedModel, Runner
 from ..errors import CancelledError, OptionError, SessionBusyError
 from ..options import Plan
 from ..weights import Checkpoint
-from . import Opener
+from .choices import Opener
 
 CHUNK_ROWS = 128
 """A long prompt is fed in pieces of so many tokens, between which it can be cancelled."""

@@ -13,7 +13,7 @@ from ..bindings import Binding, LoadedModel, NativeModel, Runner
 from ..config import ModelConfig
 from ..machine import usable_cores
 from ..weights import Checkpoint, TensorSpec
-from . import Choices, Opener
+from .choices import Choices, Opener
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
