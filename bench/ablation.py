@@ -56,6 +56,9 @@ class Case:
     n_new: int
     n_prompt: int = 1
 
+    def __str__(self) -> str:
+        return f"{self.n_prompt} + {self.n_new} tokens"
+
     def passes(self) -> Iterator[tuple[int, int]]:
         """For each pass the tokens before it, and those behind it."""
         yield 0, self.n_prompt
@@ -133,10 +136,10 @@ def check_same(outcomes: Mapping[Row, Samples[Outcome]], with_table: bool) -> Ou
     return first
 
 
-def check_rows(options: Row, outcome: Outcome, case: Case) -> None:
+def check_rows(options: Row, rows: Mapping[str, int], case: Case) -> None:
     """The last pass did one row for each switch that is on and all rows for the others."""
     expected = {switch: 1 if switch in options else case.last_n for switch in SWITCHES}
-    require(dict(outcome.rows) == expected, f"{name_of(options)} computed rows {dict(outcome.rows)}")
+    require(dict(rows) == expected, f"{name_of(options)} computed rows {dict(rows)}")
 
 
 def check(
@@ -145,7 +148,7 @@ def check(
     """Raises Disagreement unless all rows do what they should and agree as they must."""
     for options, samples in outcomes.items():
         for outcome in samples.results:
-            check_rows(options, outcome, case)
+            check_rows(options, outcome.rows, case)
     formula = check_same(outcomes, with_table=False)
     table = check_same(outcomes, with_table=True)
 

@@ -52,15 +52,16 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def publish(request: pytest.FixtureRequest) -> Callable[[str, str, Any], None]:
+def publish(request: pytest.FixtureRequest) -> Callable[[str, str, Any], Path | None]:
     """Called with name, Markdown and record: has the Markdown printed when all tests are done, and writes
-    NAME.md and NAME.json, those of a quick run only where a folder is named."""
+    NAME.md and NAME.json, those of a quick run only where a folder is named. Returns the folder, if any."""
     config = request.config
 
-    def publish(name: str, markdown: str, record: Any) -> None:
+    def publish(name: str, markdown: str, record: Any) -> Path | None:
         config.stash[REPORTS].append(Report(name, markdown))
         folder = config.getoption("results") or (None if config.getoption("quick") else RESULTS)
         if folder is not None:
             harness.write_results(folder, name, record, markdown)
+        return folder
 
     return publish

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -16,6 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Generic, TypeVar
@@ -152,16 +154,32 @@ def interleaved(
     rounds: of all, or of each by its name; those with fewer are left out of the later rounds.
     progress: told a line after each call.
     """
+    ready = {name: partial(contextlib.nullcontext, call) for name, call in calls.items()}
+    return interleaved_in(ready, rounds, progress)
+
+
+def interleaved_in(
+    calls: Mapping[str, Callable[[], contextlib.AbstractContextManager[Callable[[], T]]]],
+    rounds: int | Mapping[str, int],
+    progress: Callable[[str], None] = lambda line: None,
+    seconds: float = math.inf,
+) -> dict[str, Samples[T]]:
+    """`interleaved` for what has to be set up each time: what a context gives is timed, the context is not.
+
+    seconds: what has taken so long in all would take longer in a round more, and is left out of it.
+    """
     wanted = dict.fromkeys(calls, rounds) if isinstance(rounds, int) else rounds
     most = max(wanted.values(), default=0)
     taken: dict[str, list[tuple[float, float, T]]] = {name: [] for name in calls}
     for n in range(1, most + 1):
         for name, call in calls.items():
-            if n > wanted[name]:
+            spent = sum(took for took, _, _ in taken[name])
+            if n > wanted[name] or spent * n > seconds * max(1, n - 1):
                 continue
-            cpu_began, began = process_time(), perf_counter()
-            result = call()
-            took, cpu_took = perf_counter() - began, process_time() - cpu_began
+            with call() as timed:
+                cpu_began, began = process_time(), perf_counter()
+                result = timed()
+                took, cpu_took = perf_counter() - began, process_time() - cpu_began
             taken[name].append((took, cpu_took, result))
             progress(f"round {n} of {most}: {took:7.2f} s  {name}")
     return {name: Samples(*zip(*rows, strict=True)) for name, rows in taken.items()}

@@ -367,13 +367,13 @@ def limits(library: Library, chosen: list[Case]) -> Limits:
             cold_bytes(),
             0,
             cold=True,
-            make=partial(_read, cold_bytes(), kind == "2 MiB", streams),
+            make=partial(read_work, cold_bytes(), kind == "2 MiB", streams),
         )
         for kind in pages
         for streams in STREAMS
     )
     warm = {
-        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(_read, n, False, 1))
+        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(read_work, n, False, 1))
         for n in sorted({case.n_bytes for case in chosen if not case.cold})
     }
     multiply_add = _arithmetic(library, "multiply-add, float32", "multiply_add")
@@ -386,7 +386,7 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def _read(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
+def read_work(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
     step = library.number("read_step") * streams
     n = math.ceil(n_bytes / FLOAT / step) * step
     memory = mmap.mmap(-1, n * FLOAT)

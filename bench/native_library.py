@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,8 @@ _SIGNATURES = {
 }
 """Of the functions of both files, by name without prefix: result, then arguments, the last of them loops."""
 
+_OF_LIMITS = ("read", "read_step", "multiply_add", "multiply_add_operations", "bf16", "bf16_operations")
+
 NATIVE_FLAGS: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 """The first that the compiler takes is used for limits.c."""
 
@@ -70,10 +72,11 @@ class Handle:
 class Library:
     """The compiled functions. Arguments are numbers, C-contiguous arrays and handles."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
         loaded = ctypes.CDLL(str(path))
         self._functions: dict[str, Callable[..., Any]] = {}
-        for name, signature in _SIGNATURES.items():
+        for name in names:
+            signature = _SIGNATURES[name]
             result, *arguments = (_TYPES[letter] for letter in signature.replace(" ", ""))
             function = loaded[f"gpt2c_bench_{name}"]
             function.restype, function.argtypes = result, arguments
@@ -116,9 +119,20 @@ def build() -> Library:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda job: _compile(job[0], job[1], to), jobs))
         objects.append(_compile_native("bench/limits.c", to))
-        library = to / "bench.so"
-        _call(["-shared", *objects, "-lm", "-lpthread", "-o", str(library)])
-        return Library(library)
+        return _link(objects, to, _SIGNATURES)
+
+
+def build_limits() -> Library:
+    """The functions of limits.c alone, in a second or so. BuildFailed: what the compiler said."""
+    with TemporaryDirectory() as folder:
+        to = Path(folder)
+        return _link([_compile_native("bench/limits.c", to)], to, _OF_LIMITS)
+
+
+def _link(objects: Sequence[str], to: Path, names: Iterable[str]) -> Library:
+    library = to / "bench.so"
+    _call(["-shared", *objects, "-lm", "-lpthread", "-o", str(library)])
+    return Library(library, names)
 
 
 def _compile(source: str, flags: Sequence[str], to: Path) -> str:

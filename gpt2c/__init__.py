@@ -19,6 +19,7 @@ from .options import OPTIONS, Plan
 from .sampling import TokenLogprobs
 from .scoring import Score
 from .session import Session
+from .trace import Trace
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "Stream",
     "Timings",
     "TokenLogprobs",
+    "Trace",
     "build_info",
     "kernels",
     "load",

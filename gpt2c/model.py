@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,23 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bindings, hub, options, packed_cache
+from . import backends, hub, options
+from .backends.native import identity_of
 from .batch_generation import run_batch
-from .bindings import Binding, NativeModel
-from .config import ACTIVATIONS, ModelConfig
+from .bindings import LoadedModel, NativeModel, Runner
+from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, OptionError, TokenError
 from .generation import Completion, Continuation, Stream, one_by_one
-from .machine import usable_cores
 from .prompt_cache import PromptCache
 from .scoring import Score, score
 from .session import Ids, Session, as_ids
 from .settings import GenerationSettings, generation_settings, takes
 from .speculative import speculative
 from .tokenizer import Tokenizer, Vocabulary
-from .weights import Checkpoint, TensorSpec, load_checkpoint
-
-# gpt2c_dtype of include/gpt2c.h
-_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+from .trace import Trace, now_ns
+from .weights import load_checkpoint
 
 
 def load(
@@ -45,6 +40,7 @@ def load(
     threads: int | None = None,
     isa: str = "auto",
     binding: str = "auto",
+    backend: str = "native",
 ) -> Model:
     """Load a GPT-2.
 
@@ -55,96 +51,47 @@ def load(
     an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
     on: its weights are kept as they lie in memory, see packed_cache.py.
 
+    backend: "native", the C core; a preset of its options, such as "c_kv", which takes the place of opts; or
+    "numpy", "torch" or "hf", the same model computed by a library, for which all that is said of the C core
+    above is not to be given. See gpt2c/backends.
+
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
     """
-    chosen = bindings.select(binding)
-    isas = [(name, supported) for name, _, supported in chosen.isas()]
-    plan = options.resolve(opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores())
+    opener = backends.opener(backend, backends.Choices(weights, opts, threads, isa, binding))
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
-        config = native_config(checkpoint.config, plan, [name for name, _ in isas])
-        native = packed_cache.load_or_build(
-            chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
-        )
-        return Model(checkpoint.config, plan, chosen, native, checkpoint.read_vocabulary)
-
-
-def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
-    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it.
-
-    OptionError: an option that this model has no use for.
-    """
-    if "gelu_table" in plan and config.activation_function != "gelu_new":
-        raise OptionError(
-            f"option 'gelu_table' is of GELU in its tanh form; this model has {config.activation_function!r}"
-        )
-    return {
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
-        "n_inner": config.n_inner,
-        "n_ctx": config.n_ctx,
-        "n_vocab": config.n_vocab,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        "isa": isas.index(plan.isa),
-        "switches": plan.switches,
-        "gelu_table": int("gelu_table" in plan),
-        "aligned": int("aligned" in plan),
-        "format": options.WEIGHTS.index(plan.weights),
-        "n_threads": plan.threads,
-        "fused": int("fused" in plan),
-        "head_screen": int("head_screen" in plan),
-        "kv_f16": int("kv_f16" in plan),
-        "activation": ACTIVATIONS.index(config.activation_function),
-        "untied": int(not config.tie_word_embeddings),
-        "unscaled_scores": int(not config.scale_attn_weights),
-        "scores_by_layer": int(config.scale_attn_by_inverse_layer_idx),
-    }
-
-
-def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
-    native = binding.Model(config)
-
-    def set_tensor(spec: TensorSpec) -> None:
-        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
-        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
-        checkpoint.release(spec.kind, spec.layer)
-
-    # The large ones first, so that no thread is left alone with the embedding in the end.
-    by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in pool.map(set_tensor, by_size):
-            pass
-    native.freeze()
-    return native
+        plan, runner, loaded = opener(checkpoint)
+        return Model(checkpoint.config, plan, runner, loaded, checkpoint.read_vocabulary)
 
 
 class Model:
     """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
 
-    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi"; `batch_size`: how many
-    prompts `generate_batch` continues side by side, 32 unless it is set.
+    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi", or the name of another
+    engine than the C core; `batch_size`: how many prompts `generate_batch` continues side by side, 32 unless
+    it is set.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         plan: options.Plan,
-        binding: Binding,
-        native: NativeModel,
+        runner: Runner,
+        loaded: LoadedModel,
         read_vocabulary: Callable[[], Vocabulary],
     ) -> None:
         self.config = config
         self.plan = plan
-        self.binding = binding.name
-        self._binding = binding
-        self._native: NativeModel | None = native
+        self.binding = runner.name
+        self._binding = runner
+        self._native: LoadedModel | None = loaded
         self.batch_size = 32
         self._prompt_cache: PromptCache | None = None
         self._read_vocabulary = read_vocabulary
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
+        self._trace: Trace | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -158,7 +105,10 @@ class Model:
 
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
-        session = Session(self, self._binding.Session(self._open()))
+        began = now_ns()
+        session = Session(self, self._binding.Session(self._open()), self._trace)
+        if self._trace is not None:
+            self._trace.sessions.append((began, now_ns()))
         with self._running_lock:
             self._running.add(session)
         return session
@@ -167,13 +117,12 @@ class Model:
     def identity(self) -> dict[str, Any]:
         """What the state of a session depends on: shape, plan and a checksum of the weights.
 
-        The first time all weights are read.
+        The first time all weights are read. OptionError: of another engine than the C core.
         """
-        config = native_config(self.config, self.plan, [name for name, _, _ in self._binding.isas()])
-        for name in ("n_threads", "fused"):  # which change no bit
-            del config[name]
-        shown = {"isa": self.plan.isa, "format": self.plan.weights}  # names outlive numbers
-        return {**config, **shown, "weights": f"{self._open().checksum():016x}", "order": sys.byteorder}
+        loaded = self._open()
+        if not isinstance(loaded, NativeModel):
+            raise OptionError(f"sessions are kept by the native backend only, not by {self.plan.backend!r}")
+        return identity_of(self.config, self.plan, loaded)
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
         """Logits [len(ids), n_vocab] of every position, whatever the plan."""
@@ -264,6 +213,21 @@ class Model:
         except FileNotFoundError:
             return None
 
+    @contextmanager
+    def trace(self, n_best: int = 5) -> Iterator[Trace]:
+        """Record what sessions made meanwhile do; see trace.py. One at a time: it is for looking, and slower.
+
+        n_best: how many of the likeliest tokens to keep of each step; with 0 no logits are computed for it.
+        OptionError: the model is being traced already.
+        """
+        if self._trace is not None:
+            raise OptionError("the model is being traced already")
+        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
+        try:
+            yield self._trace
+        finally:
+            self._trace = None
+
     def cancel(self) -> None:
         """End every generation that runs on this model now; each returns with "cancelled"."""
         with self._running_lock:
@@ -277,7 +241,10 @@ class Model:
         key: up to 127 bytes that say what the file was made from. Raises ModelFileError; nothing is
         left half written.
         """
-        self._open().save_packed(os.fsencode(path), key)
+        native = self._open()
+        if not isinstance(native, NativeModel):
+            raise OptionError(f"packed files are the native backend's, not of {self.plan.backend!r}")
+        native.save_packed(os.fsencode(path), key)
 
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""
@@ -290,7 +257,7 @@ class Model:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _open(self) -> NativeModel:
+    def _open(self) -> LoadedModel:
         native = self._native
         if native is None:
             raise ClosedError("the model is closed")

@@ -95,17 +95,24 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model will do: options in the table's order, all needs added, and the choices made."""
+    """What a model will do: options in the table's order, all needs added, and the choices made.
+
+    backend: "native"; of another engine only that and the weights' format is known, its library does
+    the rest as it likes.
+    """
 
     options: tuple[str, ...]
-    isa: str
+    isa: str = ""
     threads: int = 1
     weights: str = "f32"
+    backend: str = "native"
 
     def __contains__(self, option: str) -> bool:
         return option in self.options
 
     def __str__(self) -> str:
+        if self.backend != "native":
+            return f"backend={self.backend} weights={self.weights}"
         names = ",".join(self.options) or "none"
         return f"opts={names} isa={self.isa} threads={self.threads} weights={self.weights}"
 

@@ -59,7 +59,7 @@ def load_or_build(
         return build()
     refused = why_not(folder)
     if refused:
-        _warn_once(f"gpt2c: the cache {str(folder)!r} is not used: {refused}", stacklevel=4)
+        _warn_once(f"gpt2c: the cache {str(folder)!r} is not used: {refused}", stacklevel=5)
         return build()
     file = _file_of(checkpoint, plan, binding.packed_version(), folder)
     found = _open(file, binding, config)
@@ -131,7 +131,7 @@ def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> Native
         return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
     except ModelFileError as error:
         if os.path.lexists(file.path):
-            _warn_once(f"gpt2c: {file.path}: {error}; made anew", stacklevel=5)
+            _warn_once(f"gpt2c: {file.path}: {error}; made anew", stacklevel=6)
         return None
 
 

@@ -11,14 +11,16 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from . import __version__, load
+from . import __version__, load, trace_report
+from .backends import names as backend_names
 from .bindings import NAMES
 from .errors import Gpt2cError, OptionError
+from .files import check_writable, write_whole
 from .generation import Completion
 from .model import Model
 from .options import OPTIONS, WEIGHTS
@@ -44,23 +46,39 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which model runs, and how."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
-    group.add_argument("--opts", metavar="LIST", default="all", help="optimizations to turn on, see below")
+    group.add_argument(
+        "--backend",
+        metavar="B",
+        default="native",
+        help=f"{', '.join(backend_names())} (default: native)",
+    )
+    group.add_argument("--opts", metavar="LIST", help="optimizations to turn on, see below (default: all)")
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `run`."""
-    parser.epilog = _options_help()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where the prompt comes from."""
     prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
     prompt.add_argument("stdin", nargs="?", metavar="-", help="read the prompt from standard input")
     prompt.add_argument("--prompt", metavar="TEXT", help=f"text to continue (default: {DEFAULT_PROMPT!r})")
     prompt.add_argument(
         "--prompt-file", metavar="F", help="read the prompt from a file (- is standard input)"
     )
+
+
+def add_length_argument(parser: argparse._ActionsContainer) -> None:
+    """--max-new-tokens."""
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `run`."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_prompt_arguments(parser)
     add_model_arguments(parser)
     group = add_generation_arguments(parser)
     group.add_argument(
@@ -76,6 +94,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overflow", metavar="O", default="error", help="a full context: error, or slide to drop the oldest"
     )
     group = parser.add_argument_group("output")
+    group.add_argument(
+        "--trace",
+        metavar="N",
+        type=int,
+        choices=(0, 1, 2),
+        default=0,
+        help="1: time of each operation, likeliest tokens; 2: shapes and bytes too; on standard error",
+    )
+    group.add_argument(
+        "--trace-file",
+        metavar="F",
+        help="write a trace for a viewer of Chrome's trace events, such as Perfetto",
+    )
+    group.add_argument("--compare", action="store_true", help="run every backend, greedy, and compare them")
     group.add_argument("--json", action="store_true", help="one JSON object on standard output")
     group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
 
@@ -83,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The flags that say how tokens are chosen, and how many."""
     group = parser.add_argument_group("generation")
-    group.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+    add_length_argument(group)
     group.add_argument(
         "--temperature", metavar="T", type=float, default=0.8, help="default: 0.8; 0 is greedy"
     )
@@ -134,58 +166,96 @@ def read_prompt(args: argparse.Namespace) -> str:
 
 def load_model(args: argparse.Namespace, model: str | None = None) -> Model:
     """The model that the flags of `add_model_arguments` ask for, or another one with the same plan."""
+    if args.opts is not None and args.backend != "native":  # load() cannot tell "all" from nothing
+        raise OptionError(f"--opts is for the native backend only, not for {args.backend!r}")
     return load(
         model or args.model,
         weights=args.weights,
-        opts=args.opts,
+        opts="all" if args.opts is None else args.opts,
         threads=args.threads,
         isa=args.isa,
         binding=args.binding,
+        backend=args.backend,
     )
+
+
+def plan_line(model: Model) -> str:
+    """What runs, in words."""
+    binding = f" binding={model.binding}" if model.plan.backend == "native" else ""
+    return f"{model.plan}{binding}"
 
 
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
+    if args.compare:
+        from .commands import compare  # which uses this module
+
+        return compare.run(args)
+    if args.trace_file is not None:
+        check_writable(args.trace_file)
     prompt = read_prompt(args)
     with ExitStack() as stack:
         model = stack.enter_context(load_model(args))
         draft = args.draft
         if draft not in (None, "ngram"):
             draft = stack.enter_context(load_model(args, draft))
-        stream = model.stream(
-            prompt,
-            stop=args.stop,
-            draft=draft,
-            num_assistant_tokens=args.num_assistant_tokens,
-            overflow=args.overflow,
-            **sampling_of(args),
-        )
-        print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
-        if not args.json:
-            print(prompt, end="", flush=True)
-        for piece in stream:
-            if not args.json:
-                print(piece, end="", flush=True)
-    completion = stream.completion
-    assert completion is not None
+        looking = model.trace() if args.trace or args.trace_file else nullcontext()
+        with looking as trace:
+            completion = _generate(model, prompt, draft, args)
+        plan, text_of = str(model.plan), _token_text(model)
     if args.json:
-        print(json.dumps(as_json(completion, str(model.plan))))
+        print(json.dumps(as_json(completion, plan)))
     else:
         print()
+    for line in _summary(completion, guessed=args.draft is not None):
+        print(f"gpt2c: {line}", file=sys.stderr)
+    if trace is not None and args.trace:
+        for line in trace_report.lines(trace, completion, text_of, args.trace):
+            print(f"trace: {line}", file=sys.stderr)
+    if trace is not None and args.trace_file is not None:
+        write_whole(args.trace_file, trace_report.chrome_trace(trace, completion, text_of))
+
+
+def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
+    """What it took, in a line or three."""
     t = completion.timings
     n_new, n_prompt = len(completion.ids), len(completion.prompt_ids)
-    print(
-        f"gpt2c: {n_prompt} + {n_new} tokens, finish: {completion.finish_reason}, TTFT {t.ttft_ms:.1f} ms, "
-        f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s",
-        file=sys.stderr,
+    yield (
+        f"{n_prompt} + {n_new} tokens, finish: {completion.finish_reason}, TTFT {t.ttft_ms:.1f} ms, "
+        f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s"
     )
-    if args.draft is not None:
-        guesses = f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
-        print(f"gpt2c: {guesses}", file=sys.stderr)
+    if guessed:
+        yield f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
     if completion.dropped_tokens:
-        print(
-            f"gpt2c: the context was full: {completion.dropped_tokens} tokens were dropped", file=sys.stderr
-        )
+        yield f"the context was full: {completion.dropped_tokens} tokens were dropped"
+
+
+def _generate(
+    model: Model, prompt: str, draft: Literal["ngram"] | Model | None, args: argparse.Namespace
+) -> Completion:
+    """Prints the plan, and the text as it comes."""
+    stream = model.stream(
+        prompt,
+        stop=args.stop,
+        draft=draft,
+        num_assistant_tokens=args.num_assistant_tokens,
+        overflow=args.overflow,
+        **sampling_of(args),
+    )
+    print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+    if not args.json:
+        print(prompt, end="", flush=True)
+    for piece in stream:
+        if not args.json:
+            print(piece, end="", flush=True)
+    assert stream.completion is not None
+    return stream.completion
+
+
+def _token_text(model: Model) -> Callable[[int], str]:
+    """A token's text, U+FFFD in the place of bytes that are no whole character."""
+    tokenizer = model.tokenizer
+    return lambda token: tokenizer.token_bytes(token).decode(errors="replace")
 
 
 def tokens_per_s(completion: Completion) -> float:

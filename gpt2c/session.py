@@ -18,6 +18,7 @@ from .session_file import read_session, write_session
 if TYPE_CHECKING:
     from .bindings import NativeSession
     from .model import Model
+    from .trace import Trace
 
 Ids = Sequence[int] | NDArray[np.integer]
 Floats = NDArray[np.float32]
@@ -52,8 +53,9 @@ def n_common(a: Sequence[int], b: Sequence[int]) -> int:
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
-    def __init__(self, model: Model, native: NativeSession) -> None:
+    def __init__(self, model: Model, native: NativeSession, trace: Trace | None = None) -> None:
         self._model = model
+        self._trace = trace
         self._native: NativeSession | None = native
         self.cancelled = False
 
@@ -217,7 +219,10 @@ class Session:
         next_id: bool = False,
         next_ids: NDArray[np.int32] | None = None,
     ) -> int:
-        return self._open().feed(ids, last_logits, logits, hidden, next_id, next_ids)
+        native = self._open()
+        if self._trace is not None:
+            return self._trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
+        return native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
 
 
 BATCH_ROWS = 256

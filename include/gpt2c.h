@@ -288,6 +288,46 @@ gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t 
  * candidates (tokens whose logits were then computed) that took in all. */
 gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
 
+/* What a trace tells apart. GELU and residual are there only where they are passes of their own. */
+typedef enum gpt2c_traced_op {
+    GPT2C_TRACED_EMBED = 0,
+    GPT2C_TRACED_LN_1 = 1,
+    GPT2C_TRACED_QKV = 2,
+    GPT2C_TRACED_ATTENTION = 3,
+    GPT2C_TRACED_ATTN_PROJ = 4,
+    GPT2C_TRACED_LN_2 = 5,
+    GPT2C_TRACED_MLP_FC = 6,
+    GPT2C_TRACED_GELU = 7,
+    GPT2C_TRACED_MLP_PROJ = 8,
+    GPT2C_TRACED_RESIDUAL = 9,
+    GPT2C_TRACED_LN_F = 10,
+    GPT2C_TRACED_HEAD = 11,
+    GPT2C_TRACED_OP_COUNT = 12
+} gpt2c_traced_op;
+
+/* "embed", "ln_1", ..., or NULL if there is no such operation. */
+const char *gpt2c_traced_op_name(int32_t op);
+
+/* One operation of a feed. */
+typedef struct gpt2c_trace_event {
+    int32_t op;                  /* a gpt2c_traced_op */
+    int32_t layer;               /* -1 outside the layers */
+    int64_t begin_ns;            /* nanoseconds of the monotonic clock */
+    int64_t end_ns;
+    int64_t rows;                /* computed */
+    int64_t n_in;                /* numbers a row comes from (attention: positions looked at) */
+    int64_t n_out;               /* numbers in a row of the result */
+    int64_t bytes;               /* weights, K, V, inputs and results, each counted once */
+} gpt2c_trace_event;
+
+/* From now on each feed writes its operations into `events`, from the first on, in the order in which
+ * they ran; a batch those of all its rows into the events of its first session. The buffer is the
+ * caller's and is written to until tracing is turned off, by NULL and 0. */
+gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity);
+
+/* How many operations the last feed ran while traced; those beyond the capacity were not written. */
+gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events);
+
 /* Lets go of a session; NULL is allowed. No call may be running in it. */
 void gpt2c_session_free(gpt2c_session *session);
 

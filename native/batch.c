@@ -39,6 +39,7 @@ static gpt2c_status enter_all(gpt2c_session *const *sessions, const size_t *n_id
 static gpt2c_status run_batch(gpt2c_segment *segments, size_t n_sessions, size_t n_rows,
                               float *last_logits, int32_t *next_ids) {
     gpt2c_pass pass = gpt2c_pass_start(segments[0].session);
+    pass.session->n_events = 0;
     pass.segments = segments;
     pass.n_segments = n_sessions;
     pass.n = n_rows;

@@ -29,6 +29,7 @@ typedef struct gpt2c_pass {
     size_t rows[GPT2C_SWITCH_COUNT];
     size_t separate_passes; /* over activations, for GELU or a residual alone */
     int64_t next_poll; /* nanoseconds on the monotonic clock */
+    int64_t traced_until; /* likewise: where the next operation of a trace begins */
     int stopped;       /* cancelled: the operations that are left do nothing */
 } gpt2c_pass;
 

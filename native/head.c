@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "half.h"
+#include "matrix.h"
 #include "quantized.h"
+#include "trace.h"
 #include "work.h"
 
 /* ---- The whole head ---- */
@@ -82,6 +84,7 @@ typedef struct screening {
     float *upper;           /* [n_vocab] */
     float *floors;          /* [n_threads]: the largest lower end that each worker has seen */
     float floor;            /* of all */
+    size_t panels;          /* that candidates are in */
     gpt2c_linear_args head; /* one row of logits */
 } screening;
 
@@ -136,15 +139,14 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
     for (size_t i = 0; i < gpt2c_pool_threads(s->model->pool); i++)
         if (s->floors[i] > s->floor) s->floor = s->floors[i];
 
-    size_t panels = 0;
     *n_candidates = 0;
     if (!(fabsf(s->floor) < INFINITY)) return n_vocab;
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t n = candidates_in(s, columns_of(s, panel));
         *n_candidates += n;
-        panels += n > 0;
+        s->panels += n > 0;
     }
-    if (panels == 0 || panels * PANELS_PER_CANDIDATE > n_panels) return n_vocab;
+    if (s->panels == 0 || s->panels * PANELS_PER_CANDIDATE > n_panels) return n_vocab;
 
     job.items = (gpt2c_span){0, n_panels};
     job.compute = compute_candidates;
@@ -184,6 +186,8 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     session->screened_ids++;
     session->screened_candidates += n_candidates;
     pass->rows[GPT2C_SWITCH_UNEMBED] = 1;
+    const size_t panel_bytes = gpt2c_matrix_bytes(&model->wte) / gpt2c_panels(model->wte.n_out);
+    gpt2c_trace_head(pass, 1, gpt2c_screen_bytes(&model->screen) + s.panels * panel_bytes);
     *next_id = (int32_t)best;
     return 1;
 }
@@ -204,10 +208,12 @@ void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *o
     const float *newest = hidden + (pass->n - pass->origin - 1) * n_embd;
     if (only_id && model->config.head_screen && screen_id(pass, newest, outputs->next_id)) return;
 
-    const float *last = compute_logits(pass, hidden, logit_rows(pass, outputs), outputs);
+    const gpt2c_span rows = logit_rows(pass, outputs);
+    const float *last = compute_logits(pass, hidden, rows, outputs);
     if (pass->stopped) return;
     if (outputs->last_logits != NULL) memcpy(outputs->last_logits, last, n_vocab * sizeof(float));
     if (outputs->next_id != NULL) greedy_ids(model, outputs->next_id, last, 1);
+    if (rows.end > rows.begin) gpt2c_trace_head(pass, rows.end - rows.begin, gpt2c_matrix_bytes(&model->head));
 }
 
 /* ---- Several sessions ---- */
@@ -230,4 +236,5 @@ void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_l
         if (next_ids != NULL) greedy_ids(model, next_ids + i, out, n);
     }
     pass->rows[GPT2C_SWITCH_UNEMBED] = pass->n_segments;
+    gpt2c_trace_head(pass, pass->n_segments, gpt2c_matrix_bytes(&model->head));
 }

@@ -71,9 +71,9 @@ static float *place_vector(gpt2c_model *model, size_t n) {
     return place_bytes(model, n * sizeof(float));
 }
 
-static gpt2c_norm place_norm(gpt2c_model *model) {
+static gpt2c_norm place_norm(gpt2c_model *model, gpt2c_traced_op op, int32_t layer) {
     const size_t n_embd = (size_t)model->config.n_embd;
-    gpt2c_norm norm;
+    gpt2c_norm norm = {.op = op, .layer = layer};
     norm.weight = place_vector(model, n_embd);
     norm.bias = place_vector(model, n_embd);
     return norm;
@@ -87,8 +87,9 @@ static gpt2c_matrix place_matrix(gpt2c_model *model, gpt2c_layout as_in_file, in
     return w;
 }
 
-static gpt2c_linear place_linear(gpt2c_model *model, int32_t n_in, int32_t n_out) {
-    gpt2c_linear linear;
+static gpt2c_linear place_linear(gpt2c_model *model, gpt2c_traced_op op, int32_t layer, int32_t n_in,
+                                 int32_t n_out) {
+    gpt2c_linear linear = {.op = op, .layer = layer};
     linear.w = place_matrix(model, GPT2C_IN_OUT, n_in, n_out);
     linear.bias = place_vector(model, (size_t)n_out);
     return linear;
@@ -111,14 +112,14 @@ void gpt2c_model_place(gpt2c_model *model, char *weights) {
     model->wpe = place_vector(model, (size_t)c->n_ctx * (size_t)c->n_embd);
     for (int32_t i = 0; i < c->n_layer; i++) {
         gpt2c_layer *layer = &model->layers[i];
-        layer->ln_1 = place_norm(model);
-        layer->attn_qkv = place_linear(model, c->n_embd, 3 * c->n_embd);
-        layer->attn_proj = place_linear(model, c->n_embd, c->n_embd);
-        layer->ln_2 = place_norm(model);
-        layer->mlp_fc = place_linear(model, c->n_embd, c->n_inner);
-        layer->mlp_proj = place_linear(model, c->n_inner, c->n_embd);
+        layer->ln_1 = place_norm(model, GPT2C_TRACED_LN_1, i);
+        layer->attn_qkv = place_linear(model, GPT2C_TRACED_QKV, i, c->n_embd, 3 * c->n_embd);
+        layer->attn_proj = place_linear(model, GPT2C_TRACED_ATTN_PROJ, i, c->n_embd, c->n_embd);
+        layer->ln_2 = place_norm(model, GPT2C_TRACED_LN_2, i);
+        layer->mlp_fc = place_linear(model, GPT2C_TRACED_MLP_FC, i, c->n_embd, c->n_inner);
+        layer->mlp_proj = place_linear(model, GPT2C_TRACED_MLP_PROJ, i, c->n_inner, c->n_embd);
     }
-    model->ln_f = place_norm(model);
+    model->ln_f = place_norm(model, GPT2C_TRACED_LN_F, -1);
     model->head = c->untied ? place_matrix(model, GPT2C_OUT_IN, c->n_embd, c->n_vocab) : model->wte;
     if (c->head_screen) model->screen = place_screen(model);
 }

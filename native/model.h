@@ -11,11 +11,15 @@
 typedef struct gpt2c_linear {
     gpt2c_matrix w;
     float *bias;
+    gpt2c_traced_op op; /* what a trace calls it, and where it is */
+    int32_t layer;
 } gpt2c_linear;
 
 typedef struct gpt2c_norm {
     float *weight;
     float *bias;
+    gpt2c_traced_op op; /* likewise */
+    int32_t layer;
 } gpt2c_norm;
 
 typedef struct gpt2c_layer {

@@ -2,6 +2,7 @@
  * calls the kernel through work.c, which shares the rows out and counts them. */
 #include <math.h>
 
+#include "trace.h"
 #include "work.h"
 
 /* ---- Embedding ---- */
@@ -40,8 +41,9 @@ void gpt2c_embed(gpt2c_pass *pass, float *out) {
     const embed_args a = {pass, out};
     const gpt2c_job job = {.args = &a, .compute = compute_embed};
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
-    gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, (size_t)pass->session->model->config.n_embd, job,
-                   GPT2C_NO_ITEMS, 1);
+    const size_t n_embd = (size_t)pass->session->model->config.n_embd;
+    gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, n_embd, job, GPT2C_NO_ITEMS, 1);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_EMBED, -1, rows, n_embd, 3 * n_embd);
 }
 
 /* ---- Row by row: layer norm, GELU, residual ---- */
@@ -102,19 +104,23 @@ void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_n
         .n = (size_t)model->config.n_embd,
     };
     run_row_operation(pass, GPT2C_SWITCH_LAYERNORM, args, compute_layernorm);
+    gpt2c_trace_rows(pass, norm->op, norm->layer, gpt2c_rows_of(pass, GPT2C_SWITCH_LAYERNORM), args.n, 2 * args.n);
 }
 
-static void gelu(gpt2c_pass *pass, float *out, const float *x) {
+static void gelu(gpt2c_pass *pass, float *out, const float *x, int32_t layer) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .model = model, .n = (size_t)model->config.n_inner};
     run_row_operation(pass, GPT2C_SWITCH_GELU, args, compute_gelu);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
     pass->separate_passes++;
 }
 
-static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta) {
+static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta, int32_t layer) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .delta = delta, .n = (size_t)model->config.n_embd};
     run_row_operation(pass, GPT2C_SWITCH_RESIDUAL, args, compute_add);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
+                     3 * args.n);
     pass->separate_passes++;
 }
 
@@ -159,7 +165,9 @@ void gpt2c_run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_l
 void gpt2c_project(gpt2c_pass *pass, gpt2c_switch s, float *out, const float *x,
                    const gpt2c_linear *linear) {
     const gpt2c_linear_args args = {.out = out, .x = x, .w = &linear->w, .bias = linear->bias};
-    gpt2c_run_linear(pass, s, gpt2c_rows_of(pass, s), args);
+    const gpt2c_span rows = gpt2c_rows_of(pass, s);
+    gpt2c_run_linear(pass, s, rows, args);
+    gpt2c_trace_linear(pass, linear, rows, 0);
 }
 
 void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const float *x,
@@ -167,7 +175,7 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
     const gpt2c_model *model = pass->session->model;
     if (!model->config.fused) {
         gpt2c_project(pass, GPT2C_SWITCH_LINEAR, between, x, linear);
-        gelu(pass, out, between);
+        gelu(pass, out, between, linear->layer);
         return;
     }
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_LINEAR);
@@ -181,13 +189,14 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
     gpt2c_count_rows(pass, GPT2C_SWITCH_GELU, rows.end - rows.begin);
+    gpt2c_trace_linear(pass, linear, rows, 0);
 }
 
 void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, float *between,
                        const float *x, const gpt2c_linear *linear) {
     if (!pass->session->model->config.fused) {
         gpt2c_project(pass, GPT2C_SWITCH_LINEAR, between, x, linear);
-        add(pass, out, residual, between);
+        add(pass, out, residual, between, linear->layer);
         return;
     }
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_LINEAR);
@@ -201,6 +210,7 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
     gpt2c_count_rows(pass, GPT2C_SWITCH_RESIDUAL, rows.end - rows.begin);
+    gpt2c_trace_linear(pass, linear, rows, linear->w.n_out);
 }
 
 /* ---- Attention ---- */
@@ -294,4 +304,5 @@ void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer) 
     /* Several sessions' few rows are one block; a long prompt's rows see up to n positions each. */
     const size_t work = pass->n_segments > 1 ? n_embd : 2 * pass->n * n_embd;
     gpt2c_run_rows(pass, GPT2C_SWITCH_KV, rows, work, job, (gpt2c_span){0, pass->n_segments * n_head}, 1);
+    gpt2c_trace_attention(pass, layer, rows);
 }

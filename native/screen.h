@@ -33,6 +33,11 @@ typedef struct gpt2c_screen {
     float *radius; /* likewise; per unit of |x| */
 } gpt2c_screen;
 
+/* What a whole copy takes. */
+static inline size_t gpt2c_screen_bytes(const gpt2c_screen *screen) {
+    return gpt2c_pad(screen->n_out, GPT2C_PANEL) * (screen->n_in + 2 * sizeof(float));
+}
+
 /* Makes the copy of a head that lies in panels; the screen's arrays are there already. */
 void gpt2c_screen_fill(gpt2c_screen *screen, const gpt2c_matrix *head, gpt2c_pool *pool);
 

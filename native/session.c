@@ -124,6 +124,7 @@ static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2
     const size_t step = gpt2c_is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
     gpt2c_segment segment = {.session = session};
     gpt2c_pass pass = gpt2c_pass_start(session);
+    session->n_events = 0;
     pass.segments = &segment;
     pass.n_segments = 1;
     size_t rows[GPT2C_SWITCH_COUNT] = {0};

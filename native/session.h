@@ -52,6 +52,9 @@ struct gpt2c_session {
     size_t separate_passes;
     size_t screened_ids;
     size_t screened_candidates;
+    gpt2c_trace_event *events; /* the caller's; NULL: nobody traces */
+    size_t event_capacity;
+    size_t n_events;
     int busy;        /* atomic: in a call */
     int cancelled;   /* atomic: the call that runs is to end */
 };

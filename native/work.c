@@ -6,7 +6,7 @@
 
 #define POLL_INTERVAL 50000000 /* nanoseconds */
 
-static int64_t now(void) {
+int64_t gpt2c_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -14,7 +14,8 @@ static int64_t now(void) {
 
 gpt2c_pass gpt2c_pass_start(gpt2c_session *session) {
     gpt2c_pass pass = {.session = session};
-    pass.next_poll = now() + POLL_INTERVAL;
+    pass.traced_until = gpt2c_now();
+    pass.next_poll = pass.traced_until + POLL_INTERVAL;
     return pass;
 }
 
@@ -22,9 +23,9 @@ int gpt2c_stopped(gpt2c_pass *pass) {
     gpt2c_session *session = pass->session;
     if (pass->stopped) return 1;
     if (__atomic_load_n(&session->cancelled, __ATOMIC_RELAXED)) return pass->stopped = 1;
-    if (session->poll == NULL || now() < pass->next_poll) return 0;
+    if (session->poll == NULL || gpt2c_now() < pass->next_poll) return 0;
     pass->stopped = session->poll(session->poll_context) != 0;
-    pass->next_poll = now() + POLL_INTERVAL;
+    pass->next_poll = gpt2c_now() + POLL_INTERVAL;
     return pass->stopped;
 }
 

@@ -5,6 +5,9 @@
 
 #include "forward.h"
 
+/* Nanoseconds on the monotonic clock. */
+int64_t gpt2c_now(void);
+
 /* Whether the call is to end: it was cancelled, or the poll function says so. */
 int gpt2c_stopped(gpt2c_pass *pass);
 

@@ -15,7 +15,7 @@ from test_reference import oracle, prompt_and_steps
 
 import gpt2c
 from gpt2c import bindings
-from gpt2c.model import native_config
+from gpt2c.backends.native import native_config
 from gpt2c.options import SWITCHES
 
 ISAS = gpt2c.build_info()["isas_supported"]

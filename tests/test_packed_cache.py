@@ -70,7 +70,7 @@ def load_unbuilt(monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: Any)
         raise AssertionError("the model was built")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gpt2c.model._build", refuse)
+        patch.setattr("gpt2c.backends.native._build", refuse)
         return logits(folder, **settings)
 
 

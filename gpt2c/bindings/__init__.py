@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -35,13 +35,19 @@ NAMES = ("cython", "cffi")
 _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_binding"}
 
 
-class NativeModel(Protocol):
+class LoadedModel(Protocol):
+    """An engine's weights in memory; freed with the last reference."""
+
+    def weight_bytes(self) -> int: ...
+
+
+@runtime_checkable
+class NativeModel(LoadedModel, Protocol):
     """A gpt2c_model; freed with its last reference. Status codes come back as gpt2c's errors."""
 
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None: ...
     def freeze(self) -> None: ...
     def save_packed(self, path: bytes, key: bytes) -> None: ...
-    def weight_bytes(self) -> int: ...
     def layout(self) -> int:
         """How the projections lie: a gpt2c_layout."""
 
@@ -93,15 +99,37 @@ class NativeSession(Protocol):
     def rows(self) -> list[int]: ...
     def separate_passes(self) -> int: ...
     def screened(self) -> tuple[int, int]: ...
+    def trace(self, events: np.ndarray | None = None) -> None:
+        """gpt2c_session_trace: room for gpt2c_trace_event as bytes (uint8), None turns it off."""
+
+    def traced(self) -> int: ...
 
 
 class NativeMatrix(Protocol):
     """A gpt2c_matrix; freed with its last reference."""
 
 
-class Binding(Protocol):
+class Runner(Protocol):
+    """What makes sessions and feeds several at once: a binding, or another engine (gpt2c/backends)."""
+
     name: str
 
+    def Session(self, model: Any) -> NativeSession: ...
+    def batch_feed(
+        self,
+        sessions: Sequence[Any],
+        ids: np.ndarray,
+        n_ids: np.ndarray,
+        last_logits: np.ndarray | None = None,
+        next_ids: np.ndarray | None = None,
+    ) -> None:
+        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
+
+    def traced_ops(self) -> list[str]:
+        """Names of the operations in a trace, in the order of gpt2c_traced_op."""
+
+
+class Binding(Runner, Protocol):
     def version(self) -> str: ...
     def isas(self) -> list[tuple[str, bool, bool]]:
         """(name, compiled, supported) in the order of native/isa.def."""
@@ -119,19 +147,8 @@ class Binding(Protocol):
     def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
         """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
 
-    def batch_feed(
-        self,
-        sessions: Sequence[Any],
-        ids: np.ndarray,
-        n_ids: np.ndarray,
-        last_logits: np.ndarray | None = None,
-        next_ids: np.ndarray | None = None,
-    ) -> None:
-        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
-
     @property
     def Model(self) -> NativeModelType: ...
-    def Session(self, model: Any) -> NativeSession: ...
 
     # The kernels one by one; gpt2c.kernels checks what it hands them. Arrays are C-contiguous and of
     # the types in gpt2c.h (float32 but for ids, indices and table); an isa, a layout and an epilogue

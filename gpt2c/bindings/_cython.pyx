@@ -36,6 +36,10 @@ def formats():
     return [gpt2c_format_name(i).decode() for i in range(gpt2c_format_count())]
 
 
+def traced_ops():
+    return [gpt2c_traced_op_name(i).decode() for i in range(GPT2C_TRACED_OP_COUNT)]
+
+
 def memory():
     cdef gpt2c_memory_stats stats
     gpt2c_memory_get(&stats)
@@ -135,6 +139,7 @@ def packed_info(bytes path, bint verify=False):
 
 cdef class Session:
     cdef gpt2c_session *handle
+    cdef object events  # what is written into lives as long as it is
 
     def __init__(self, Model model):
         with nogil:
@@ -210,6 +215,20 @@ cdef class Session:
         cdef size_t ids, candidates
         check(gpt2c_session_screened(self.handle, &ids, &candidates))
         return ids, candidates
+
+    def trace(self, unsigned char[::1] events=None):
+        cdef gpt2c_trace_event *first = NULL
+        cdef size_t capacity = 0
+        if events is not None:
+            first = <gpt2c_trace_event *>&events[0]
+            capacity = events.shape[0] // sizeof(gpt2c_trace_event)
+        check(gpt2c_session_trace(self.handle, first, capacity))
+        self.events = events
+
+    def traced(self):
+        cdef size_t n
+        check(gpt2c_session_traced(self.handle, &n))
+        return n
 
     def __dealloc__(self):
         gpt2c_session_free(self.handle)

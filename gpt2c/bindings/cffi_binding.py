@@ -40,6 +40,10 @@ def formats() -> list[str]:
     return [ffi.string(lib.gpt2c_format_name(i)).decode() for i in range(lib.gpt2c_format_count())]
 
 
+def traced_ops() -> list[str]:
+    return [ffi.string(lib.gpt2c_traced_op_name(i)).decode() for i in range(lib.GPT2C_TRACED_OP_COUNT)]
+
+
 def memory() -> tuple[int, int, int]:
     stats = ffi.new("gpt2c_memory_stats *")
     lib.gpt2c_memory_get(stats)
@@ -195,6 +199,19 @@ class Session:
         ids, candidates = ffi.new("size_t *"), ffi.new("size_t *")
         check(lib.gpt2c_session_screened(self.handle, ids, candidates))
         return int(ids[0]), int(candidates[0])
+
+    def trace(self, events: np.ndarray | None = None) -> None:
+        first, capacity = ffi.NULL, 0
+        if events is not None:
+            first = ffi.from_buffer("gpt2c_trace_event[]", events, require_writable=True)
+            capacity = len(first)
+        check(lib.gpt2c_session_trace(self.handle, first, capacity))
+        self.events = first  # what is written into lives as long as it is
+
+    def traced(self) -> int:
+        n = ffi.new("size_t *")
+        check(lib.gpt2c_session_traced(self.handle, n))
+        return int(n[0])
 
 
 def batch_feed(

@@ -14,6 +14,9 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_layout:
         GPT2C_LAYOUT_COUNT
 
+    ctypedef enum gpt2c_traced_op:
+        GPT2C_TRACED_OP_COUNT
+
     ctypedef enum gpt2c_epilogue:
         GPT2C_THEN_ADD
 
@@ -51,6 +54,16 @@ cdef extern from "gpt2c.h" nogil:
         int32_t untied
         int32_t unscaled_scores
         int32_t scores_by_layer
+
+    ctypedef struct gpt2c_trace_event:
+        int32_t op
+        int32_t layer
+        int64_t begin_ns
+        int64_t end_ns
+        int64_t rows
+        int64_t n_in
+        int64_t n_out
+        int64_t bytes
 
     ctypedef struct gpt2c_outputs:
         float *last_logits
@@ -138,6 +151,9 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
     gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes)
     gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates)
+    const char *gpt2c_traced_op_name(int32_t op)
+    gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity)
+    gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events)
     void gpt2c_session_free(gpt2c_session *session)
     gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                      gpt2c_layout layout, gpt2c_matrix **matrix)

@@ -1,0 +1,76 @@
+"""How fast this machine reads and multiplies, with one thread and with several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import kernel_cases
+from native_library import Library
+
+ROUNDS = 7
+SECONDS_A_ROUND = 0.02
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """bandwidth: bytes a second that `threads` read, a working set of so many bytes again and again, by
+    (megabytes, threads); peak: float32 operations a second, by threads, a multiply-add being two.
+    """
+
+    bandwidth: dict[tuple[int, int], float]
+    peak: dict[int, float]
+
+    def ms(self, n_bytes: float, operations: float, working_set: float, threads: int) -> tuple[float, str]:
+        """What it takes at least, and what it then waits for; operations: in float32."""
+        reading = n_bytes / self.bandwidth[megabytes(working_set), threads]
+        computing = operations / self.peak[threads]
+        return max(reading, computing) * 1e3, "memory" if reading >= computing else "arithmetic"
+
+
+def megabytes(n_bytes: float) -> int:
+    return max(1, round(n_bytes / MEGABYTE))
+
+
+def measure(library: Library, working_sets: Iterable[tuple[float, int]]) -> Limits:
+    """working_sets: (bytes, threads). The best of some rounds: an interruption is no limit of the machine."""
+    wanted = sorted({(megabytes(n_bytes), threads) for n_bytes, threads in working_sets})
+    bandwidth = {key: _bandwidth(library, key[0] * MEGABYTE, key[1]) for key in wanted}
+    peak = {threads: _peak(library, threads) for threads in sorted({threads for _, threads in wanted})}
+    return Limits(bandwidth, peak)
+
+
+def _bandwidth(library: Library, n_bytes: int, threads: int) -> float:
+    """With small and large pages, in one stream and in several, whichever is the fastest."""
+    best = 0.0
+    for large_pages in (False, True):
+        for streams in kernel_cases.STREAMS:
+            works = [
+                kernel_cases.read_work(n_bytes // threads, large_pages, streams, library, "").run
+                for _ in range(threads)
+            ]
+            best = max(best, n_bytes / _seconds(works))
+    return best
+
+
+def _peak(library: Library, threads: int) -> float:
+    run = library.repeat("multiply_add")
+    return threads * library.number("multiply_add_operations") / _seconds([run] * threads)
+
+
+def _seconds(works: list[Callable[[int], None]]) -> float:
+    """Of one loop, all threads at once."""
+    with ThreadPoolExecutor(len(works)) as pool:
+
+        def once(loops: int) -> float:
+            began = perf_counter()
+            for _ in pool.map(lambda run: run(loops), works):
+                pass
+            return perf_counter() - began
+
+        once(1)
+        loops = max(1, round(SECONDS_A_ROUND / once(1)))
+        return min(once(loops) for _ in range(ROUNDS)) / loops

@@ -1,0 +1,103 @@
+"""The C core as an engine: options to a plan, a checkpoint to weights laid out for the kernels."""
+
+from __future__ import annotations
+
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .. import bindings, options, packed_cache
+from ..bindings import Binding, LoadedModel, NativeModel, Runner
+from ..config import ACTIVATIONS, ModelConfig
+from ..errors import OptionError
+from ..machine import usable_cores
+from ..weights import Checkpoint, TensorSpec
+from .choices import Choices, Opener
+
+# gpt2c_dtype of include/gpt2c.h
+_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+
+
+def opener(choices: Choices) -> Opener:
+    """Resolves the options; what it returns opens checkpoints. Errors as `gpt2c.load`."""
+    binding = bindings.select(choices.binding)
+    isas = [(name, supported) for name, _, supported in binding.isas()]
+    plan = options.resolve(
+        choices.opts,
+        isa=choices.isa,
+        threads=choices.threads,
+        weights=choices.weights,
+        isas=isas,
+        cores=usable_cores(),
+    )
+
+    def open_checkpoint(checkpoint: Checkpoint) -> tuple[options.Plan, Runner, LoadedModel]:
+        config = native_config(checkpoint.config, plan, [name for name, _ in isas])
+        native = packed_cache.load_or_build(
+            binding, config, checkpoint, plan, lambda: _build(binding, config, checkpoint, plan.threads)
+        )
+        return plan, binding, native
+
+    return open_checkpoint
+
+
+def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
+    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it.
+
+    OptionError: an option that this model has no use for.
+    """
+    if "gelu_table" in plan and config.activation_function != "gelu_new":
+        raise OptionError(
+            f"option 'gelu_table' is of GELU in its tanh form; this model has {config.activation_function!r}"
+        )
+    return {
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_inner": config.n_inner,
+        "n_ctx": config.n_ctx,
+        "n_vocab": config.n_vocab,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "isa": isas.index(plan.isa),
+        "switches": plan.switches,
+        "gelu_table": int("gelu_table" in plan),
+        "aligned": int("aligned" in plan),
+        "format": options.WEIGHTS.index(plan.weights),
+        "n_threads": plan.threads,
+        "fused": int("fused" in plan),
+        "head_screen": int("head_screen" in plan),
+        "kv_f16": int("kv_f16" in plan),
+        "activation": ACTIVATIONS.index(config.activation_function),
+        "untied": int(not config.tie_word_embeddings),
+        "unscaled_scores": int(not config.scale_attn_weights),
+        "scores_by_layer": int(config.scale_attn_by_inverse_layer_idx),
+    }
+
+
+def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
+    native = binding.Model(config)
+
+    def set_tensor(spec: TensorSpec) -> None:
+        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
+        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+        checkpoint.release(spec.kind, spec.layer)
+
+    # The large ones first, so that no thread is left alone with the embedding in the end.
+    by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(set_tensor, by_size):
+            pass
+    native.freeze()
+    return native
+
+
+def identity_of(config: ModelConfig, plan: options.Plan, loaded: NativeModel) -> dict[str, Any]:
+    """What the state of a session depends on: shape, plan and a checksum of the weights, which are read."""
+    settings = native_config(config, plan, [plan.isa])
+    for name in ("n_threads", "fused"):  # which change no bit
+        del settings[name]
+    shown = {"isa": plan.isa, "format": plan.weights}  # names outlive numbers
+    return {**settings, **shown, "weights": f"{loaded.checksum():016x}", "order": sys.byteorder}

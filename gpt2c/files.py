@@ -1,0 +1,50 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from .errors import Gpt2cError
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise Gpt2cError if a file cannot be put there: said before long work, not after it."""
+    folder = Path(path).parent
+    if os.path.isdir(path):
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: it is a folder")
+    if not folder.is_dir():
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: there is no folder {os.fspath(folder)!r}")
+    if not os.access(folder, os.W_OK):
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: no permission in {os.fspath(folder)!r}")
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file beside its place and rename it there. Gpt2cError: nothing was changed.
+
+    What is there and no ordinary file (a pipe, a device) is written into and not replaced.
+    """
+    try:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            Path(path).write_text(text, encoding="utf-8")
+            return
+        target = Path(os.path.realpath(path))
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it the owner's alone
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,121 @@
+"""Looking inside a generation: what each operation took, and what the model thought of saying.
+
+    with gpt2c.load() as model, model.trace() as trace:
+        model.generate("Once upon a time", 20)
+    print(trace.feeds[1].operations[0], trace.feeds[1].best)
+
+Times of operations come from the C core, on the same clock as those of feeds; other engines have feeds
+alone. trace_report.py makes tables and a file for trace viewers of it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .bindings import NativeSession
+
+# gpt2c_trace_event of include/gpt2c.h
+_EVENT = np.dtype(
+    [("op", np.int32), ("layer", np.int32)]
+    + [(name, np.int64) for name in ("begin_ns", "end_ns", "rows", "n_in", "n_out", "n_bytes")]
+)
+_CHUNK_ROWS = 256  # GPT2C_CHUNK_ROWS of native/session.h
+_MOST_A_LAYER, _MOST_OUTSIDE = 10, 3  # operations: without `fused` two residuals, and GELU
+
+
+def now_ns() -> int:
+    """The clock that the C core reads."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+class Operation(NamedTuple):
+    """One operation of a feed. layer: -1 outside the layers; rows: computed; n_in, n_out: numbers in a row
+    of its input and result (n_in of attention: positions looked at); n_bytes: weights, K, V, inputs and
+    results, each counted once.
+    """
+
+    name: str
+    layer: int
+    begin_ns: int
+    end_ns: int
+    rows: int
+    n_in: int
+    n_out: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One call of a session. best: the likeliest tokens behind it as (id, probability), the first first."""
+
+    n_past: int
+    n_ids: int
+    begin_ns: int
+    end_ns: int
+    operations: list[Operation]
+    best: list[tuple[int, float]]
+
+    @property
+    def ms(self) -> float:
+        return (self.end_ns - self.begin_ns) / 1e6
+
+
+@dataclass
+class Trace:
+    """What sessions of a model did; made by `Model.trace()`.
+
+    op_names: of the engine's operations, in the order of their numbers. n_best: how many tokens of each step
+    are kept with their probabilities. sessions: (begin, end) of the
+    making of each, in ns.
+    """
+
+    n_layer: int
+    n_vocab: int
+    op_names: list[str]
+    n_best: int = 5
+    sessions: list[tuple[int, int]] = field(default_factory=list)
+    feeds: list[Feed] = field(default_factory=list)
+
+    def feed(
+        self,
+        native: NativeSession,
+        ids: NDArray[np.int32],
+        last_logits: NDArray[np.float32] | None,
+        logits: NDArray[np.float32] | None,
+        hidden: NDArray[np.float32] | None,
+        next_id: bool,
+        next_ids: NDArray[np.int32] | None,
+    ) -> int:
+        """native.feed(...), recorded; the logits are computed as well if `best` is to be told."""
+        if self.n_best and logits is None and last_logits is None:
+            last_logits = np.empty(self.n_vocab, np.float32)
+        n_past = native.n_past()
+        n_chunks = len(ids) // _CHUNK_ROWS + 1
+        events = np.zeros(n_chunks * (_MOST_A_LAYER * self.n_layer + _MOST_OUTSIDE), _EVENT)
+        native.trace(events.view(np.uint8))
+        try:
+            begin = now_ns()
+            chosen = native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
+            end = now_ns()
+            n_events = native.traced()
+            assert n_events <= len(events)
+        finally:
+            native.trace(None)
+        operations = [Operation(self.op_names[op], *rest) for op, *rest in events[:n_events].tolist()]
+        row = last_logits if last_logits is not None else logits[-1] if logits is not None else None
+        best = best_of(row, self.n_best) if row is not None else []
+        self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
+        return chosen
+
+
+def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
+    """The n largest of [n_vocab] as (id, probability), the softmax of all in float64."""
+    exp = np.exp(logits.astype(np.float64) - float(logits.max()))
+    ids = np.argsort(-exp, kind="stable")[:n]
+    return [(int(i), float(exp[i] / exp.sum())) for i in ids]
