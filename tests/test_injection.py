@@ -12,8 +12,8 @@ import pytest
 
 import gpt2c
 from gpt2c import bindings, kernels, packed_cache
+from gpt2c.backends.native import native_config
 from gpt2c.errors import OutOfMemoryError
-from gpt2c.model import native_config
 
 Folders = Callable[[str], Path]
 MOST = 200  # allocations; each scenario below has far fewer

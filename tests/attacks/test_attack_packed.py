@@ -16,7 +16,7 @@ import pytest
 
 import gpt2c
 from gpt2c import bindings, packed_cache
-from gpt2c.model import native_config
+from gpt2c.backends.native import native_config
 
 KEY = b"a key"
 HEADER = 4096
