@@ -50,8 +50,7 @@ static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, s
     for (size_t g = 0; g < groups; g++) {
         int32_t integers = 0;
         for (size_t k = 0; k < GPT2C_GROUP; k++)
-            integers += x->q[g * GPT2C_GROUP + k] *
-                        block[g / 2].q[g % 2][k / GPT2C_QUAD][lane][k % GPT2C_QUAD];
+            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q8_integer(&block[g / 2], g * GPT2C_GROUP + k, lane);
         sum = fmaf(gpt2c_bf16_to_f32(block[g / 2].scale[lane]), x->scale[g] * (float)integers, sum);
     }
     return sum;
@@ -63,11 +62,8 @@ static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, s
     const size_t lane = c % GPT2C_PANEL, groups = gpt2c_q4_blocks(w->n_in);
     for (size_t g = 0; g < groups; g++, block++) {
         int32_t integers = 0;
-        for (size_t k = 0; k < GPT2C_GROUP; k++) {
-            const size_t quad = k / GPT2C_QUAD;
-            const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
-            integers += x->q[g * GPT2C_GROUP + k] * q;
-        }
+        for (size_t k = 0; k < GPT2C_GROUP; k++)
+            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q4_integer(block, k, lane);
         const float scale = columns->scale[lane] * (float)block->scale[lane];
         const float least = columns->least[lane] * (float)block->least[lane];
         sum = fmaf(scale, x->scale[g] * (float)integers, sum);
