@@ -32,7 +32,8 @@
  *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
  *               sum |q k| / sqrt(head_dim) + tiny * head_dim
  *   kv_f16      attention's, of K and V as keep_f16 rounds them
- *   embed, add  eps * |a + b|: rounded once, hence the same everywhere
+ *   embed, add  eps * |a + b|: rounded once, hence the same everywhere; embed over q4 3 eps * (W + |b|), since
+ *               scale q - least is rounded twice before, and still the same everywhere
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
  * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
  * formula makes of it.

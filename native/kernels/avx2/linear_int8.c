@@ -9,38 +9,29 @@
  * Registers for 4 rows of half a panel: 8 sums in integers, 2 of weights, x, |x|, ones and a temporary
  * one. The sums in float32 wait on the stack; they are touched once in 32 steps of k. One row takes a
  * whole panel at a time. */
+#include "kernels/tiled/int8.h"
+
 #include <immintrin.h>
 
 #include "avx2.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tiled/linear.h"
 #include "lanes.h"
-#include "quantized.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 #define MOST_ROWS 4
 #define MOST_VECTORS 4 /* a panel */
 
-/* Prepared rows, one behind the other. */
-typedef struct int8_rows {
-    gpt2c_int8_row first;
-    size_t bytes; /* from one to the next */
-} int8_rows;
-
-static ALWAYS_INLINE __m256i four_x(const int8_rows *x, size_t row, size_t k) {
-    return _mm256_set1_epi32(*(const int32_t *)(x->first.q + row * x->bytes + k));
-}
-
-static ALWAYS_INLINE __m256 one_x(const int8_rows *x, const float *numbers, size_t row, size_t group) {
-    return _mm256_set1_ps(numbers[row * (x->bytes / sizeof(float)) + group]);
+static ALWAYS_INLINE __m256i four_x(const gpt2c_int8_rows *x, size_t row, size_t k) {
+    return _mm256_set1_epi32(*gpt2c_quad_of(x, row, k));
 }
 
 static ALWAYS_INLINE __m256i widened(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 
 /* `rows` and `vectors` are constants wherever these are used, so all loops over them vanish. */
 static ALWAYS_INLINE void dot_q8(__m256i dots[][MOST_VECTORS], const gpt2c_q8_block *block, size_t lane,
-                                 const int8_rows *x, size_t group, const size_t rows, const size_t vectors) {
+                                 const gpt2c_int8_rows *x, size_t group, const size_t rows, const size_t vectors) {
     for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad++) {
         __m256i w[MOST_VECTORS];
         GPT2C_UNROLL(4)
@@ -60,7 +51,7 @@ static ALWAYS_INLINE void dot_q8(__m256i dots[][MOST_VECTORS], const gpt2c_q8_bl
 }
 
 static ALWAYS_INLINE void dot_q4(__m256i dots[][MOST_VECTORS], const gpt2c_q4_block *block, size_t lane,
-                                 const int8_rows *x, size_t group, const size_t rows, const size_t vectors) {
+                                 const gpt2c_int8_rows *x, size_t group, const size_t rows, const size_t vectors) {
     const __m256i low = _mm256_set1_epi8(15);
     for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad += 2) {
         __m256i w[MOST_VECTORS], upper[MOST_VECTORS];
@@ -102,7 +93,7 @@ static ALWAYS_INLINE __m256 q4_scale(const float *step, const uint8_t *bytes) {
 
 /* One group's integers, scaled and added, as ref does it. */
 static ALWAYS_INLINE void add_group(__m256 sums[][MOST_VECTORS], const gpt2c_matrix *w, size_t column,
-                                    const int8_rows *x, size_t group, const size_t rows,
+                                    const gpt2c_int8_rows *x, size_t group, const size_t rows,
                                     const size_t vectors, const int q4) {
     const gpt2c_q8_block *q8_block = gpt2c_q8_panel(w, column) + group / 2;
     const gpt2c_q4_block *q4_block = gpt2c_q4_panel(w, column) + group;
@@ -127,9 +118,10 @@ static ALWAYS_INLINE void add_group(__m256 sums[][MOST_VECTORS], const gpt2c_mat
         GPT2C_UNROLL(4)
         for (size_t r = 0; r < rows; r++) {
             const __m256 dot = _mm256_cvtepi32_ps(dots[r][v]);
-            const __m256 scaled = _mm256_mul_ps(one_x(x, x->first.scale, r, group), dot);
+            const __m256 scaled = _mm256_mul_ps(_mm256_set1_ps(gpt2c_scale_of(x, r, group)), dot);
+            const __m256 x_sum = _mm256_set1_ps(gpt2c_scaled_sum_of(x, r, group));
             sums[r][v] = _mm256_fmadd_ps(scale, scaled, sums[r][v]);
-            if (q4) sums[r][v] = _mm256_fnmadd_ps(least, one_x(x, x->first.scaled_sum, r, group), sums[r][v]);
+            if (q4) sums[r][v] = _mm256_fnmadd_ps(least, x_sum, sums[r][v]);
         }
     }
 }
@@ -146,7 +138,7 @@ static ALWAYS_INLINE void sum_tile(const gpt2c_linear_args *args, size_t row, gp
         for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm256_setzero_ps();
     }
     for (size_t p = 0; p < 2 && parts[p] != NULL; p++) {
-        const int8_rows x = {gpt2c_int8_row_at(parts[p], row, w->n_in), gpt2c_prepared_bytes(w->n_in)};
+        const gpt2c_int8_rows x = gpt2c_int8_rows_at(parts[p], row, w->n_in);
         for (size_t g = 0; g < groups; g++) add_group(sums, w, columns.begin, &x, g, rows, vectors, q4);
     }
     GPT2C_UNROLL(4)

@@ -1,9 +1,10 @@
 /* Rows of x to int8, as prepare_int8 in ref does it: four registers for a group. */
+#include "kernels/tiled/int8.h"
+
 #include <immintrin.h>
 
 #include "avx2.h"
 #include "lanes.h"
-#include "quantized.h"
 
 #define VECTORS (GPT2C_GROUP / GPT2C_LANES)
 
@@ -27,7 +28,6 @@ static inline __m256i to_bytes(const __m256i q[VECTORS]) {
                                        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* The numbers of one group, of which n are there. */
 static inline gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float *x, size_t n) {
     const __m256i without_sign = _mm256_set1_epi32(0x7fffffff);
     __m256i largest = _mm256_setzero_si256(), sums = _mm256_setzero_si256(), rounded[VECTORS];
@@ -51,17 +51,5 @@ static inline gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float 
 }
 
 void gpt2c_prepare_int8_avx2(void *out, const float *x, size_t rows, size_t n_in) {
-    const size_t groups = gpt2c_int8_groups(n_in);
-    for (size_t r = 0; r < rows; r++, x += n_in) {
-        char *row = (char *)out + r * gpt2c_prepared_bytes(n_in);
-        float *scale = (float *)(row + groups * GPT2C_GROUP), *scaled_sum = scale + 2 * groups;
-        int32_t *offset = (int32_t *)(scale + groups);
-        for (size_t g = 0; g < groups; g++) {
-            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
-            int32_t sum;
-            scale[g] = round_group((int8_t *)row + k, &sum, left > 0 ? x + k : x, left).scale;
-            offset[g] = -128 * sum;
-            scaled_sum[g] = scale[g] * (float)sum;
-        }
-    }
+    gpt2c_prepare_int8(out, x, rows, n_in, round_group);
 }
