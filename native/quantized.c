@@ -14,6 +14,9 @@ static inline float clamp(float x, float least, float most) {
     return low > most ? most : low;
 }
 
+/* A NaN stays, whichever comes first. */
+static inline float larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
+
 static inline float finite(float w) { return clamp(w, -LARGEST_WEIGHT, LARGEST_WEIGHT); }
 
 /* ---- q8 ---- */
@@ -32,13 +35,11 @@ void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows) {
     float largest[GPT2C_PANEL] = {0.0f}, scale[GPT2C_PANEL];
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-            const float size = fabsf(finite(rows[k * GPT2C_PANEL + lane]));
-            largest[lane] = size <= largest[lane] ? largest[lane] : size; /* a NaN stays */
+            largest[lane] = larger(fabsf(finite(rows[k * GPT2C_PANEL + lane])), largest[lane]);
         }
     }
     for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
         block->scale[lane] = to_bf16_upwards(largest[lane] / 127.0f);
-        if (isnan(largest[lane])) block->scale[lane] = 0x7fc0u;
         scale[lane] = gpt2c_bf16_to_f32(block->scale[lane]);
     }
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
@@ -52,9 +53,8 @@ void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows) {
 
 float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c) {
     const gpt2c_q8_block *block = gpt2c_q8_panel(w, c) + k / (2 * GPT2C_GROUP);
-    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
-    const int8_t q = block->q[k / GPT2C_GROUP % 2][quad][lane][k % GPT2C_QUAD];
-    return gpt2c_bf16_to_f32(block->scale[lane]) * (float)q;
+    const size_t lane = c % GPT2C_PANEL;
+    return gpt2c_bf16_to_f32(block->scale[lane]) * (float)gpt2c_q8_integer(block, k, lane);
 }
 
 int gpt2c_q8_is_sound(const gpt2c_matrix *w) {
@@ -157,8 +157,6 @@ void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows) {
     memcpy(block->q, &best, sizeof best); /* there is room: 512 bytes */
 }
 
-static float larger(float x, float largest) { return x <= largest ? largest : x; /* a NaN stays */ }
-
 /* x in units of step, 0 if that has none. */
 static uint8_t in_steps(float x, float step) {
     return step > 0.0f ? (uint8_t)gpt2c_to_integer(clamp(x / step, 0.0f, 255.0f)) : 0;
@@ -200,11 +198,10 @@ void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, cons
 float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c) {
     const gpt2c_q4_block *block = gpt2c_q4_panel(w, c) + k / GPT2C_GROUP;
     const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
-    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
-    const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
+    const size_t lane = c % GPT2C_PANEL;
     const float scale = columns->scale[lane] * (float)block->scale[lane];
     const float least = columns->least[lane] * (float)block->least[lane];
-    return scale * (float)q - least;
+    return scale * (float)gpt2c_q4_integer(block, k, lane) - least;
 }
 
 int gpt2c_q4_is_sound(const gpt2c_matrix *w) {
