@@ -27,7 +27,8 @@ enum {
     GPT2C_CPU_AVX512DQ = 1 << 5,
     GPT2C_CPU_AVX512VL = 1 << 6,
     GPT2C_CPU_AVX512_BF16 = 1 << 7,
-    GPT2C_CPU_AVX512_VNNI = 1 << 8
+    GPT2C_CPU_AVX512_VNNI = 1 << 8,
+    GPT2C_CPU_ASIMDDP = 1 << 9
 };
 
 /* The set of them that this machine has; the CPU is asked once in a process. */

@@ -34,7 +34,8 @@
  *               sum |q k| * scale + tiny * head_dim
  *   kv_f16      attention's, of K and V as keep_f16 rounds them
  *   relu        exact
- *   embed, add  eps * |a + b|: rounded once, hence the same everywhere
+ *   embed, add  eps * |a + b|: rounded once, hence the same everywhere; embed over q4 3 eps * (W + |b|), since
+ *               scale q - least is rounded twice before, and still the same everywhere
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
  * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
  * formula makes of it.

@@ -52,9 +52,8 @@ void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows) {
 
 float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c) {
     const gpt2c_q8_block *block = gpt2c_q8_panel(w, c) + k / (2 * GPT2C_GROUP);
-    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
-    const int8_t q = block->q[k / GPT2C_GROUP % 2][quad][lane][k % GPT2C_QUAD];
-    return gpt2c_bf16_to_f32(block->scale[lane]) * (float)q;
+    const size_t lane = c % GPT2C_PANEL;
+    return gpt2c_bf16_to_f32(block->scale[lane]) * (float)gpt2c_q8_integer(block, k, lane);
 }
 
 int gpt2c_q8_is_sound(const gpt2c_matrix *w) {
@@ -200,11 +199,10 @@ void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, cons
 float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c) {
     const gpt2c_q4_block *block = gpt2c_q4_panel(w, c) + k / GPT2C_GROUP;
     const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
-    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD, lane = c % GPT2C_PANEL;
-    const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
+    const size_t lane = c % GPT2C_PANEL;
     const float scale = columns->scale[lane] * (float)block->scale[lane];
     const float least = columns->least[lane] * (float)block->least[lane];
-    return scale * (float)q - least;
+    return scale * (float)gpt2c_q4_integer(block, k, lane) - least;
 }
 
 int gpt2c_q4_is_sound(const gpt2c_matrix *w) {

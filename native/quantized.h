@@ -62,6 +62,16 @@ static inline gpt2c_q4_columns *gpt2c_q4_columns_of(const gpt2c_matrix *w, size_
     return (gpt2c_q4_columns *)end + c / GPT2C_PANEL;
 }
 
+/* The integer of step k, of which the block's own part counts. */
+static inline int gpt2c_q8_integer(const gpt2c_q8_block *block, size_t k, size_t lane) {
+    return block->q[k / GPT2C_GROUP % 2][k % GPT2C_GROUP / GPT2C_QUAD][lane][k % GPT2C_QUAD];
+}
+
+static inline int gpt2c_q4_integer(const gpt2c_q4_block *block, size_t k, size_t lane) {
+    const size_t quad = k % GPT2C_GROUP / GPT2C_QUAD;
+    return block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
+}
+
 size_t gpt2c_q8_bytes(const gpt2c_matrix *w);
 size_t gpt2c_q4_bytes(const gpt2c_matrix *w);
 

@@ -64,11 +64,24 @@ float to_kept_f16(float x);
 
 float from_f16(uint32_t half);
 
+/* A weight as its layout keeps it, and the size that counts in error bounds: W of kernels.h. */
+typedef struct operand {
+    double value;
+    double size;
+} operand;
+
+/* Those of a matrix made from w, [n_in * n_out]. */
+operand *new_operands(const float *w, const gpt2c_matrix *matrix);
+
+/* A row of x as the integer formats round it. */
+void round_int8(double *rounded, const float *x, size_t n);
+
 /* p = softmax of n scores, whose largest is returned. */
 double exact_softmax(double *p, const double *scores, size_t n);
 
 /* ---- The checks ---- */
 
+void check_kept_q4(check *c, const float *w, const operand *kept, size_t n_in, size_t n_out);
 void check_linear(check *c);
 void check_embed(check *c);
 void check_layernorm(check *c);

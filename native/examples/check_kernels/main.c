@@ -1,7 +1,7 @@
 /* Holds the kernels of every instruction set that this machine supports to what native/kernels.h
  * promises: the error bounds, against sums in double, and the row contract, to the bit.
  *
- *   cc -std=c99 -Iinclude <this folder> <the core> -lm -lpthread -o check_kernels
+ *   cc -std=c99 -Iinclude -Inative <this folder> <the core> -lm -lpthread -o check_kernels
  *   ./check_kernels
  *
  * Prints a line for each operation and instruction set; the exit status is 1 if anything is wrong. The

@@ -14,6 +14,9 @@ void gpt2c_finish_row_avx2(const gpt2c_linear_args *args, size_t row, gpt2c_span
                            const float *sums);
 void gpt2c_linear_panels_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_bf16_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_prepare_int8_avx2(void *out, const float *x, size_t rows, size_t n_in);
+void gpt2c_linear_q8_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
+void gpt2c_linear_q4_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 float gpt2c_screen_avx2(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
                         gpt2c_span columns);
 void gpt2c_keep_avx2(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
@@ -28,7 +31,11 @@ size_t gpt2c_argmax_avx2(const float *x, size_t n);
 #define GPT2C_KERNELS_AVX2                                                            \
     .speed = 32, .embed = gpt2c_embed_avx2, .layernorm = gpt2c_layernorm_avx2,        \
     .linear[GPT2C_PANELS] = gpt2c_linear_panels_avx2,                                 \
-    .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx2, .screen = gpt2c_screen_avx2, \
+    .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_avx2,                              \
+    .linear[GPT2C_PANELS_Q8] = gpt2c_linear_q8_avx2,                                  \
+    .linear[GPT2C_PANELS_Q4] = gpt2c_linear_q4_avx2,                                  \
+    .prepare[GPT2C_PANELS_Q8] = gpt2c_prepare_int8_avx2,                              \
+    .prepare[GPT2C_PANELS_Q4] = gpt2c_prepare_int8_avx2, .screen = gpt2c_screen_avx2, \
     .keep = gpt2c_keep_avx2, .attention = gpt2c_attention_avx2,                       \
     .keep_f16 = gpt2c_keep_f16_avx2, .attention_f16 = gpt2c_attention_avx2,           \
     .softmax = gpt2c_softmax_avx2, .gelu = gpt2c_gelu_avx2,                           \

@@ -3,13 +3,14 @@
 #include "half.h"
 #include "ref.h"
 
-/* What comes behind the sum: the bias, and what the layer is fused with. */
+/* What comes behind the sum: the bias, and what the layer is fused with, by the table's operations, so
+ * that every set that inherits a kernel may end it with this. */
 void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     const size_t n_out = args->w->n_out, c = columns.begin, n = columns.end - columns.begin;
     float *out = args->out + row * n_out + c;
-    if (args->bias != NULL) gpt2c_add_ref(out, out, args->bias + c, n);
+    if (args->bias != NULL) args->kernels->add(out, out, args->bias + c, n);
     if (args->epilogue == GPT2C_THEN_ADD)
-        gpt2c_add_ref(out, args->residual + row * n_out + c, out, n);
+        args->kernels->add(out, args->residual + row * n_out + c, out, n);
     else
         gpt2c_activate(args->kernels, args->epilogue, args->gelu_table, out, out, n);
 }

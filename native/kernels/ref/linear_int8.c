@@ -9,11 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "quantized.h"
+#include "kernels/tiled/int8.h"
 #include "ref.h"
 
-/* n numbers of x to q, padded by 0. */
-static gpt2c_int8_scale round_group(int8_t *q, const float *x, size_t n) {
+static gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float *x, size_t n) {
     uint32_t largest = 0;
     for (size_t k = 0; k < n; k++) {
         const uint32_t bits = gpt2c_bits_of(x[k]) & 0x7fffffffu;
@@ -21,27 +20,16 @@ static gpt2c_int8_scale round_group(int8_t *q, const float *x, size_t n) {
     }
     const gpt2c_int8_scale s = gpt2c_int8_scale_of(largest);
     memset(q, 0, GPT2C_GROUP);
-    for (size_t k = 0; k < n && s.inverse > 0.0f; k++) q[k] = (int8_t)gpt2c_to_integer(x[k] * s.inverse);
+    *sum = 0;
+    for (size_t k = 0; k < n && s.inverse > 0.0f; k++) {
+        q[k] = (int8_t)gpt2c_to_integer(x[k] * s.inverse);
+        *sum += q[k];
+    }
     return s;
 }
 
 void gpt2c_prepare_int8_ref(void *out, const float *x, size_t rows, size_t n_in) {
-    const size_t groups = gpt2c_int8_groups(n_in);
-    for (size_t r = 0; r < rows; r++, x += n_in) {
-        char *row = (char *)out + r * gpt2c_prepared_bytes(n_in);
-        float *scale = (float *)(row + groups * GPT2C_GROUP), *scaled_sum = scale + 2 * groups;
-        int32_t *offset = (int32_t *)(scale + groups);
-        for (size_t g = 0; g < groups; g++) {
-            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
-            const size_t n = left < GPT2C_GROUP ? left : GPT2C_GROUP;
-            int8_t *q = (int8_t *)row + k;
-            int32_t sum = 0;
-            scale[g] = round_group(q, n > 0 ? x + k : NULL, n).scale;
-            for (size_t i = 0; i < GPT2C_GROUP; i++) sum += q[i];
-            offset[g] = -128 * sum;
-            scaled_sum[g] = scale[g] * (float)sum;
-        }
-    }
+    gpt2c_prepare_int8(out, x, rows, n_in, round_group);
 }
 
 static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, size_t c) {
@@ -50,8 +38,7 @@ static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, s
     for (size_t g = 0; g < groups; g++) {
         int32_t integers = 0;
         for (size_t k = 0; k < GPT2C_GROUP; k++)
-            integers += x->q[g * GPT2C_GROUP + k] *
-                        block[g / 2].q[g % 2][k / GPT2C_QUAD][lane][k % GPT2C_QUAD];
+            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q8_integer(&block[g / 2], g * GPT2C_GROUP + k, lane);
         sum = fmaf(gpt2c_bf16_to_f32(block[g / 2].scale[lane]), x->scale[g] * (float)integers, sum);
     }
     return sum;
@@ -63,11 +50,8 @@ static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, s
     const size_t lane = c % GPT2C_PANEL, groups = gpt2c_q4_blocks(w->n_in);
     for (size_t g = 0; g < groups; g++, block++) {
         int32_t integers = 0;
-        for (size_t k = 0; k < GPT2C_GROUP; k++) {
-            const size_t quad = k / GPT2C_QUAD;
-            const int q = block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
-            integers += x->q[g * GPT2C_GROUP + k] * q;
-        }
+        for (size_t k = 0; k < GPT2C_GROUP; k++)
+            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q4_integer(block, k, lane);
         const float scale = columns->scale[lane] * (float)block->scale[lane];
         const float least = columns->least[lane] * (float)block->least[lane];
         sum = fmaf(scale, x->scale[g] * (float)integers, sum);

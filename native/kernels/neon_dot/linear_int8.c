@@ -1,0 +1,26 @@
+/* Linear layers over q8 and q4 by SDOT: for each of 4 columns four products of bytes, added up in 32 bits.
+ * The numbers 0 .. 15 of q4 are signed bytes as well. */
+#include <arm_neon.h>
+#include <string.h>
+
+#include "neon_dot.h"
+
+typedef int32x4_t gpt2c_dots;
+
+static inline gpt2c_dots gpt2c_no_dots(void) { return vdupq_n_s32(0); }
+
+static inline gpt2c_dots gpt2c_add_dots(gpt2c_dots dots, int8x16_t w, int8x16_t x, int8x16_t w2, int8x16_t x2) {
+    return vdotq_s32(vdotq_s32(dots, w, x), w2, x2);
+}
+
+static inline int32x4_t gpt2c_sum_of_dots(gpt2c_dots dots) { return dots; }
+
+#include "kernels/neon/linear_int8_neon.h"
+
+void gpt2c_linear_q8_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows_q8, gpt2c_finish_int8);
+}
+
+void gpt2c_linear_q4_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows_q4, gpt2c_finish_int8);
+}
