@@ -14,6 +14,9 @@ static inline float clamp(float x, float least, float most) {
     return low > most ? most : low;
 }
 
+/* A NaN stays, whichever comes first. */
+static inline float larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
+
 static inline float finite(float w) { return clamp(w, -LARGEST_WEIGHT, LARGEST_WEIGHT); }
 
 /* ---- q8 ---- */
@@ -32,13 +35,11 @@ void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows) {
     float largest[GPT2C_PANEL] = {0.0f}, scale[GPT2C_PANEL];
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-            const float size = fabsf(finite(rows[k * GPT2C_PANEL + lane]));
-            largest[lane] = size <= largest[lane] ? largest[lane] : size; /* a NaN stays */
+            largest[lane] = larger(fabsf(finite(rows[k * GPT2C_PANEL + lane])), largest[lane]);
         }
     }
     for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
         block->scale[lane] = to_bf16_upwards(largest[lane] / 127.0f);
-        if (isnan(largest[lane])) block->scale[lane] = 0x7fc0u;
         scale[lane] = gpt2c_bf16_to_f32(block->scale[lane]);
     }
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
@@ -155,8 +156,6 @@ void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows) {
     }
     memcpy(block->q, &best, sizeof best); /* there is room: 512 bytes */
 }
-
-static float larger(float x, float largest) { return x <= largest ? largest : x; /* a NaN stays */ }
 
 /* x in units of step, 0 if that has none. */
 static uint8_t in_steps(float x, float step) {

@@ -70,6 +70,43 @@ def rounded(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return bits.astype(np.uint32).view(np.float32)
 
 
+def _groups(x: Array, size: int) -> NDArray[np.float32]:
+    """[..., n] -> [..., ceil(n / size), size], padded by 0."""
+    n = x.shape[-1]
+    padded = np.pad(x.astype(np.float32), [(0, 0)] * (x.ndim - 1) + [(0, -n % size)])
+    return padded.reshape(*x.shape[:-1], -1, size)
+
+
+def int8_rounded(x: Array) -> NDArray[np.float64]:
+    """x [..., n] as the integer formats take it: scale * int8, a scale for each 32; finite numbers."""
+    groups = _groups(x, 32)
+    largest = np.abs(groups).max(axis=-1, keepdims=True)
+    some = largest >= np.float32(2.0**-100)
+    inverse = np.float32(127) / np.where(some, largest, np.float32(1))
+    scale = np.where(some, largest / np.float32(127), np.float32(0))
+    q = np.where(some, np.rint(groups * inverse), np.float32(0))
+    rounded = scale.astype(np.float64) * q
+    return np.asarray(rounded.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]])
+
+
+def q8_kept(w: Array) -> NDArray[np.float32]:
+    """Weights [n_in, n_out] as q8 keeps them: scale * int8, a bfloat16 scale for each 64 of a column."""
+    groups = _groups(np.clip(w, -1e15, 1e15).T, 64)
+    exact = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+    scale = ((exact.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    q = np.rint(groups / np.where(scale > 0, scale, np.float32(1)))
+    kept = scale * (np.clip(q, -127, 127) + np.float32(0))  # an integer has no -0
+    return np.ascontiguousarray(kept.reshape(w.shape[1], -1)[:, : w.shape[0]].T)
+
+
+def int8_linear(x: Array, kept: Array, size: Array, bias: Array) -> Answer:
+    """Of weights as they are kept, and their sizes W, |scale q| + |least|."""
+    rounded, groups = int8_rounded(x), -(-kept.shape[0] // 32)
+    exact = rounded @ kept.astype(np.float64) + bias
+    scale = np.abs(rounded) @ size.astype(np.float64) + np.abs(bias)
+    return exact, (2 * groups + 4) * EPS * scale + groups * TINY
+
+
 def linear(x: Array, w: Array, bias: Array | None = None) -> Answer:
     x, w = x.astype(np.float64), w.astype(np.float64)
     b = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
