@@ -9,7 +9,6 @@
 #ifndef GPT2C_LINEAR_INT8_NEON_H
 #define GPT2C_LINEAR_INT8_NEON_H
 
-#include "kernels/ref/ref.h"
 #include "kernels/tiled/int8.h"
 #include "kernels/tiled/linear.h"
 #include "lanes.h"
@@ -95,29 +94,27 @@ static ALWAYS_INLINE void add_group(float32x4_t sums[][MOST_VECTORS], const gpt2
 }
 
 static ALWAYS_INLINE void sum_tile(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
-                                   gpt2c_sums out, const size_t rows, const size_t vectors, const int q4) {
+                                   float *out, size_t stride, const size_t rows, const size_t vectors,
+                                   const int q4) {
     const gpt2c_matrix *w = args->w;
     const size_t groups = q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
     const void *parts[] = {args->prepared, args->prepared_rest};
     float32x4_t sums[MOST_ROWS][MOST_VECTORS];
+    GPT2C_UNROLL(4)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
+    }
     for (size_t p = 0; p < 2 && parts[p] != NULL; p++) {
-        GPT2C_UNROLL(4)
-        for (size_t r = 0; r < rows; r++) {
-            GPT2C_UNROLL(8)
-            for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
-        }
         const gpt2c_int8_rows x = gpt2c_int8_rows_at(parts[p], row, w->n_in);
         for (size_t g = 0; g < groups; g++) add_group(sums, w, columns.begin, &x, g, rows, vectors, q4);
-        GPT2C_UNROLL(4)
-        for (size_t r = 0; r < rows; r++) {
-            GPT2C_UNROLL(8)
-            for (size_t v = 0; v < vectors; v++) {
-                const size_t c = columns.begin + v * GPT2C_LANES;
-                if (c >= columns.end) continue;
-                float *at = out.at + r * out.stride + v * GPT2C_LANES;
-                if (p > 0) sums[r][v] = vaddq_f32(gpt2c_load(at, columns.end - c), sums[r][v]);
-                gpt2c_store(at, columns.end - c, sums[r][v]);
-            }
+    }
+    GPT2C_UNROLL(4)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) {
+            const size_t c = columns.begin + v * GPT2C_LANES;
+            if (c < columns.end) gpt2c_store(out + r * stride + v * GPT2C_LANES, columns.end - c, sums[r][v]);
         }
     }
 }
@@ -127,22 +124,24 @@ static ALWAYS_INLINE void sum_rows(const gpt2c_linear_args *args, gpt2c_span row
     const size_t n = rows.end - rows.begin, width = n == 1 ? GPT2C_PANEL : GPT2C_PANEL / 2;
     for (size_t c = columns.begin; c < columns.end; c += width) {
         const gpt2c_span tile = {c, columns.end};
-        const gpt2c_sums out = {sums.at + c - columns.begin, sums.stride};
+        float *out = sums.at + (c - columns.begin);
         switch (n) {
-        case 1: sum_tile(args, rows.begin, tile, out, 1, 8, q4); break;
-        case 2: sum_tile(args, rows.begin, tile, out, 2, 4, q4); break;
-        case 3: sum_tile(args, rows.begin, tile, out, 3, 4, q4); break;
-        case 4: sum_tile(args, rows.begin, tile, out, 4, 4, q4); break;
+        case 1: sum_tile(args, rows.begin, tile, out, sums.stride, 1, 8, q4); break;
+        case 2: sum_tile(args, rows.begin, tile, out, sums.stride, 2, 4, q4); break;
+        case 3: sum_tile(args, rows.begin, tile, out, sums.stride, 3, 4, q4); break;
+        case 4: sum_tile(args, rows.begin, tile, out, sums.stride, 4, 4, q4); break;
         default: break;
         }
     }
 }
 
-static void sum_rows_q8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+static void sum_rows_q8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                        gpt2c_sums sums) {
     sum_rows(args, rows, columns, sums, 0);
 }
 
-static void sum_rows_q4(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+static void sum_rows_q4(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
+                        gpt2c_sums sums) {
     sum_rows(args, rows, columns, sums, 1);
 }
 

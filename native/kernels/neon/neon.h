@@ -29,8 +29,7 @@ void gpt2c_add_neon(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_neon(const float *x, size_t n);
 
 #define GPT2C_KERNELS_NEON                                                                                     \
-    .speed = 16,                                                                                               \
-    .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,                       \
+    .speed = 16, .layernorm = gpt2c_layernorm_neon, .linear[GPT2C_PANELS] = gpt2c_linear_panels_neon,          \
     .linear[GPT2C_PANELS_BF16] = gpt2c_linear_bf16_neon,                                                       \
     .linear[GPT2C_PANELS_Q8] = gpt2c_linear_q8_neon, .linear[GPT2C_PANELS_Q4] = gpt2c_linear_q4_neon,          \
     .prepare[GPT2C_PANELS_Q8] = gpt2c_prepare_int8_neon,                                                       \

@@ -3,6 +3,9 @@
 #ifndef GPT2C_TILED_INT8_H
 #define GPT2C_TILED_INT8_H
 
+#include <string.h>
+
+#include "kernels/ref/ref.h"
 #include "quantized.h"
 
 /* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
@@ -48,6 +51,14 @@ static inline float gpt2c_scale_of(const gpt2c_int8_rows *x, size_t row, size_t 
 
 static inline float gpt2c_scaled_sum_of(const gpt2c_int8_rows *x, size_t row, size_t group) {
     return x->first.scaled_sum[row * (x->bytes / sizeof(float)) + group];
+}
+
+/* A finish of tiled/linear.h that sets inherit with their kernels: by the table's own operations. */
+static inline void gpt2c_finish_int8(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                                     const float *sums) {
+    float *out = args->out + row * args->w->n_out + columns.begin;
+    if (out != sums) memcpy(out, sums, (columns.end - columns.begin) * sizeof *out);
+    gpt2c_finish_row_ref(args, row, columns);
 }
 
 #endif
