@@ -87,13 +87,6 @@ uint32_t gpt2c_cpu_features(void) {
     }
     return features & ~ASKED;
 }
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-
-/* Linux says by one bit that the CPU has a feature and that programs may use it (arm64/elf_hwcaps). */
-#define DOT_PRODUCTS (1ul << 20) /* HWCAP_ASIMDDP */
-
-uint32_t gpt2c_cpu_features(void) { return getauxval(AT_HWCAP) & DOT_PRODUCTS ? GPT2C_CPU_ASIMDDP : 0; }
 
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>

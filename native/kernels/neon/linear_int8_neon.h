@@ -100,21 +100,24 @@ static ALWAYS_INLINE void sum_tile(const gpt2c_linear_args *args, size_t row, gp
     const size_t groups = q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
     const void *parts[] = {args->prepared, args->prepared_rest};
     float32x4_t sums[MOST_ROWS][MOST_VECTORS];
-    GPT2C_UNROLL(4)
-    for (size_t r = 0; r < rows; r++) {
-        GPT2C_UNROLL(8)
-        for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
-    }
     for (size_t p = 0; p < 2 && parts[p] != NULL; p++) {
+        GPT2C_UNROLL(4)
+        for (size_t r = 0; r < rows; r++) {
+            GPT2C_UNROLL(8)
+            for (size_t v = 0; v < vectors; v++) sums[r][v] = vdupq_n_f32(0.0f);
+        }
         const gpt2c_int8_rows x = gpt2c_int8_rows_at(parts[p], row, w->n_in);
         for (size_t g = 0; g < groups; g++) add_group(sums, w, columns.begin, &x, g, rows, vectors, q4);
-    }
-    GPT2C_UNROLL(4)
-    for (size_t r = 0; r < rows; r++) {
-        GPT2C_UNROLL(8)
-        for (size_t v = 0; v < vectors; v++) {
-            const size_t c = columns.begin + v * GPT2C_LANES;
-            if (c < columns.end) gpt2c_store(out + r * stride + v * GPT2C_LANES, columns.end - c, sums[r][v]);
+        GPT2C_UNROLL(4)
+        for (size_t r = 0; r < rows; r++) {
+            GPT2C_UNROLL(8)
+            for (size_t v = 0; v < vectors; v++) {
+                const size_t c = columns.begin + v * GPT2C_LANES;
+                float *at = out + r * stride + v * GPT2C_LANES;
+                if (c >= columns.end) continue;
+                if (p > 0) sums[r][v] = vaddq_f32(gpt2c_load(at, columns.end - c), sums[r][v]);
+                gpt2c_store(at, columns.end - c, sums[r][v]);
+            }
         }
     }
 }

@@ -10,9 +10,6 @@
 #ifndef GPT2C_TILED_LINEAR_H
 #define GPT2C_TILED_LINEAR_H
 
-#include <string.h>
-
-#include "kernels/ref/ref.h"
 #include "tile.h"
 
 /* Where the sums of some rows and columns go: those of the next row lie `stride` floats further on. */
@@ -28,14 +25,6 @@ typedef void gpt2c_sum_function(const gpt2c_linear_args *args, gpt2c_span rows, 
 /* Puts the sums of one row into args->out, with the bias added and the epilogue done. */
 typedef void gpt2c_finish_function(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                    const float *sums);
-
-/* For kernels that several tables inherit: ends with the kernels of the table in use. */
-static inline void gpt2c_finish_by_table(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
-                                         const float *sums) {
-    float *out = args->out + row * args->w->n_out + columns.begin;
-    if (sums != out) memcpy(out, sums, (columns.end - columns.begin) * sizeof *out);
-    gpt2c_finish_row_ref(args, row, columns);
-}
 
 /* Those sums as a tile, for float32 panels. */
 static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_span rows,
