@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import __version__
 from . import run as run_command
-from .commands import chat, convert, download, info, score
+from .commands import chat, convert, download, info, quantize, score
 
 
 class Command(Protocol):
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "run": run_command,
     "chat": chat,
     "score": score,
+    "quantize": quantize,
     "convert": convert,
     "download": download,
     "info": info,

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from . import bindings, hub, options, packed_cache
 from .batch_generation import run_batch
 from .bindings import Binding, NativeModel
 from .config import ACTIVATIONS, ModelConfig
-from .errors import ClosedError, ContextLengthError, OptionError, TokenError
+from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .generation import Completion, Continuation, Stream, one_by_one
 from .machine import usable_cores
 from .prompt_cache import PromptCache
@@ -35,6 +35,7 @@ from .weights import Checkpoint, TensorSpec, load_checkpoint
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+_STORED = 3
 
 
 def load(
@@ -50,8 +51,9 @@ def load(
 
     model: None for the embedded one, a folder in Hugging Face layout, a file of weights (.safetensors,
     pytorch_model.bin, .gguf, nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two
-    with their config.json beside them), or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or
-    "q4". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
+    with their config.json beside them), or a hub id such as "gpt2". weights: "f32", "bf16", "q8" or "q4",
+    converted through float32 where the model is stored in another; None: as stored if that is q8 or q4, else
+    "f32". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
     an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
     on: its weights are kept as they lie in memory, see packed_cache.py.
 
@@ -60,12 +62,16 @@ def load(
     """
     chosen = bindings.select(binding)
     isas = [(name, supported) for name, _, supported in chosen.isas()]
-    plan = options.resolve(opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores())
+    resolve = partial(
+        options.resolve, opts, isa=isa, threads=threads, weights=weights, isas=isas, cores=usable_cores()
+    )
+    resolve()  # a wrong option is said before any file is looked at
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
+        plan = resolve(stored=checkpoint.quantization or "f32")
         config = native_config(checkpoint.config, plan, [name for name, _ in isas])
         native = packed_cache.load_or_build(
-            chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan.threads)
+            chosen, config, checkpoint, plan, lambda: _build(chosen, config, checkpoint, plan)
         )
         return Model(checkpoint.config, plan, chosen, native, checkpoint.read_vocabulary)
 
@@ -103,17 +109,28 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
     }
 
 
-def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
+def _build(
+    binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, plan: options.Plan
+) -> NativeModel:
+    """A frozen model with a checkpoint's weights; config: `native_config` of both and the plan."""
     native = binding.Model(config)
 
     def set_tensor(spec: TensorSpec) -> None:
-        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
-        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+        stored = checkpoint.quantized(spec.kind, spec.layer)
+        if stored and stored[0] == plan.weights:
+            dtype, raw = _STORED, stored[1]
+        else:
+            name, raw = checkpoint.tensor(spec.kind, spec.layer)
+            dtype = _DTYPES[name]
+        try:
+            native.set(spec.kind_index, max(spec.layer, 0), dtype, np.frombuffer(raw, np.uint8))
+        except ModelFileError as error:
+            raise ModelFileError(f"tensor {spec.name!r}: {error}") from None
         checkpoint.release(spec.kind, spec.layer)
 
     # The large ones first, so that no thread is left alone with the embedding in the end.
     by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
-    with ThreadPoolExecutor(n_threads) as pool:
+    with ThreadPoolExecutor(plan.threads) as pool:
         for _ in pool.map(set_tensor, by_size):
             pass
     native.freeze()

@@ -1,0 +1,84 @@
+"""A folder in Hugging Face layout whose matrices are in 8 or 4 bits; gpt2c loads it like any other.
+
+config.json says so: `"quantization": {"format": "q4", "version": 1}`. A matrix is a tensor of dtype U8,
+[bytes], as it lies in memory (gpt2c/quantized.py); all else is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .. import bindings, options, quantized
+from ..config import quoted
+from ..errors import ModelFileError, OptionError
+from ..machine import usable_cores
+from ..model import native_config
+from ..weights import Checkpoint, TensorSpec
+from .atomic import new_folder
+from .huggingface import config_fields, copy_vocabulary, write_json, write_safetensors
+
+_F32 = 0  # gpt2c_dtype of include/gpt2c.h
+
+
+def write_quantized(
+    checkpoint: Checkpoint,
+    folder: Path,
+    format: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Quantize a model, tensor by tensor, into a new folder. format: "q8" or "q4".
+
+    Nothing is left half written. `OptionError`: no such format; `ModelFileError`: the model is quantized
+    already, a weight is not a number, or the folder is there already or cannot be written.
+    """
+    if format not in quantized.FORMATS:
+        raise OptionError(f"unknown format {quoted(format)} (there are: {', '.join(quantized.FORMATS)})")
+    if checkpoint.quantization:
+        raise ModelFileError(
+            f"the model is in {checkpoint.quantization} already: quantize the one that it was made from"
+        )
+    specs = tuple(checkpoint.specs())
+    with new_folder(folder) as partial:
+        fields = config_fields(checkpoint, ["f32"])
+        fields["quantization"] = {"format": format, "version": quantized.VERSION}
+        write_json(partial / "config.json", fields)
+        copy_vocabulary(checkpoint, partial)
+        with open(partial / "model.safetensors", "wb") as file:
+            entries = [_entry(spec, format) for spec in specs]
+            write_safetensors(file, entries, _stored(checkpoint, specs, format), progress)
+
+
+def _entry(spec: TensorSpec, format: str) -> tuple[str, tuple[int, ...], str]:
+    if not spec.is_matrix:
+        return spec.name, spec.shape, "F32"
+    n_in, n_out = spec.shape[::-1] if spec.is_transposed else spec.shape
+    return spec.name, (quantized.n_bytes(format, n_in, n_out),), "U8"
+
+
+def _stored(checkpoint: Checkpoint, specs: tuple[TensorSpec, ...], format: str) -> Iterator[memoryview]:
+    """The tensors' bytes, in order; the C core makes them, several at a time."""
+    binding = bindings.select()
+    isas = [(name, supported) for name, _, supported in binding.isas()]
+    plan = options.resolve(weights=format, isas=isas)
+    native = binding.Model(native_config(checkpoint.config, plan, [name for name, _ in isas]))
+
+    def quantize(spec: TensorSpec) -> memoryview:
+        at = spec.kind_index, max(spec.layer, 0)
+        values = checkpoint.array(spec)
+        checkpoint.release(spec.kind, spec.layer)
+        if spec.is_matrix and not np.isfinite(values).all():
+            raise ModelFileError(f"tensor {spec.name!r} holds a number that is not finite")
+        native.set(*at, _F32, values.reshape(-1).view(np.uint8))
+        out = np.empty(native.tensor_bytes(*at), np.uint8)
+        native.get(*at, out)
+        return out.data
+
+    n_threads = usable_cores()
+    with ThreadPoolExecutor(n_threads) as pool:
+        # A few at a time: a tensor waits to be written no longer than its neighbours take.
+        for first in range(0, len(specs), 2 * n_threads):
+            yield from pool.map(quantize, specs[first : first + 2 * n_threads])
