@@ -58,17 +58,50 @@ def split(format: str, stored: Bytes, n_in: int, n_out: int) -> tuple[NDArray[np
 
 def dequantize(format: str, stored: Bytes, n_in: int, n_out: int) -> Floats:
     """A stored matrix as float32 [n_in, n_out], the very numbers that `gpt2c_matrix_at` gives."""
+    scale, least, _ = steps(format, stored, n_in, n_out)
+    return scale * _integers(format, stored, n_in, n_out).astype(np.float32) - least
+
+
+def steps(format: str, stored: Bytes, n_in: int, n_out: int) -> tuple[Floats, Floats, int]:
+    """Scale and least value of every weight of a stored matrix, [n_in, n_out], and the largest integer."""
     blocks, columns = split(format, stored, n_in, n_out)
     if format == "q8":
-        q = blocks["q"]  # [panel, block, group, quad, lane, step]
         scale = (blocks["scale"].astype(np.uint32) << np.uint32(16)).view(np.float32)  # [panel, block, lane]
-        least: Floats = np.zeros((1, 1, 1), np.float32)
+        least = np.zeros_like(scale)
     else:
-        q = np.stack([blocks["q"] & 15, blocks["q"] >> 4], axis=3)  # [panel, block, pair, half, lane, step]
         scale = columns["scale"][:, None] * blocks["scale"].astype(np.float32)
         least = columns["least"][:, None] * blocks["least"].astype(np.float32)
-    w = scale[:, :, None, None, :, None] * q.astype(np.float32) - least[:, :, None, None, :, None]
-    return np.ascontiguousarray(w.transpose(1, 2, 3, 5, 0, 4).reshape(-1, len(blocks) * PANEL)[:n_in, :n_out])
+
+    def of_each(x: Floats) -> Floats:
+        rows = x.transpose(1, 0, 2).reshape(x.shape[1], -1)[:, :n_out]  # [block, n_out]
+        return np.repeat(rows, _STEPS[format], axis=0)[:n_in]
+
+    return of_each(scale), of_each(least), {"q8": 127, "q4": 15}[format]
+
+
+def _integers(format: str, stored: Bytes, n_in: int, n_out: int) -> NDArray[np.integer]:
+    """[n_in, n_out]"""
+    q = split(format, stored, n_in, n_out)[0]["q"]  # of q8 [panel, block, group, quad, lane, step]
+    if format == "q4":
+        q = np.stack([q & 15, q >> 4], axis=3)  # [panel, block, pair of quads, half, lane, step]
+    return q.transpose(1, 2, 3, 5, 0, 4).reshape(-1, len(q) * PANEL)[:n_in, :n_out]
+
+
+def with_integers(format: str, stored: Bytes, q: NDArray[np.integer]) -> Bytes:
+    """A copy of a stored matrix with other integers, [n_in, n_out]; the padding's are 0."""
+    copy = np.array(stored)
+    blocks, _ = split(format, copy, *q.shape)
+    panels, n = blocks.shape
+    padded = np.zeros((n * _STEPS[format], panels * PANEL), np.uint8)
+    padded[: q.shape[0], : q.shape[1]] = q.astype(np.int8).view(np.uint8)
+    parts = (
+        padded.reshape(n, -1, 2, 4, panels, PANEL)
+        if format == "q4"
+        else padded.reshape(n, 2, 8, 4, panels, PANEL)
+    )
+    parts = parts.transpose(4, 0, 1, 2, 5, 3)  # [panel, block, ., ., lane, step]
+    blocks["q"] = parts[:, :, :, 0] | parts[:, :, :, 1] << 4 if format == "q4" else parts.view(np.int8)
+    return copy
 
 
 def format_of(fields: Mapping[str, object], name: str = "config.json") -> str | None:
