@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import __version__
 from . import run as run_command
-from .commands import chat, compare, convert, download, info, score
+from .commands import chat, compare, convert, download, info, quantize, score
 
 
 class Command(Protocol):
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "chat": chat,
     "score": score,
     "compare": compare,
+    "quantize": quantize,
     "convert": convert,
     "download": download,
     "info": info,

@@ -83,6 +83,7 @@ _CLASS_OF_STATUS: dict[int, type[Gpt2cError]] = {
     8: CancelledError,
     9: ModelFileError,
     10: ModelFileError,
+    11: ModelFileError,
 }
 
 

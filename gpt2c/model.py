@@ -46,8 +46,9 @@ def load(
 
     model: None for the embedded one, a folder in Hugging Face layout, a file of weights (.safetensors,
     pytorch_model.bin, .gguf, nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two
-    with their config.json beside them), or a hub id such as "gpt2". weights: "f32" (None), "bf16", "q8" or
-    "q4". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
+    with their config.json beside them), or a hub id such as "gpt2". weights: "f32", "bf16", "q8" or "q4",
+    converted through float32 where the model is stored in another; None: as stored if that is q8 or q4, else
+    "f32". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
     an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
     on: its weights are kept as they lie in memory, see packed_cache.py.
 

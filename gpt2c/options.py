@@ -181,14 +181,14 @@ def _choose_isa(
     return named
 
 
-def _choose_weights(wanted: set[str], named: str | None) -> str:
+def _choose_weights(wanted: set[str], named: str | None, stored: str) -> str:
     if named is not None and named not in WEIGHTS:
         raise OptionError(f"unknown weight format {named!r} (there are: {', '.join(WEIGHTS)})")
     in_opts = [name for name in WEIGHTS if name in wanted]
     chosen = {*in_opts, *([named] if named else [])}
     if len(chosen) > 1:
         raise OptionError(f"two weight formats: {' and '.join(map(repr, sorted(chosen)))}")
-    weights = chosen.pop() if chosen else "f32"
+    weights = chosen.pop() if chosen else stored
     if weights != "f32":
         wanted.add(weights)
     return weights
@@ -222,6 +222,7 @@ def resolve(
     isa: str = "auto",
     threads: int | None = None,
     weights: str | None = None,
+    stored: str = "f32",
     isas: Sequence[tuple[str, bool]],
     cores: int = 1,
     environ: Mapping[str, str] = os.environ,
@@ -230,14 +231,15 @@ def resolve(
 
     opts: a comma list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
     "threads=2" carry a value. isa, threads, weights: the same choices, and turn those options on ("ref" and
-    "unroll" turn `simd` off). Where an option is on and no value is named, $GPT2C_ISA and $GPT2C_THREADS
-    decide, then the machine: isas is (name, supported) from slow to fast, cores how many it may use.
+    "unroll" turn `simd` off). stored: the weight format where none is named. Where an option is on and no
+    value is named, $GPT2C_ISA and $GPT2C_THREADS decide, then the machine: isas is (name, supported) from
+    slow to fast, cores how many it may use.
 
     Raises OptionError for an unknown name (with the nearest one), a duplicate or two different values.
     """
     chosen = _parse(opts)
     wanted = set(chosen)
-    chosen_weights = _choose_weights(wanted, weights)
+    chosen_weights = _choose_weights(wanted, weights, stored)
     if chosen.get("simd") in _PLAIN_ISAS:
         raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)

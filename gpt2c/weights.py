@@ -30,7 +30,8 @@ from .config import (
     read_config_fields,
 )
 from .errors import ModelFileError, ModelNotFoundError
-from .readers import StoredTensor, TensorFile, open_weights
+from .quantized import format_of
+from .readers import QuantizedFile, StoredTensor, TensorFile, open_weights
 from .tokenizer import Vocabulary, read_vocabulary
 
 __all__ = [
@@ -106,6 +107,16 @@ class TensorSpec:
         """The place of `kind` in `TENSOR_KINDS`."""
         return _KIND_INDEX[self.kind]
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is multiplied with, and so what a weight format is of."""
+        return len(self.shape) == 2 and self.kind != "wpe"
+
+    @property
+    def is_transposed(self) -> bool:
+        """Of a matrix: [n_out, n_in], as the embeddings are, instead of [n_in, n_out]."""
+        return self.kind in ("wte", "lm_head")
+
 
 def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
     """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm, head."""
@@ -128,9 +139,9 @@ class Checkpoint:
     """A model's config and tensors, every one checked to be there with its shape; see `load_checkpoint`.
 
     `config`: the `ModelConfig`; `config_fields`: what the config.json says, {} if the weight file itself
-    has the config; `own_vocabulary`: the weight file's, or None; `folder`: where the model lies; `files`:
-    the weight files. A context
-    manager; after `close()` its tensors raise `ClosedError`, views taken before stay good.
+    has the config; `quantization`: "q8" or "q4" where matrices are stored so, or None; `own_vocabulary`: the
+    weight file's, or None; `folder`: where the model lies; `files`: the weight files. A context manager;
+    after `close()` its tensors raise `ClosedError`, views taken before stay good.
     """
 
     def __init__(
@@ -143,6 +154,7 @@ class Checkpoint:
         """`found`: for each spec's name the file that holds it and the name that it has there."""
         self.config = config
         self.config_fields = config_fields
+        self.quantization = format_of(config_fields)
         self.folder = folder
         self.files = tuple(dict.fromkeys(file.path for file, _ in found.values()))
         self.own_vocabulary = next((f.vocabulary for f, _ in found.values() if f.vocabulary), None)
@@ -174,6 +186,11 @@ class Checkpoint:
         """
         file, name = self._found[kind, layer]
         return file.tensors[name].dtype, file.view(name)
+
+    def quantized(self, kind: str, layer: int = -1) -> tuple[str, memoryview] | None:
+        """The format ("q8" or "q4") and bytes of a tensor that is stored so, which `tensor` dequantizes."""
+        file, name = self._found[kind, layer]
+        return file.stored(name) if isinstance(file, QuantizedFile) else None
 
     def release(self, kind: str, layer: int = -1) -> None:
         """Give the memory of a tensor's pages back: a model that is read once need not be there twice."""
@@ -236,12 +253,28 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             config, tensors = _open_file(path, opened)
         fields = {} if config else read_config_fields(folder / "config.json")
         config = config or config_of_fields(fields, "config.json")
+        quantization = format_of(fields)
+        if quantization:
+            tensors = _quantized(config, tensors, quantization)
         checkpoint = Checkpoint(config, fields, folder, _match(config, tensors))
         opened.pop_all()
     return checkpoint
 
 
 _Tensors = dict[str, tuple[TensorFile, StoredTensor]]
+
+
+def _quantized(config: ModelConfig, tensors: _Tensors, format: str) -> _Tensors:
+    """The tensors of files whose matrices are stored in that format."""
+    specs = {spec.name: spec for spec in tensor_specs(config) if spec.is_matrix}
+    matrices = {
+        name: ((spec.shape[0], spec.shape[1]), spec.is_transposed)
+        for name in tensors
+        if (spec := specs.get(name.removeprefix("transformer.")))
+    }
+    files = {file: QuantizedFile(file, format, matrices) for file, _ in tensors.values()}
+    return {name: (files[file], files[file].tensors[name]) for name, (file, _) in tensors.items()}
+
 
 FOLDER_FILES = (
     "model.safetensors",

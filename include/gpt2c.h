@@ -36,7 +36,8 @@ typedef enum gpt2c_status {
     GPT2C_BUSY = 7,           /* the session is in a call of another thread */
     GPT2C_CANCELLED = 8,      /* gpt2c_session_cancel() or the poll function ended the call */
     GPT2C_IO_ERROR = 9,       /* a file could not be opened, mapped or written */
-    GPT2C_BAD_FILE = 10       /* not a packed file of this version, another model's, or damaged */
+    GPT2C_BAD_FILE = 10,      /* not a packed file of this version, another model's, or damaged */
+    GPT2C_BAD_WEIGHTS = 11    /* stored weights with a scale that is no number of a quantized weight */
 } gpt2c_status;
 
 /* One sentence for a status; a valid string for any number. */
@@ -166,7 +167,8 @@ typedef enum gpt2c_dtype {
     GPT2C_F32 = 0,
     GPT2C_F16 = 1,
     GPT2C_BF16 = 2,
-    GPT2C_DTYPE_COUNT = 3
+    GPT2C_STORED = 3,            /* bytes as gpt2c_model_get gives them */
+    GPT2C_DTYPE_COUNT = 4
 } gpt2c_dtype;
 
 /* A model whose tensors are not set yet. GPT2C_UNSUPPORTED: this machine cannot run config->isa. */
@@ -174,9 +176,18 @@ gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **
 
 /* Copies one tensor in, converting it to the model's own layout. `data` holds little-endian numbers
  * of `dtype` at any address, `n_bytes` in all; `layer` is 0 for tensors outside the layers.
- * Different tensors may be set from different threads. GPT2C_NOT_READY: the model is frozen. */
+ * Different tensors may be set from different threads. GPT2C_NOT_READY: the model is frozen.
+ * GPT2C_BAD_WEIGHTS: of GPT2C_STORED, whose scales are checked; the tensor then counts as not set. */
 gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
                              gpt2c_dtype dtype, const void *data, size_t n_bytes);
+
+/* Bytes that one tensor takes as the model keeps it, padding included; 0 if there is no such tensor. */
+size_t gpt2c_model_tensor_bytes(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer);
+
+/* Copies one tensor out as the model keeps it: a matrix in the layout of the model's format, all else in
+ * float32. `n_bytes` must be gpt2c_model_tensor_bytes of it. GPT2C_NOT_READY: the tensor is not set. */
+gpt2c_status gpt2c_model_get(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer, void *out,
+                             size_t n_bytes);
 
 /* From now on the model can be used and not be changed. GPT2C_NOT_READY: a tensor is missing. */
 gpt2c_status gpt2c_model_freeze(gpt2c_model *model);

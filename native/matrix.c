@@ -37,6 +37,12 @@ size_t gpt2c_matrix_bytes(const gpt2c_matrix *w) {
     }
 }
 
+int gpt2c_matrix_is_sound(const gpt2c_matrix *w) {
+    if (w->layout == GPT2C_PANELS_Q8) return gpt2c_q8_is_sound(w);
+    if (w->layout == GPT2C_PANELS_Q4) return gpt2c_q4_is_sound(w);
+    return 1; /* any bits are a number */
+}
+
 float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c) {
     const float *f32 = w->data;
     const uint16_t *bf16 = w->data;

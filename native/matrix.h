@@ -15,6 +15,9 @@ size_t gpt2c_matrix_bytes(const gpt2c_matrix *w);
  * address, which lie as `given`: GPT2C_IN_OUT or GPT2C_OUT_IN. */
 void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data);
 
+/* Whether numbers that were not made here, w->data, are such as gpt2c_matrix_set makes them. */
+int gpt2c_matrix_is_sound(const gpt2c_matrix *w);
+
 /* Weight w[k][c], as float32. */
 float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c);
 

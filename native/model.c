@@ -168,13 +168,13 @@ gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **
     return GPT2C_OK;
 }
 
-/* ---- Tensors in ---- */
+/* ---- Tensors in and out ---- */
 
 /* Where a tensor goes: a vector of n numbers, or a matrix. */
 typedef struct destination {
     float *vector;
     size_t n;
-    gpt2c_matrix *matrix;
+    gpt2c_matrix matrix; /* its data is NULL where it is a vector */
     gpt2c_layout given;
 } destination;
 
@@ -182,11 +182,11 @@ static destination to_vector(float *vector, size_t n) {
     return (destination){.vector = vector, .n = n};
 }
 
-static destination to_matrix(gpt2c_matrix *w, gpt2c_layout given) {
-    return (destination){.matrix = w, .n = w->n_in * w->n_out, .given = given};
+static destination to_matrix(const gpt2c_matrix *w, gpt2c_layout given) {
+    return (destination){.matrix = *w, .n = w->n_in * w->n_out, .given = given};
 }
 
-static destination destination_of(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer) {
+static destination destination_of(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer) {
     const size_t n_embd = (size_t)model->config.n_embd;
     gpt2c_layer *l = &model->layers[layer];
     switch (tensor) {
@@ -219,23 +219,58 @@ static int in_model(const gpt2c_model_config *config, int tensor) {
     return tensor != GPT2C_LM_HEAD || config->untied;
 }
 
+static int has_tensor(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer) {
+    return model != NULL && (int)tensor >= 0 && tensor < GPT2C_TENSOR_COUNT &&
+           in_model(&model->config, (int)tensor) && layer >= 0 &&
+           layer < (in_every_layer((int)tensor) ? model->config.n_layer : 1);
+}
+
+static unsigned char *is_set(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer) {
+    return &model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor];
+}
+
+static void *stored_at(const destination *to) {
+    return to->matrix.data != NULL ? to->matrix.data : to->vector;
+}
+
+static size_t stored_bytes(const destination *to) {
+    return to->matrix.data != NULL ? gpt2c_matrix_bytes(&to->matrix) : to->n * sizeof(float);
+}
+
 gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
                              gpt2c_dtype dtype, const void *data, size_t n_bytes) {
-    if (model == NULL || data == NULL) return GPT2C_INVALID_ARGUMENT;
-    if ((int)tensor < 0 || tensor >= GPT2C_TENSOR_COUNT) return GPT2C_INVALID_ARGUMENT;
-    if (!in_model(&model->config, (int)tensor)) return GPT2C_INVALID_ARGUMENT;
+    if (!has_tensor(model, tensor, layer) || data == NULL) return GPT2C_INVALID_ARGUMENT;
     if ((int)dtype < 0 || dtype >= GPT2C_DTYPE_COUNT) return GPT2C_INVALID_ARGUMENT;
-    if (layer < 0 || layer >= (in_every_layer((int)tensor) ? model->config.n_layer : 1))
-        return GPT2C_INVALID_ARGUMENT;
     if (model->frozen) return GPT2C_NOT_READY;
 
-    const destination to = destination_of(model, tensor, layer);
-    if (n_bytes != to.n * (dtype == GPT2C_F32 ? 4 : 2)) return GPT2C_INVALID_ARGUMENT;
-    if (to.matrix != NULL)
-        gpt2c_matrix_set(to.matrix, to.given, dtype, data);
+    destination to = destination_of(model, tensor, layer);
+    const size_t given = to.n * (dtype == GPT2C_F32 ? 4 : 2);
+    if (n_bytes != (dtype == GPT2C_STORED ? stored_bytes(&to) : given)) return GPT2C_INVALID_ARGUMENT;
+    *is_set(model, tensor, layer) = 0;
+    if (dtype == GPT2C_STORED) {
+        memcpy(stored_at(&to), data, n_bytes);
+        if (to.matrix.data != NULL && !gpt2c_matrix_is_sound(&to.matrix)) return GPT2C_BAD_WEIGHTS;
+    } else if (to.matrix.data != NULL)
+        gpt2c_matrix_set(&to.matrix, to.given, dtype, data);
     else
         gpt2c_vector_set(to.vector, to.n, dtype, data);
-    model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor] = 1;
+    *is_set(model, tensor, layer) = 1;
+    return GPT2C_OK;
+}
+
+size_t gpt2c_model_tensor_bytes(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer) {
+    if (!has_tensor(model, tensor, layer)) return 0;
+    const destination of = destination_of(model, tensor, layer);
+    return stored_bytes(&of);
+}
+
+gpt2c_status gpt2c_model_get(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer, void *out,
+                             size_t n_bytes) {
+    if (!has_tensor(model, tensor, layer) || out == NULL) return GPT2C_INVALID_ARGUMENT;
+    const destination of = destination_of(model, tensor, layer);
+    if (n_bytes != stored_bytes(&of)) return GPT2C_INVALID_ARGUMENT;
+    if (!model->frozen && !*is_set(model, tensor, layer)) return GPT2C_NOT_READY;
+    memcpy(out, stored_at(&of), n_bytes);
     return GPT2C_OK;
 }
 
@@ -245,7 +280,7 @@ gpt2c_status gpt2c_model_freeze(gpt2c_model *model) {
     for (int32_t layer = 0; layer < model->config.n_layer; layer++)
         for (int tensor = 0; tensor < GPT2C_TENSOR_COUNT; tensor++)
             if ((layer == 0 || in_every_layer(tensor)) && in_model(&model->config, tensor) &&
-                !model->is_set[(size_t)layer * GPT2C_TENSOR_COUNT + (size_t)tensor])
+                !*is_set(model, (gpt2c_tensor)tensor, layer))
                 return GPT2C_NOT_READY;
     if (model->config.head_screen) gpt2c_screen_fill(&model->screen, &model->head, model->pool);
     model->frozen = 1;

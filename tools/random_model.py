@@ -153,7 +153,9 @@ def _write_weights(path: Path, config: ModelConfig, seed: int, dtype: str, progr
         piece for index, spec in enumerate(specs) for piece in tensor_bytes(spec, index, config, seed, dtype)
     )
     with open(path, "wb") as file:
-        write_safetensors(file, ((spec.name, spec.shape, dtype) for spec in specs), pieces, progress)
+        write_safetensors(
+            file, ((spec.name, spec.shape, DTYPES[dtype][0]) for spec in specs), pieces, progress
+        )
 
 
 def _seed(text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,22 @@ import numpy as np
 from .. import bindings, options, packed_cache
 from ..bindings import Binding, LoadedModel, NativeModel, Runner
 from ..config import ACTIVATIONS, ModelConfig
-from ..errors import OptionError
+from ..errors import ModelFileError, OptionError
 from ..machine import usable_cores
 from ..weights import Checkpoint, TensorSpec
 from .choices import Choices, Opener
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+_STORED = 3
 
 
 def opener(choices: Choices) -> Opener:
     """Resolves the options; what it returns opens checkpoints. Errors as `gpt2c.load`."""
     binding = bindings.select(choices.binding)
     isas = [(name, supported) for name, _, supported in binding.isas()]
-    plan = options.resolve(
+    resolve = partial(
+        options.resolve,
         choices.opts,
         isa=choices.isa,
         threads=choices.threads,
@@ -33,11 +36,13 @@ def opener(choices: Choices) -> Opener:
         isas=isas,
         cores=usable_cores(),
     )
+    resolve()  # a wrong option is said before any file is looked at
 
     def open_checkpoint(checkpoint: Checkpoint) -> tuple[options.Plan, Runner, LoadedModel]:
+        plan = resolve(stored=checkpoint.quantization or "f32")
         config = native_config(checkpoint.config, plan, [name for name, _ in isas])
         native = packed_cache.load_or_build(
-            binding, config, checkpoint, plan, lambda: _build(binding, config, checkpoint, plan.threads)
+            binding, config, checkpoint, plan, lambda: _build(binding, config, checkpoint, plan)
         )
         return plan, binding, native
 
@@ -77,17 +82,28 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
     }
 
 
-def _build(binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, n_threads: int) -> NativeModel:
+def _build(
+    binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, plan: options.Plan
+) -> NativeModel:
+    """A frozen model with a checkpoint's weights; config: `native_config` of both and the plan."""
     native = binding.Model(config)
 
     def set_tensor(spec: TensorSpec) -> None:
-        dtype, raw = checkpoint.tensor(spec.kind, spec.layer)
-        native.set(spec.kind_index, max(spec.layer, 0), _DTYPES[dtype], np.frombuffer(raw, np.uint8))
+        stored = checkpoint.quantized(spec.kind, spec.layer)
+        if stored and stored[0] == plan.weights:
+            dtype, raw = _STORED, stored[1]
+        else:
+            name, raw = checkpoint.tensor(spec.kind, spec.layer)
+            dtype = _DTYPES[name]
+        try:
+            native.set(spec.kind_index, max(spec.layer, 0), dtype, np.frombuffer(raw, np.uint8))
+        except ModelFileError as error:
+            raise ModelFileError(f"tensor {spec.name!r}: {error}") from None
         checkpoint.release(spec.kind, spec.layer)
 
     # The large ones first, so that no thread is left alone with the embedding in the end.
     by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
-    with ThreadPoolExecutor(n_threads) as pool:
+    with ThreadPoolExecutor(plan.threads) as pool:
         for _ in pool.map(set_tensor, by_size):
             pass
     native.freeze()

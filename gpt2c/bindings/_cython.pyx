@@ -103,6 +103,16 @@ cdef class Model:
                                      n_bytes)
         check(status)
 
+    def tensor_bytes(self, int tensor, int layer):
+        return gpt2c_model_tensor_bytes(self.handle, <gpt2c_tensor>tensor, layer)
+
+    def get(self, int tensor, int layer, unsigned char[::1] out):
+        cdef void *to = &out[0] if out.shape[0] else NULL
+        cdef size_t n_bytes = out.shape[0]
+        with nogil:
+            status = gpt2c_model_get(self.handle, <gpt2c_tensor>tensor, layer, to, n_bytes)
+        check(status)
+
     def freeze(self):
         check(gpt2c_model_freeze(self.handle))
 

@@ -104,6 +104,13 @@ class Model:
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None:
         check(lib.gpt2c_model_set(self.handle, tensor, layer, dtype, ffi.from_buffer(data), data.nbytes))
 
+    def tensor_bytes(self, tensor: int, layer: int) -> int:
+        return int(lib.gpt2c_model_tensor_bytes(self.handle, tensor, layer))
+
+    def get(self, tensor: int, layer: int, out: np.ndarray) -> None:
+        to = ffi.from_buffer(out, require_writable=True)
+        check(lib.gpt2c_model_get(self.handle, tensor, layer, to, out.nbytes))
+
     def freeze(self) -> None:
         check(lib.gpt2c_model_freeze(self.handle))
 

@@ -123,6 +123,9 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **model)
     gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
                                  gpt2c_dtype dtype, const void *data, size_t n_bytes)
+    size_t gpt2c_model_tensor_bytes(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer)
+    gpt2c_status gpt2c_model_get(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer, void *out,
+                                 size_t n_bytes)
     gpt2c_status gpt2c_model_freeze(gpt2c_model *model)
     size_t gpt2c_model_weight_bytes(const gpt2c_model *model)
     int32_t gpt2c_packed_version()

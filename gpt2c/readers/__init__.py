@@ -12,8 +12,17 @@ from pathlib import Path
 from ..config import quoted, require_regular_file
 from ..errors import ModelFileError
 from .base import MappedFile, StoredTensor, TensorFile
+from .quantized import QuantizedFile
 
-__all__ = ["SUFFIXES", "MappedFile", "StoredTensor", "TensorFile", "names_of_suffixes", "open_weights"]
+__all__ = [
+    "SUFFIXES",
+    "MappedFile",
+    "QuantizedFile",
+    "StoredTensor",
+    "TensorFile",
+    "names_of_suffixes",
+    "open_weights",
+]
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 """Of the files that `open_weights` reads."""

@@ -1,4 +1,4 @@
-"""Models written to disk: a folder in Hugging Face layout, or a GGUF file.
+"""Models written to disk: a folder in Hugging Face layout, quantized or not, or a GGUF file.
 
 A writer takes a `Checkpoint`, walks its tensors one by one, and so never holds a model whole.
 """
@@ -10,8 +10,9 @@ from collections.abc import Callable
 from .dtypes import DTYPES, encode
 from .gguf import write_gguf
 from .huggingface import write_folder
+from .quantized import write_quantized
 
-__all__ = ["DTYPES", "Progress", "encode", "write_folder", "write_gguf"]
+__all__ = ["DTYPES", "Progress", "encode", "write_folder", "write_gguf", "write_quantized"]
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes there will be."""

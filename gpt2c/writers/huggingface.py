@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from ..config import ModelConfig, require_regular_file
 from ..errors import ModelFileError, ModelNotFoundError
+from ..readers.safetensors import DTYPE_BITS
 from ..tokenizer import Vocabulary
 from ..weights import Checkpoint, TensorSpec
 from .atomic import new_folder
@@ -34,12 +35,13 @@ def write_folder(
     specs = tuple(checkpoint.specs())
     dtypes = [dtype or NAME_OF_STORED[checkpoint.dtype(spec.kind, spec.layer)] for spec in specs]
     with new_folder(folder) as partial:
-        _write_json(partial / "config.json", config_fields(checkpoint, dtypes))
-        _copy_vocabulary(checkpoint, partial)
+        write_json(partial / "config.json", config_fields(checkpoint, dtypes))
+        copy_vocabulary(checkpoint, partial)
         with open(partial / "model.safetensors", "wb") as file:
             # transformers writes the names so, and finds them so beside an untied lm_head.
             names = [spec.name if spec.kind == "lm_head" else f"transformer.{spec.name}" for spec in specs]
-            entries = zip(names, (spec.shape for spec in specs), dtypes, strict=True)
+            stored = (DTYPES[dtype][0] for dtype in dtypes)
+            entries = zip(names, (spec.shape for spec in specs), stored, strict=True)
             write_safetensors(file, entries, _encoded(checkpoint, specs, dtypes), progress)
 
 
@@ -64,9 +66,8 @@ def write_safetensors(
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape, dtype in entries:
-        stored, width, _ = DTYPES[dtype]
-        start, end = end, end + math.prod(shape) * width
-        header[name] = {"dtype": stored, "shape": shape, "data_offsets": [start, end]}
+        start, end = end, end + math.prod(shape) * DTYPE_BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the data is aligned
     n_done = file.write(len(text).to_bytes(8, "little") + text)
@@ -83,6 +84,7 @@ def config_fields(checkpoint: Checkpoint, dtypes: Iterable[str]) -> dict[str, An
     fields = {**_fields_of(checkpoint.config), **checkpoint.config_fields}
     fields["architectures"] = ["GPT2LMHeadModel"]  # whatever else the source had is not written
     fields["torch_dtype"] = DTYPES[names[0]][2] if len(names) == 1 else "float32"
+    fields.pop("quantization", None)  # weights come dequantized
     fields.pop("dtype", None)  # what torch_dtype is called from transformers 5 on
     return fields
 
@@ -107,7 +109,8 @@ def _fields_of(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
+def copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
+    """The files of a model's vocabulary, where it has one, into another folder."""
     own = checkpoint.own_vocabulary
     if own:
         _write_vocabulary(own, folder)
@@ -120,10 +123,11 @@ def _copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
-    _write_json(folder / "vocab.json", vocabulary.ids)
+    write_json(folder / "vocab.json", vocabulary.ids)
     lines = ["#version: 0.2", *(f"{left} {right}" for _, left, right in vocabulary.merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """As people read it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,65 @@
+"""`gpt2c quantize`: write a model with its matrices in 8 or 4 bits."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .. import hub
+from ..calibration import N_WINDOWS
+from ..config import quoted
+from ..errors import ModelFileError
+from ..quantized import FORMATS
+from ..tokenizer import Tokenizer
+from ..weights import Checkpoint, load_checkpoint
+from ..writers import write_quantized
+from .convert import draw_bar
+
+HELP = "write a model in 8 or 4 bits"
+
+_CHARACTERS = 8  # a token has fewer in any text that is one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `quantize`."""
+    parser.description = (
+        "Write a model with its matrices in 8 or 4 bits, into a folder that loads like any other. "
+        "Whatever happens, FOLDER is there whole or not at all. docs/quantization.md says what it costs."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, file of weights or hub id")
+    parser.add_argument("--weights", metavar="F", required=True, help=f"format: {', '.join(FORMATS)}")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="must not be there yet"
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        help="a text like those the model is for: rounding errors that show in it are made up for (slow)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Quantize, showing the progress on a terminal."""
+    with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
+        ids = _calibration_ids(checkpoint, args.calibrate) if args.calibrate else ()
+        progress = draw_bar if sys.stderr.isatty() else None
+        write_quantized(checkpoint, args.output, args.weights, progress, ids)
+
+
+def _calibration_ids(checkpoint: Checkpoint, path: str) -> list[int]:
+    """The ids of a text file, as many as are used. ModelFileError: it cannot be read, or is too short."""
+    n_wanted = N_WINDOWS * checkpoint.config.n_ctx
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_CHARACTERS * n_wanted)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ModelFileError(f"calibration text {quoted(path, 300)} cannot be read: {reason}") from None
+    ids = Tokenizer(checkpoint.read_vocabulary(), checkpoint.config).encode(text)
+    if len(ids) < checkpoint.config.n_ctx:
+        raise ModelFileError(
+            f"calibration text {quoted(path, 300)} has {len(ids)} tokens, "
+            f"{checkpoint.config.n_ctx} are the least"
+        )
+    return ids[:n_wanted]
