@@ -28,6 +28,7 @@ class Library:
 
 LIBRARIES: dict[str, Library] = {
     "numpy": Library((), ""),
+    "numba": Library(("numba",), "numba"),
     "torch": Library(("torch",), "torch"),
     "hf": Library(("torch", "transformers"), "hf"),
 }

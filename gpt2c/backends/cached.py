@@ -25,6 +25,9 @@ CHUNK_ROWS = 128
 class Engine(Protocol):
     """GPT-2's arithmetic in some library. Arrays that it returns may be the library's own."""
 
+    weights: str
+    """The format that it computes with: "f32", or as the model is stored."""
+
     weight_bytes: int
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -202,6 +205,7 @@ def opener(name: str, engine: type[Engine]) -> Opener:
     """Opens checkpoints for an engine's class."""
 
     def open_checkpoint(checkpoint: Checkpoint) -> tuple[Plan, Runner, LoadedModel]:
-        return Plan((), backend=name), CachedRunner(name), CachedModel(name, engine(checkpoint))
+        loaded = engine(checkpoint)
+        return Plan((), weights=loaded.weights, backend=name), CachedRunner(name), CachedModel(name, loaded)
 
     return open_checkpoint

@@ -14,6 +14,8 @@ from ..weights import Checkpoint
 class Engine:
     """See `cached.Engine`."""
 
+    weights = "f32"
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         c = checkpoint.config
         config = GPT2Config(

@@ -6,6 +6,7 @@ each group's sum is scaled, as native/kernels/ref/linear_int8.c does it. Needs t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Linear:
         """weight: of "f32" float32 [n_in, n_out], else the stored bytes, uint8, of which no copy is made."""
         self._shape = n_in, n_out
         self._format = format
+        self._stored = weight
         self.weight_bytes = weight.nbytes
         if format == "f32":
             self._weight: NDArray[Any] = np.ascontiguousarray(weight, np.float32)
@@ -56,6 +58,20 @@ class Linear:
         else:
             _linear_q4(padded, q, scale, self._weight, *self._columns, -(-n_in // _GROUP))
         return padded[:, :n_out]
+
+    def columns(self, wanted: Sequence[int]) -> Floats:
+        """Some columns as float32 [len(wanted), n_in]: rows of an embedding whose head this is."""
+        n_in, n_out = self._shape
+        if self._format == "f32":
+            return np.ascontiguousarray(self._weight[:, wanted].T)
+        blocks, columns = quantized.split(self._format, self._stored, n_in, n_out)
+        found = np.empty((len(wanted), n_in), np.float32)
+        for row, column in zip(found, wanted, strict=True):
+            panel, lane = divmod(column, _LANES)
+            parts = (blocks, columns) if len(columns) else (blocks,)
+            alone = [part[panel : panel + 1].view(np.uint8).ravel() for part in parts]
+            row[:] = quantized.dequantize(self._format, np.concatenate(alone), n_in, _LANES)[:, lane]
+        return found
 
 
 @njit(cache=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import ModelConfig
 from ..reference import divisors, gelu_erf, relu
 from ..weights import Checkpoint
 
@@ -34,12 +35,17 @@ ACTIVATIONS = {"gelu_new": gelu, "gelu": gelu_erf, "relu": relu}
 class Engine:
     """See `cached.Engine`. The cache: [n_layer, K or V, n_head, n_ctx, head_dim]."""
 
+    weights = "f32"
+
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._config = checkpoint.config
-        self._act = ACTIVATIONS[checkpoint.config.activation_function]
-        self._divisors = divisors(checkpoint.config)
+        self._configure(checkpoint.config)
         self._p = {spec.name: checkpoint.array(spec) for spec in checkpoint.specs()}
         self.weight_bytes = sum(array.nbytes for array in self._p.values())
+
+    def _configure(self, config: ModelConfig) -> None:
+        self._config = config
+        self._act = ACTIVATIONS[config.activation_function]
+        self._divisors = divisors(config)
 
     def new_cache(self) -> Floats:
         c = self._config
@@ -47,7 +53,7 @@ class Engine:
 
     def hidden(self, ids: NDArray[np.int32], n_past: int, cache: Floats) -> Floats:
         end = n_past + len(ids)
-        x = self._p["wte.weight"][ids] + self._p["wpe.weight"][n_past:end]
+        x = self._embed(ids) + self._p["wpe.weight"][n_past:end]
         for layer, kept in enumerate(cache):
             h = f"h.{layer}"
             qkv = self._linear(self._norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")  # [n, 3 n_embd]
@@ -58,6 +64,9 @@ class Engine:
             inner = self._linear(self._norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")  # [n, n_inner]
             x = x + self._linear(np.asarray(self._act(inner), np.float32), f"{h}.mlp.c_proj")
         return self._norm(x, "ln_f")
+
+    def _embed(self, ids: NDArray[np.int32]) -> Floats:
+        return self._p["wte.weight"][ids]
 
     def logits(self, hidden: Floats) -> Floats:
         return hidden @ self._p.get("lm_head.weight", self._p["wte.weight"]).T

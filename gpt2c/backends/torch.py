@@ -26,6 +26,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Engine:
     """See `cached.Engine`. The cache: [n_layer, K or V, n_head, n_ctx, head_dim]."""
 
+    weights = "f32"
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._config = checkpoint.config
         self._act = ACTIVATIONS[checkpoint.config.activation_function]

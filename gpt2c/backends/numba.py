@@ -1,0 +1,44 @@
+"""GPT-2 in NumPy, its linear layers in Numba, which multiplies a quantized model's integers as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..weights import Checkpoint, TensorSpec
+from . import numpy as numpy_engine
+from .numba_kernels import Linear
+from .numpy import Floats
+
+
+class Engine(numpy_engine.Engine):
+    """See `cached.Engine`. A model stored in q8 or q4 is computed so, any other in float32."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._configure(checkpoint.config)
+        self.weights = checkpoint.quantization or "f32"
+        specs = list(checkpoint.specs())
+        matrices = [spec for spec in specs if len(spec.shape) == 2 and spec.kind != "wpe"]
+        self._p = {spec.name: checkpoint.array(spec) for spec in specs if spec not in matrices}
+        self._linears = {spec.name: _linear_of(checkpoint, spec) for spec in matrices}
+        self._head = self._linears.get("lm_head.weight", self._linears["wte.weight"])
+        vectors = sum(array.nbytes for array in self._p.values())
+        self.weight_bytes = vectors + sum(linear.weight_bytes for linear in self._linears.values())
+
+    def _embed(self, ids: NDArray[np.int32]) -> Floats:
+        return self._linears["wte.weight"].columns(ids.tolist())
+
+    def logits(self, hidden: Floats) -> Floats:
+        return self._head(hidden)
+
+    def _linear(self, x: Floats, name: str) -> Floats:
+        return self._linears[f"{name}.weight"](x) + self._p[f"{name}.bias"]
+
+
+def _linear_of(checkpoint: Checkpoint, spec: TensorSpec) -> Linear:
+    n_in, n_out = spec.shape[::-1] if spec.kind in ("wte", "lm_head") else spec.shape
+    stored = checkpoint.quantized(spec.kind, spec.layer)
+    if stored is not None:
+        return Linear(np.array(np.frombuffer(stored[1], np.uint8)), n_in, n_out, stored[0])
+    weight = checkpoint.array(spec)
+    return Linear(weight if weight.shape == (n_in, n_out) else weight.T, n_in, n_out)
