@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,10 @@ PUBLISHED = os.environ.get("GPT2C_GPT2_DIR")
 # No test, and no process that one starts, sees the user's own cache of packed files.
 _CACHE = tempfile.TemporaryDirectory(prefix="gpt2c-cache-")
 os.environ["GPT2C_CACHE"] = _CACHE.name
+
+# A shell has its background jobs ignore Ctrl-C, and whatever they start inherits that: tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=bindings.NAMES)

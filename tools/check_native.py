@@ -40,15 +40,12 @@ AARCH64_LIBRARIES = "/usr/aarch64-linux-gnu"  # where Debian puts them
 SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 
+Ids = dict[str, str]
+"""What must be printed, by model and how K and V are kept."""
+
+
 class CheckFailed(Exception):
     """A program is missing, did not build, or printed something else."""
-
-
-class Ids(NamedTuple):
-    """What must be printed, with K and V in floats and in halves."""
-
-    kv_f32: str
-    kv_f16: str
 
 
 class Programs(NamedTuple):
@@ -100,15 +97,15 @@ def compare(
     """Run every combination, and the kernels; returns how many runs there were."""
     n = 0
     # A model with the head's compact copy needs its switch on.
-    plans = [("model.packed", 63, False), ("model.packed", 0, False), ("model.packed", 21, False)]
-    plans += [("screen.packed", 63, False), ("model.packed", 63, True), ("model.packed", 21, True)]
+    plans = [("model", 63, False), ("model", 0, False), ("model", 21, False), ("screen", 63, False)]
+    plans += [("model", 63, True), ("model", 21, True), ("q8", 63, False), ("q4", 21, False)]
     for isa, threads, (file, switches, kv_f16), chunk in itertools.product(isas, (1, 3), plans, (0, 7)):
-        model = base / file
+        model = base / f"{file}.packed"
         flags = ["-n", str(N_NEW), "-i", isa, "-t", str(threads), "-s", str(switches)]
         flags += ["-c", str(chunk)] if chunk else []
         flags += ["-k"] if kv_f16 else []
         out = call([*emulator, str(programs.generate), *flags, str(model), *map(str, PROMPT)])
-        if out.strip() != expected[kv_f16]:
+        if out.strip() != expected[_key(file, kv_f16)]:
             how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}, kv_f16 {kv_f16}"
             raise CheckFailed(f"{how}: {out!r}")
         n += 1
@@ -131,14 +128,21 @@ def make_model(base: Path) -> Ids:
     from random_model import write_random_model
 
     write_random_model(base / "model", SHAPE, seed=5)
-    printed = []
-    for opts in ("all", "all,kv_f16"):
-        with gpt2c.load(base / "model", opts=opts, isa="ref", threads=1) as model:
-            printed.append(" ".join(map(str, model.generate(PROMPT, max_new_tokens=N_NEW).ids)))
-    for name, opts in (("model", "aligned"), ("screen", "aligned,unembed,head_screen")):
+    expected = {}
+    files = {"model": "aligned", "screen": "aligned,unembed,head_screen", "q8": "q8", "q4": "q4"}
+    for name, opts in files.items():
         with gpt2c.load(base / "model", opts=opts) as model:
             model.save_packed(base / f"{name}.packed", b"")
-    return Ids(*printed)
+        for kv_f16 in (False, True):
+            plan = f"{opts},kv_f16" if kv_f16 else opts
+            with gpt2c.load(base / "model", opts=plan, isa="ref", threads=1) as model:
+                ids = model.generate(PROMPT, max_new_tokens=N_NEW).ids
+                expected[_key(name, kv_f16)] = " ".join(map(str, ids))
+    return expected
+
+
+def _key(file: str, kv_f16: bool) -> str:
+    return f"{file}, kv_f16" if kv_f16 else file
 
 
 def supported() -> list[str]:
@@ -161,7 +165,7 @@ def x86_baseline(base: Path, expected: Ids) -> int:
     n = compare(programs, base, expected, ["ref", "unroll"], emulator)
     command = [*emulator, str(programs.generate), "-n", str(N_NEW), str(base / "model.packed")]
     automatic = call([*command, *map(str, PROMPT)])
-    if automatic.strip() != expected.kv_f32:
+    if automatic.strip() != expected["model"]:
         raise CheckFailed(f"chosen by itself: {automatic!r}")
     return n + 1
 
