@@ -19,10 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/attacks", "tests/test_injection.py"]
 
 
+def path_of(library: str) -> str:
+    """Where gcc has a library."""
+    command = ["gcc", f"-print-file-name={library}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> int:
-    library = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    # libstdc++ beside it, or AddressSanitizer does not find what throws exceptions in other people's C++.
+    libraries = " ".join(map(path_of, ("libasan.so", "libstdc++.so.6")))
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package"
         command = [
@@ -44,7 +49,7 @@ def main() -> int:
         environment = {
             **os.environ,
             "PYTHONPATH": str(package),
-            "LD_PRELOAD": library,
+            "LD_PRELOAD": libraries,
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         }
         found = [sys.executable, "-c", "import gpt2c; print(gpt2c.__file__)"]
