@@ -21,6 +21,8 @@ import native_build  # noqa: E402
 
 BINDINGS = "gpt2c/bindings"
 WITHOUT_CYTHON = os.environ.get("GPT2C_BUILD") == "cffi"
+# Python's own flags ask for debug information, seven eighths of what would be in the wheel.
+DEBUG_FLAGS = [] if "-g" in os.environ.get("CFLAGS", "").split() else ["-g0"]
 
 
 def generate_cffi_source(path: Path) -> None:
@@ -64,13 +66,17 @@ class BuildCore(build_ext):
                 sources,
                 output_dir=self.build_temp,
                 include_dirs=native_build.INCLUDE_DIRS,
-                extra_postargs=flags,
+                extra_postargs=flags + DEBUG_FLAGS,
             )
         return objects
 
 
 def extensions() -> list[Extension]:
-    common = {"include_dirs": ["include"], "libraries": ["m", "pthread"]}
+    common = {
+        "include_dirs": ["include"],
+        "libraries": ["m", "pthread"],
+        "extra_compile_args": DEBUG_FLAGS,
+    }
     made = [Extension("gpt2c.bindings._cffi", [f"{BINDINGS}/_cffi.c"], py_limited_api=True, **common)]
     if not WITHOUT_CYTHON:
         from Cython.Build import cythonize
