@@ -19,6 +19,11 @@ static inline float larger(float x, float largest) { return x > largest || isnan
 
 static inline float finite(float w) { return clamp(w, -LARGEST_WEIGHT, LARGEST_WEIGHT); }
 
+/* To the nearest of 0 .. most. A NaN becomes 0: C leaves its cast undefined, and its scale or least is kept. */
+static inline uint8_t to_unsigned(float x, float most) {
+    return x > 0.0f ? (uint8_t)gpt2c_to_integer(x < most ? x : most) : 0;
+}
+
 /* ---- q8 ---- */
 
 size_t gpt2c_q8_bytes(const gpt2c_matrix *w) {
@@ -159,7 +164,7 @@ void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows) {
 
 /* x in units of step, 0 if that has none. */
 static uint8_t in_steps(float x, float step) {
-    return step > 0.0f ? (uint8_t)gpt2c_to_integer(clamp(x / step, 0.0f, 255.0f)) : 0;
+    return step > 0.0f ? to_unsigned(x / step, 255.0f) : 0;
 }
 
 void gpt2c_q4_scale(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_t n_blocks) {
@@ -189,8 +194,8 @@ void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, cons
             const float scale = columns->scale[lane] * (float)block->scale[lane];
             const float least = columns->least[lane] * (float)block->least[lane];
             const float w = finite(rows[k * GPT2C_PANEL + lane]) + least;
-            const float q = scale > 0.0f ? clamp(w / scale, 0.0f, 15.0f) : 0.0f;
-            block->q[quad / 2][lane][k % GPT2C_QUAD] |= (uint8_t)((uint8_t)gpt2c_to_integer(q) << quad % 2 * 4);
+            const uint8_t q = scale > 0.0f ? to_unsigned(w / scale, 15.0f) : 0;
+            block->q[quad / 2][lane][k % GPT2C_QUAD] |= (uint8_t)(q << quad % 2 * 4);
         }
     }
 }
