@@ -12,7 +12,7 @@ from typing import Any
 from . import bindings, errors, kernels
 from .config import ModelConfig
 from .errors import *  # noqa: F403
-from .generation import Completion, Stream, Timings
+from .generation import Beam, Completion, Stream, Timings
 from .machine import usable_cores
 from .model import Model, load
 from .options import OPTIONS, Plan
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "OPTIONS",
+    "Beam",
     "Completion",
     "Model",
     "ModelConfig",

@@ -7,9 +7,10 @@ another (here), checked several at a time (speculative.py), or beside those of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -57,7 +58,8 @@ class Completion:
     text: without the prompt, ending before a stop string, "" for a model without a vocabulary. ids:
     every new token; the last is EOS when finish_reason is "eos". finish_reason: "eos", "stop", "length"
     (max_new_tokens or the context is reached) or "cancelled". logprobs: one for each of ids, or None if they
-    were not asked for. dropped_tokens: how many of the oldest went when the context slid.
+    were not asked for. dropped_tokens: how many of the oldest went when the context slid. beams: the best
+    continuations of a beam search, this one first; else None.
     """
 
     text: str
@@ -67,13 +69,25 @@ class Completion:
     timings: Timings
     logprobs: list[TokenLogprobs] | None = None
     dropped_tokens: int = 0
+    beams: list[Beam] | None = None
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One of the continuations that a beam search found; see beam_search.py for its score."""
+
+    text: str
+    ids: list[int]
+    finish_reason: FinishReason
+    score: float
 
 
 class Token(NamedTuple):
-    """A new token, and its log probabilities if they are wanted."""
+    """A new token, its log probabilities if they are wanted, and when it came if that was not just now."""
 
     id: int
     logprobs: TokenLogprobs | None = None
+    at: float | None = None
 
 
 @dataclass
@@ -103,9 +117,16 @@ class Chooser:
 
     def choose(self, logits: NDArray[np.float32], ids: list[int]) -> Token:
         """logits: [n_vocab] behind `ids`, all tokens so far."""
-        token = self._sampler.choose(logits, ids)
+        return self.token(self._sampler.choose(logits, ids), logits)
+
+    def token(self, id: int, logits: NDArray[np.float32]) -> Token:
+        """A token that was chosen by these logits."""
         wanted = self._logprobs is not None
-        return Token(token, token_logprobs(logits, token, self._logprobs or 0) if wanted else None)
+        return Token(id, token_logprobs(logits, id, self._logprobs or 0) if wanted else None)
+
+    def logprobs(self, logits: NDArray[np.float32], ids: list[int]) -> NDArray[np.float32]:
+        """Of every token [n_vocab] behind `ids`, as a beam search adds them up."""
+        return self._sampler.logprobs(logits, ids)
 
     def next_of(self, session: Session, pending: list[int], ids: list[int]) -> Token:
         """The token behind `pending`, which are fed for it; the logits stay in C if nobody reads them."""
@@ -136,12 +157,16 @@ class Continuation:
         self.chooser = Chooser(settings, prompt_ids.size, eos)
         self.work = Work()
         self.reason: FinishReason | None = None
+        self.beams: list[Beam] | None = None
+        self.config = config
+        self.afresh = partial(Continuation, prompt_ids, settings, tokenizer, config)
         self._tokenizer = tokenizer
         self._eos = eos
         self._n_prompt = prompt_ids.size
         # The last new token is never fed, so one more than the context's room can be generated.
         most = self.context.room + 1 if settings.overflow == "error" else settings.max_new_tokens
         self._n_most = min(settings.max_new_tokens, most)
+        self._stop = settings.stop
         self._text = TextStream(settings.stop)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprobs] | None = None if settings.logprobs is None else []
@@ -165,7 +190,7 @@ class Continuation:
 
     def take(self, token: Token) -> str:
         """One more token; the text that is now certain. Sets `reason` if it was the last one."""
-        self._times.append(perf_counter())
+        self._times.append(perf_counter() if token.at is None else token.at)
         self.context.append(token.id)
         if self._logprobs is not None and token.logprobs is not None:
             self._logprobs.append(token.logprobs)
@@ -178,6 +203,16 @@ class Continuation:
         elif not self.n_left:
             self.reason = "length"
         return self._keep(piece)
+
+    def ends_with(self, tokens: Sequence[Token]) -> bool:
+        """Whether these tokens, were they taken, would be the last ones."""
+        if tokens[-1].id == self._eos or len(tokens) >= self.n_left:
+            return True
+        if not self._stop or self._tokenizer is None:
+            return False
+        text = TextStream(self._stop)
+        text.push(b"".join(self._tokenizer.token_bytes(token.id) for token in tokens))
+        return text.stopped
 
     def finish(self) -> str:
         """No more tokens: the text that was held back, up to a stop string if there is one in it."""
@@ -198,6 +233,7 @@ class Continuation:
             self._timings(),
             self._logprobs,
             self.context.n_dropped,
+            self.beams,
         )
 
     def _keep(self, piece: str) -> str:

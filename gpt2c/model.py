@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from . import backends, hub, options
 from .backends.native import identity_of
 from .batch_generation import run_batch
+from .beam_search import beam_search
 from .bindings import LoadedModel, NativeModel, Runner
 from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, OptionError, TokenError
-from .generation import Completion, Continuation, Stream, one_by_one
+from .generation import Completion, Continuation, Source, Stream, one_by_one
 from .prompt_cache import PromptCache
 from .scoring import Score, score
 from .session import Ids, Session, as_ids
@@ -149,6 +150,8 @@ class Model:
         The settings are described in `gpt2c.settings.generation_settings`. Raises OptionError, TokenError
         (empty prompt, bad id), ContextLengthError: all before any work.
         """
+        if settings.beams is not None:
+            raise OptionError("a beam search has no text before its end: generate() has it, stream() has not")
         return self._stream(prompt, settings)
 
     @takes(generation_settings)
@@ -156,13 +159,14 @@ class Model:
         """Continue many prompts, of any lengths; each completion has the bits of its own `generate`.
 
         Each forward pass serves up to `batch_size` prompts, and what they have in common at their beginning
-        is computed once: `timings` tells. That takes a plan with all six switches; with another, and with a
-        draft, the prompts are continued one after another. Settings and errors as in `stream`.
+        is computed once: `timings` tells. That takes a plan with all six switches; with another, with a draft
+        and with beams the prompts are continued one after another. Settings and errors as in `stream`.
         """
         if isinstance(prompts, (str, bytes)):
             raise TokenError("generate_batch() takes several prompts, not one text")
         rows = [self._continuation(prompt, settings) for prompt in prompts]
-        if settings.draft is not None or not all(switch in self.plan for switch in options.SWITCHES):
+        is_alone = settings.draft is not None or settings.beams is not None
+        if is_alone or not self.plan.is_incremental:
             for row in rows:
                 for _ in self._run(row, settings):
                     pass
@@ -296,9 +300,14 @@ class Model:
         return self._run(self._continuation(prompt, settings), settings)
 
     def _run(self, row: Continuation, settings: GenerationSettings) -> Stream:
-        draft, n_fixed = settings.draft, settings.num_assistant_tokens
-        source = one_by_one if draft is None else speculative(draft, n_fixed)
-        return Stream(row, lambda: self._session_for(row), source)
+        return Stream(row, lambda: self._session_for(row), self._source(settings))
+
+    def _source(self, settings: GenerationSettings) -> Source:
+        if settings.beams is not None:
+            return beam_search(settings.beams, self.session, self.plan)
+        if settings.draft is not None:
+            return speculative(settings.draft, settings.num_assistant_tokens)
+        return one_by_one
 
     def _session_for(self, row: Continuation) -> AbstractContextManager[Session]:
         cache = self._prompt_cache

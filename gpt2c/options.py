@@ -121,6 +121,11 @@ class Plan:
         """The six switches as gpt2c_model_config.switches wants them: bit s for switch s."""
         return sum(1 << s for s, name in enumerate(SWITCHES) if name in self.options)
 
+    @property
+    def is_incremental(self) -> bool:
+        """All six switches are on: a feed computes new tokens alone, and one pass can serve many sessions."""
+        return all(name in self.options for name in SWITCHES)
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """' (did you mean ...?)' when a known name is close, else ''."""

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -93,6 +94,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overflow", metavar="O", default="error", help="a full context: error, or slide to drop the oldest"
     )
+    group.add_argument(
+        "--num-beams", metavar="K", type=int, default=1, help="beam search with K beams (default: 1, none)"
+    )
+    group.add_argument(
+        "--length-penalty",
+        metavar="P",
+        type=float,
+        default=1.0,
+        help="above 0 favours long texts (default: 1)",
+    )
+    group.add_argument(
+        "--early-stopping",
+        metavar="E",
+        default="false",
+        help="end a beam search early: false (when no better text is likely), true (when there are K), never",
+    )
     group = parser.add_argument_group("output")
     group.add_argument(
         "--trace",
@@ -117,7 +134,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
     group = parser.add_argument_group("generation")
     add_length_argument(group)
     group.add_argument(
-        "--temperature", metavar="T", type=float, default=0.8, help="default: 0.8; 0 is greedy"
+        "--temperature", metavar="T", type=float, help="default: 0.8 (0 with beams); 0 is greedy"
     )
     group.add_argument("--top-k", metavar="K", type=int, default=40, help="default: 40; 0 is off")
     group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
@@ -138,7 +155,23 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the flags of `add_generation_arguments` ask for."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    return {name: getattr(args, name) for name in (*names, "no_repeat_ngram_size", "min_new_tokens")}
+    given = {name: getattr(args, name) for name in (*names, "no_repeat_ngram_size", "min_new_tokens")}
+    return {**given, "temperature": 0.8} if args.temperature is None else given
+
+
+def beams_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a beam search that the flags ask for, if they do."""
+    if args.num_beams == 1:
+        return {}
+    if args.trace or args.trace_file is not None:
+        raise OptionError("--trace follows one continuation, not several beams")
+    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
+    return {
+        "num_beams": args.num_beams,
+        "length_penalty": args.length_penalty,
+        "early_stopping": early,
+        "temperature": args.temperature or 0.0,
+    }
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -217,7 +250,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
-    """What it took, in a line or three."""
+    """What it took, in a few lines."""
     t = completion.timings
     n_new, n_prompt = len(completion.ids), len(completion.prompt_ids)
     yield (
@@ -226,6 +259,9 @@ def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
     )
     if guessed:
         yield f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
+    if completion.beams:
+        scores = ", ".join(f"{beam.score:.4f}" for beam in completion.beams)
+        yield f"{len(completion.beams)} beams with scores {scores}; {t.forward_passes} passes"
     if completion.dropped_tokens:
         yield f"the context was full: {completion.dropped_tokens} tokens were dropped"
 
@@ -233,15 +269,22 @@ def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
 def _generate(
     model: Model, prompt: str, draft: Literal["ngram"] | Model | None, args: argparse.Namespace
 ) -> Completion:
-    """Prints the plan, and the text as it comes."""
-    stream = model.stream(
-        prompt,
-        stop=args.stop,
-        draft=draft,
-        num_assistant_tokens=args.num_assistant_tokens,
-        overflow=args.overflow,
+    """Prints the plan, and the text as it comes; that of a beam search comes at its end."""
+    settings = {
         **sampling_of(args),
-    )
+        **beams_of(args),
+        "stop": args.stop,
+        "draft": draft,
+        "num_assistant_tokens": args.num_assistant_tokens,
+        "overflow": args.overflow,
+    }
+    if args.num_beams != 1:
+        completion = model.generate(prompt, **settings)
+        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+        if not args.json:
+            print(prompt + completion.text, end="", flush=True)
+        return completion
+    stream = model.stream(prompt, **settings)
     print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
     if not args.json:
         print(prompt, end="", flush=True)
@@ -266,7 +309,7 @@ def tokens_per_s(completion: Completion) -> float:
 
 def as_json(completion: Completion, plan: str) -> dict[str, Any]:
     """The object that --json prints."""
-    return {
+    found = {
         "text": completion.text,
         "ids": completion.ids,
         "prompt_ids": completion.prompt_ids,
@@ -276,6 +319,7 @@ def as_json(completion: Completion, plan: str) -> dict[str, Any]:
         "tokens_per_s": round(tokens_per_s(completion), 2),
         "plan": plan,
     }
+    return found if completion.beams is None else {**found, "beams": [asdict(b) for b in completion.beams]}
 
 
 def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

@@ -213,15 +213,21 @@ class Sampler:
         fork._random = deepcopy(self._random)
         return fork
 
+    def logprobs(self, logits: Floats, ids: Sequence[int]) -> Floats:
+        """What transformers' beam search adds up: log probabilities [n_vocab], behind all but sampling."""
+        _check_finite(logits)
+        shifted = logits - logits.max()
+        shifted -= np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
+        return self._process(shifted, ids)
+
     def choose(self, logits: Floats, ids: Sequence[int]) -> int:
         """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far.
 
         Gpt2cError: a logit is not a finite number, which takes damaged weights, or the settings rule out
         every token.
         """
-        if not np.isfinite(logits).all():
-            raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")
-        logits = process(logits, ids, self._settings, len(ids) - self._n_prompt, self._eos)
+        _check_finite(logits)
+        logits = self._process(logits, ids)
         best = int(logits.argmax())
         if np.isneginf(logits[best]):
             raise OptionError("the settings rule out every token of the vocabulary")
@@ -229,3 +235,11 @@ class Sampler:
             return best
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+
+    def _process(self, logits: Floats, ids: Sequence[int]) -> Floats:
+        return process(logits, ids, self._settings, len(ids) - self._n_prompt, self._eos)
+
+
+def _check_finite(logits: Floats) -> None:
+    if not np.isfinite(logits).all():
+        raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .config import ModelConfig
 from .errors import OptionError, TokenError
-from .options import SWITCHES, Plan
+from .options import Plan
 from .session import Session
 from .tokenizer import Tokenizer
 
@@ -69,7 +69,7 @@ def score(
         raise TokenError("at least two tokens are needed: the first has nothing before it to be scored by")
     stride = _checked_stride(stride, ids.size, config.n_ctx)
     # With a switch off, every feed computes older rows again: then a window is one feed.
-    rows = _ROWS if all(switch in plan for switch in SWITCHES) else config.n_ctx
+    rows = _ROWS if plan.is_incremental else config.n_ctx
     logprobs = np.empty(ids.size - 1, np.float64)
     with new_session() as session:
         for begin, end, first in windows(ids.size, config.n_ctx, stride):

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 Draft: TypeAlias = "Literal['ngram'] | Model | None"
 Overflow = Literal["error", "slide"]
 
+EarlyStopping = Literal[False, True, "never"]
+
 MOST_ASSISTANT_TOKENS = 64
+MOST_BEAMS = 64
+MOST_LENGTH_PENALTY = 10.0
+
+
+@dataclass(frozen=True)
+class BeamSettings:
+    """How to search with several beams, with the names and meanings of transformers; see beam_search.py."""
+
+    num_beams: int
+    length_penalty: float
+    early_stopping: EarlyStopping
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class GenerationSettings:
     num_assistant_tokens: int | None
     overflow: Overflow
     logprobs: int | None
+    beams: BeamSettings | None
 
     @property
     def needs_logits(self) -> bool:
@@ -56,6 +70,9 @@ def generation_settings(
     min_new_tokens: int = 0,
     num_assistant_tokens: int | None = None,
     logprobs: int | None = None,
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
+    early_stopping: EarlyStopping = False,
 ) -> GenerationSettings:
     """Settings as given -> checked ones. OptionError names what is wrong.
 
@@ -71,6 +88,11 @@ def generation_settings(
     draft: None, "ngram" or a loaded model with the same tokenizer, whose guesses are checked several in a
     pass: the result is the same, sooner. num_assistant_tokens: how many guesses a pass checks, None for as
     many as pay.
+
+    num_beams: above 1, so many continuations are followed side by side for the most probable to be found, at
+    temperature 0 and not by `stream`. length_penalty: a score is the sum of log probabilities divided by the
+    length to this power, so above 0 it favours long ones. early_stopping: True ends the search with num_beams
+    finished continuations, False when a better one is unlikely, "never" when it is impossible.
     """
     sampling = SamplingSettings(
         temperature,
@@ -97,7 +119,35 @@ def generation_settings(
         num_assistant_tokens,
         overflow,
         None if logprobs is None else _count("logprobs", logprobs),
+        _beams(
+            _count("num_beams", num_beams, least=1, most=MOST_BEAMS),
+            length_penalty,
+            early_stopping,
+            {
+                f"temperature {temperature}": temperature != 0,
+                "a draft": draft is not None,
+                "overflow='slide'": overflow == "slide",
+            },
+        ),
     )
+
+
+def _beams(
+    num_beams: int, length_penalty: float, early_stopping: EarlyStopping, excluded: dict[str, bool]
+) -> BeamSettings | None:
+    """None for a single beam. excluded: what cannot be had with several, and whether it is asked for."""
+    is_number = isinstance(length_penalty, (int, float)) and not isinstance(length_penalty, bool)
+    if not is_number or not abs(length_penalty) <= MOST_LENGTH_PENALTY:
+        most = MOST_LENGTH_PENALTY
+        raise OptionError(f"length_penalty must be a number from {-most} to {most}, not {length_penalty!r}")
+    if early_stopping not in (False, True, "never") or not isinstance(early_stopping, (bool, str)):
+        raise OptionError(f"early_stopping must be False, True or 'never', not {early_stopping!r}")
+    if num_beams == 1:
+        return None
+    for what, is_wanted in excluded.items():
+        if is_wanted:
+            raise OptionError(f"num_beams {num_beams} and {what} exclude each other")
+    return BeamSettings(num_beams, float(length_penalty), early_stopping)
 
 
 def _count(name: str, value: object, least: int = 0, most: int | None = None) -> int:

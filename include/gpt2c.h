@@ -266,7 +266,8 @@ gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past);
 gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n);
 
 /* Puts the first n tokens of `from`, another session of the same model, in the place of whatever
- * `session` holds: as if they had been fed to it, without computing them again. n may be 0. */
+ * `session` holds: as if they had been fed to it, without computing them again. What both begin with
+ * is not copied either. n may be 0. */
 gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, size_t n);
 
 /* ---- State: what a session holds, as bytes ----
