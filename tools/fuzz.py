@@ -101,7 +101,8 @@ def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | 
     """Run one target; prints a line with its counts. None: it found something."""
     found = base / f"found-{target}"
     found.mkdir()
-    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    limits = [f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    limits += ["-timeout=300"]  # of the clock on the wall, which runs on while a process is held
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(native_build.ROOT), os.environ.get("PYTHONPATH", "")]),
