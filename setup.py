@@ -60,15 +60,16 @@ class BuildCore(build_ext):
         super().build_extensions()
 
     def compile_core(self) -> list[str]:
-        objects: list[str] = []
-        for sources, flags in native_build.groups(platform.machine()):
-            objects += self.compiler.compile(
-                sources,
+        def compile_one(source: str, flags: list[str]) -> str:
+            (made,) = self.compiler.compile(
+                [source],
                 output_dir=self.build_temp,
                 include_dirs=native_build.INCLUDE_DIRS,
                 extra_postargs=flags + DEBUG_FLAGS,
             )
-        return objects
+            return str(made)
+
+        return native_build.compile_all(compile_one, native_build.groups(platform.machine()))
 
 
 def extensions() -> list[Extension]:

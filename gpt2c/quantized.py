@@ -32,6 +32,9 @@ Q4_BLOCK = np.dtype([("q", "u1", (4, PANEL, 4)), ("scale", "u1", PANEL), ("least
 Q4_COLUMNS = np.dtype([("scale", "<f4", PANEL), ("least", "<f4", PANEL)])
 """What the scales and least values of a panel's blocks count in. They lie behind all blocks."""
 
+LARGEST_WEIGHT = np.float32(1e15)
+"""Larger ones are quantized as this, so that nothing made of a scale overflows; as in native/quantized.c."""
+
 FORMATS = ("q8", "q4")
 _STEPS = {"q8": 64, "q4": 32}
 _BLOCKS = {"q8": Q8_BLOCK, "q4": Q4_BLOCK}
@@ -54,6 +57,16 @@ def split(format: str, stored: Bytes, n_in: int, n_out: int) -> tuple[NDArray[np
     panels, blocks = n_blocks(format, n_in, n_out)
     end = panels * blocks * _BLOCKS[format].itemsize
     return stored[:end].view(_BLOCKS[format]).reshape(panels, blocks), stored[end:].view(Q4_COLUMNS)
+
+
+def is_sound(format: str, stored: Bytes, n_in: int, n_out: int) -> bool:
+    """Whether every scale is one that quantizing makes; then every weight is a finite number."""
+    blocks, columns = split(format, stored, n_in, n_out)
+    if format == "q8":  # of a bfloat16's bits, those of NaN, infinity and what is negative are larger
+        largest = (int((LARGEST_WEIGHT / np.float32(127)).view(np.uint32)) + 0xFFFF) >> 16
+        return bool((blocks["scale"] <= largest).all())
+    both = np.concatenate([columns["scale"], columns["least"]])
+    return bool(((both >= 0) & (both <= LARGEST_WEIGHT)).all())
 
 
 def dequantize(format: str, stored: Bytes, n_in: int, n_out: int) -> Floats:

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Weights beyond are taken for this one, so that no scale, sum or square is infinite. */
+/* Weights beyond are taken for this one, so that no scale, sum or square is infinite. Known to
+ * gpt2c/quantized.py, too. */
 #define LARGEST_WEIGHT 1e15f
 
 /* Of q4: a smaller one has no inverse to speak of. */
@@ -64,9 +65,10 @@ float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c) {
 
 int gpt2c_q8_is_sound(const gpt2c_matrix *w) {
     const gpt2c_q8_block *block = w->data;
+    const uint16_t largest = to_bf16_upwards(LARGEST_WEIGHT / 127.0f);
     for (size_t n = gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in); n > 0; n--, block++)
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-            if (block->scale[lane] >= 0x7f80u) return 0; /* infinite, NaN or negative */
+            if (block->scale[lane] > largest) return 0; /* infinite, NaN and negative ones have larger bits */
     return 1;
 }
 

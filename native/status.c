@@ -15,7 +15,7 @@ const char *gpt2c_status_message(gpt2c_status status) {
     case GPT2C_CANCELLED: return "the call was cancelled";
     case GPT2C_IO_ERROR: return "a file could not be opened, mapped or written";
     case GPT2C_BAD_FILE: return "not a packed file of this version and model, or a damaged one";
-    case GPT2C_BAD_WEIGHTS: return "damaged weights: a scale is not a finite number, or is negative";
+    case GPT2C_BAD_WEIGHTS: return "damaged weights: a scale is negative, too large or no number";
     }
     return "unknown status";
 }

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 from models import CONFIGS, write_model
+from references import DATA, PUBLISHED
 
 from gpt2c import bindings
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("GPT2C_DATA", ROOT.parent / "shared" / "data"))
-PUBLISHED = os.environ.get("GPT2C_GPT2_DIR")
 
 # No test, and no process that one starts, sees the user's own cache of packed files.
 _CACHE = tempfile.TemporaryDirectory(prefix="gpt2c-cache-")

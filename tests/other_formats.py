@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from references import optional
 
 from gpt2c.weights import load_checkpoint
 
@@ -57,7 +57,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 def write_gguf(path: Path, folder: Path, kind: str = "F32", vocabulary: bool = False, head: str = "") -> None:
     """By the gguf package, names and all, as llama.cpp's converter does; `head`: "copy" for output.weight."""
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed: no GGUF file to read")
+    gguf = optional("gguf")
     fields = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_block_count(fields["n_layer"])
@@ -96,7 +96,7 @@ def write_gguf(path: Path, folder: Path, kind: str = "F32", vocabulary: bool = F
 
 
 def torch_or_skip() -> Any:
-    return pytest.importorskip("torch", reason="torch is not installed: none of its files to read")
+    return optional("torch")
 
 
 def torch_state(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import PROMPTS
+from references import install_hint
 from test_reference import oracle
 
 import gpt2c
@@ -25,13 +26,9 @@ Folder = Callable[[str], Path]
 
 def engine(name: str) -> Any:
     """A parameter; an engine whose packages are not installed is skipped, and says so."""
-    missing = [
-        package
-        for package in getattr(backends.LIBRARIES.get(name), "packages", ())
-        if importlib.util.find_spec(package) is None
-    ]
-    reason = f"{' and '.join(missing)} not installed (the parity extra has both)"
-    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=reason))
+    needed = getattr(backends.LIBRARIES.get(name), "packages", ())
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=install_hint(*missing)))
 
 
 EVERY = [engine(name) for name in backends.names()]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import unicodedata
 from pathlib import Path
 
 import pytest
+import regex
+import tiktoken
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from references import optional, published_vocabulary
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2c import bpe
 from gpt2c.tokenizer import Tokenizer, Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "gpt2c" / "assets"
-GPT2 = (ROOT / os.environ.get("GPT2C_DATA", "../shared/data")).resolve() / "gpt2"
 # As tiktoken's `openai_public.py` spells it for r50k_base; ours is the form that GPT-2 was released with.
 R50K_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
@@ -42,23 +44,16 @@ REPEATS = ["^", "0", "a", "'s", " ", "\n", " \n", "é", "日", "😀", "\u0378",
 REPEATS += ["<|endoftext|>"]
 
 
-def has_gpt2() -> None:
-    if not (GPT2 / "vocab.json").exists():
-        pytest.skip(f"GPT2C_DATA is not there: {GPT2}")
-
-
 @pytest.fixture(scope="module")
 def gpt2() -> Tokenizer:
-    has_gpt2()
-    return Tokenizer.from_folder(GPT2, None)
+    return Tokenizer.from_folder(published_vocabulary(), None)
 
 
 @pytest.fixture(scope="module")
 def tiktoken_gpt2():
     """GPT-2's encoding as tiktoken itself reads the published files; nothing of ours is in it."""
-    has_gpt2()
-    tiktoken, load = pytest.importorskip("tiktoken"), pytest.importorskip("tiktoken.load")
-    ranks = load.data_gym_to_mergeable_bpe_ranks(str(GPT2 / "merges.txt"), str(GPT2 / "vocab.json"))
+    folder = published_vocabulary()
+    ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "merges.txt"), str(folder / "vocab.json"))
     return tiktoken.Encoding(
         "gpt2", pat_str=R50K_PATTERN, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
     )
@@ -72,7 +67,7 @@ def embedded() -> Tokenizer:
 @pytest.fixture(scope="module")
 def hugging_face():
     """The embedded vocabulary in Hugging Face's own implementation."""
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (extra test) is not installed")
+    tokenizers = optional("tokenizers")
     model = tokenizers.models.BPE.from_file(str(EMBEDDED / "vocab.json"), str(EMBEDDED / "merges.txt"))
     theirs = tokenizers.Tokenizer(model)
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -209,7 +204,6 @@ def test_short_windows_over_long_tokens_give_the_same_ids(unit, gpt2, tiktoken_g
 @relaxed
 @given(st.text("'stlre1^ \n\u3000", max_size=12))
 def test_pieces_end_where_piece_border_says(text):
-    regex = pytest.importorskip("regex", reason="regex, which tiktoken brings, is not installed")
     whole = regex.findall(bpe.PIECE_PATTERN, text)
     for at in range(1, len(text)):
         left, right = (regex.findall(bpe.PIECE_PATTERN, part) for part in (text[:at], text[at:]))
@@ -276,7 +270,7 @@ def test_tokens_stay_apart_exactly_where_two_texts_keep_theirs_when_joined(case)
 @relaxed
 @given(small_vocabularies())
 def test_any_small_vocabulary_has_the_ids_of_hugging_face(case):
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (extra test) is not installed")
+    tokenizers = optional("tokenizers")
     tokenizer, text = case
     spelled = {id: "".join(bpe.BYTE_TO_CHAR[b] for b in data) for data, id in tokenizer._id_of.items()}
     merges = [tuple("".join(bpe.BYTE_TO_CHAR[b] for b in part) for part in pair) for pair in tokenizer._ranks]

@@ -24,6 +24,7 @@ from other_formats import (
     write_nanogpt,
 )
 from processes import INSTALLED, NO_HANG
+from references import optional
 
 import gpt2c
 from gpt2c import cli
@@ -55,7 +56,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
 
 def transformers_or_skip() -> Any:
     torch_or_skip()
-    return pytest.importorskip("transformers", reason="transformers is not installed: not compared with it")
+    return optional("transformers")
 
 
 # ---- Folders ----
@@ -148,7 +149,7 @@ def test_the_vocabulary_goes_along(tmp_path: Path) -> None:
 def test_a_written_gguf_file_is_what_the_gguf_package_reads(
     name: str, dtype: str, model_folder: Folders, tmp_path: Path
 ) -> None:
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed: nothing to read a GGUF file with")
+    gguf = optional("gguf")
     convert(model_folder(name), tmp_path / "m.gguf", "--dtype", dtype)
     reader = gguf.GGUFReader(tmp_path / "m.gguf")
     fields = json.loads((model_folder(name) / "config.json").read_text())
@@ -184,7 +185,7 @@ def test_a_gguf_file_of_the_embedded_model_says_the_same_text(tmp_path: Path, bi
 def test_a_model_that_llama_cpp_does_not_run_is_refused(
     name: str, expected: str, model_folder: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("gguf", reason="gguf is not installed: nothing is written")
+    optional("gguf")
     line = error_of(capsys, model_folder(name), tmp_path / "m.gguf")
     assert line == f"GGUF has no gpt2 with {expected}"
     assert os.listdir(tmp_path) == []
@@ -227,7 +228,7 @@ def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_folder, write_gguf_file], ids=["folder", "gguf"])
 def test_an_interrupt_leaves_nothing(write: Any, model_folder: Folders, tmp_path: Path) -> None:
-    pytest.importorskip("gguf", reason="gguf is not installed: nothing is written")
+    optional("gguf")
     seen = []
 
     def interrupt(n_done: int, n_all: int) -> None:

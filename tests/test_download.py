@@ -13,11 +13,12 @@ import pytest
 from hub_stand_in import COMMIT, StandIn, running
 from other_formats import torch_or_skip, torch_state
 from processes import INSTALLED, NO_HANG
+from references import optional
 
 import gpt2c
 from gpt2c.hub import EMBEDDED_MODEL
 
-pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed: nothing to download with")
+optional("huggingface_hub")
 
 MIB = 1 << 20
 

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from models import write_model
 from processes import INSTALLED, NO_HANG, RUN, python
+from references import optional
 
 from gpt2c import bindings, cli, run
 from gpt2c.options import MOST_THREADS, OPTIONS
@@ -427,7 +428,7 @@ def test_the_process_says_no_more_than_the_line(tmp_path):
 
 
 def test_offline_a_model_that_was_never_fetched_is_one_line(tmp_path):
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    optional("huggingface_hub")
     argv = ["-m", "gpt2c.run", "--model", "gpt2"]
     done = python(*argv, path=INSTALLED, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     assert (done.returncode, done.stdout) == (1, "")

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pycparser
 import pytest
+from pycparser import c_ast, c_generator
 
-pycparser = pytest.importorskip("pycparser")  # comes with cffi
-from pycparser import c_ast, c_generator  # noqa: E402
-
-from gpt2c.bindings import cffi_binding  # noqa: E402
+from gpt2c.bindings import cffi_binding
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (ROOT / "include/gpt2c.h").read_text()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from references import optional
 
 from gpt2c.errors import BackendUnavailable, ModelFileError, ModelNotFoundError
 from gpt2c.hub import EMBEDDED_MODEL, resolve_model
@@ -186,7 +187,7 @@ def test_an_incomplete_copy_is_not_taken_for_a_model(
 
 def run_offline(code: str, home: Path) -> str:
     """With the real hub client, in a process of its own because it reads its settings when imported."""
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    optional("huggingface_hub")
     root = Path(__file__).resolve().parent.parent
     environment = {
         **os.environ,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references import install_hint
 
-pytest.importorskip("numba", reason="numba is not installed (the extra numba)")
+pytest.importorskip("numba", reason=install_hint("numba"))
 
 import gpt2c
 from gpt2c import kernels, quantized

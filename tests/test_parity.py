@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from models import PROMPTS
+from references import optional
 
 import gpt2c
 from gpt2c.hub import EMBEDDED_MODEL
 
-torch = pytest.importorskip(
-    "torch", reason="the parity extra is not installed: no comparison with transformers"
-)
-transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
+torch = optional("torch")
+transformers = optional("transformers")
 
 EACH_ALONE = [option.name for option in gpt2c.OPTIONS]
 # Others round on purpose: see test_gelu_table.py, and test_reference.py for weight formats.

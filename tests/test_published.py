@@ -6,17 +6,15 @@ project named beside each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from references import published_weights
 
 import gpt2c
 
-FOLDER = os.environ.get("GPT2C_GPT2_DIR")
-if not FOLDER:
-    pytest.skip("GPT2C_GPT2_DIR is unset: the published weights are not here", allow_module_level=True)
+FOLDER = published_weights()
 
 # prompt, continuation, where it is printed
 CONTINUATIONS = [

@@ -206,7 +206,7 @@ def widen(arrays: dict[str, np.ndarray]) -> None:
 DAMAGE = {
     "cut": (cut, "tensor 'h.0.attn.c_attn.weight' is U8 of shape [2495], q4 asks for U8 of shape [2496]"),
     "lose": (lose, "tensor 'h.1.attn.c_proj.weight' is missing"),
-    "spoil": (spoil, "tensor 'wte.weight': damaged weights: a scale is not a finite number, or is negative"),
+    "spoil": (spoil, "tensor 'wte.weight' is damaged: a scale is negative, too large or no number"),
     "widen": (widen, "tensor 'wte.weight' is F32 of shape [3328], q4 asks for U8 of shape [3328]"),
 }
 

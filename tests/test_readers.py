@@ -23,6 +23,7 @@ from other_formats import (
     write_llmc,
     write_nanogpt,
 )
+from references import optional
 
 import gpt2c
 from gpt2c.errors import BackendUnavailable, ConfigError, ModelFileError
@@ -123,7 +124,7 @@ def test_a_nanogpt_checkpoint_gives_the_logits_of_transformers(
     model_folder: Folders, tmp_path: Path, binding: str
 ) -> None:
     torch = torch_or_skip()
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = optional("transformers")
     write_nanogpt(tmp_path / "ckpt.pt", model_folder("tiny"))
     theirs = transformers.GPT2LMHeadModel.from_pretrained(
         model_folder("tiny"), activation_function="gelu"

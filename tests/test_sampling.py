@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import optional
 
 from gpt2c.errors import Gpt2cError, OptionError
 from gpt2c.sampling import (
@@ -50,10 +51,8 @@ each_logits = pytest.mark.parametrize("name", LOGITS)
 @pytest.fixture(scope="module")
 def processors():
     """transformers' logits processors."""
-    reason = "torch and transformers are not installed: there is no outside reference to compare with"
-    pytest.importorskip("torch", reason=reason)
-    pytest.importorskip("transformers", reason=reason)
-    return pytest.importorskip("transformers.generation.logits_process", reason=reason)
+    optional("torch")
+    return optional("transformers.generation.logits_process")
 
 
 def reference(processors: types.ModuleType, chain, logits, ids=(0,)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from references import optional
 
 import gpt2c
 from gpt2c import bindings
@@ -34,10 +35,8 @@ def normal(seed, size, scale=3.0):
 @pytest.fixture(scope="module")
 def processors():
     """transformers' logits processors."""
-    reason = "torch and transformers are not installed: there is no outside reference to compare with"
-    pytest.importorskip("torch", reason=reason)
-    pytest.importorskip("transformers", reason=reason)
-    return pytest.importorskip("transformers.generation.logits_process", reason=reason)
+    optional("torch")
+    return optional("transformers.generation.logits_process")
 
 
 def reference(chain, logits, ids):

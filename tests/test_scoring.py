@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from references import optional
 
 import gpt2c
 from gpt2c.scoring import windows
@@ -27,9 +28,8 @@ def model():
 @pytest.fixture(scope="module")
 def their_model() -> Callable[[Path], object]:
     """A function: a folder -> transformers' model of it."""
-    reason = "torch and transformers are not installed: there is no outside reference to compare with"
-    transformers = pytest.importorskip("transformers", reason=reason)
-    pytest.importorskip("torch", reason=reason)
+    optional("torch")
+    transformers = optional("transformers")
     return lambda folder: transformers.GPT2LMHeadModel.from_pretrained(folder).float().eval()
 
 

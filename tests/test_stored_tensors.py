@@ -86,21 +86,34 @@ def test_what_does_not_fit_is_refused(binding: str, model_folder: Folders) -> No
             native.set(LN_F_BIAS, 0, STORED, np.zeros(2 * checkpoint.config.n_embd, np.uint8))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+LARGEST = {"q8": (0x54E60000, 0x54E70000), "q4": (0x58635FA9, 0x58635FAA)}
+"""The bits of the largest scale that weights of 1e15 give, and of the next number."""
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-1", "too large"])
 @pytest.mark.parametrize("weights", quantized.FORMATS)
 def test_a_scale_that_no_weights_have_is_refused(
-    weights: str, bad: float, binding: str, model_folder: Folders
+    weights: str, bad: str, binding: str, model_folder: Folders
 ) -> None:
+    largest, larger = np.array(LARGEST[weights], np.uint32).view(np.float32)
     with load_checkpoint(model_folder("tiny")) as checkpoint:
+        n_in, n_out = checkpoint.config.n_embd, checkpoint.config.n_vocab
         stored = get(make(checkpoint, weights, binding), next(checkpoint.specs()))
-        blocks, columns = quantized.split(
-            weights, stored, checkpoint.config.n_embd, checkpoint.config.n_vocab
-        )
-        if weights == "q8":
-            blocks["scale"][-1, -1, -1] = np.float32(bad).view(np.uint32) >> 16
-        else:
-            columns["least"][-1, -1] = bad
+        blocks, columns = quantized.split(weights, stored, n_in, n_out)
+
+        def put(scale: np.float32) -> None:
+            if weights == "q8":
+                blocks["scale"][-1, -1, -1] = scale.view(np.uint32) >> 16
+            else:
+                columns["least"][-1, -1] = scale
+
         native = make(checkpoint, weights, binding, whole=False)
+        put(largest)
+        assert quantized.is_sound(weights, stored, n_in, n_out)
+        assert np.isfinite(quantized.dequantize(weights, stored, n_in, n_out)).all()
+        native.set(WTE, 0, STORED, stored)
+        put(larger if bad == "too large" else np.float32(bad))
+        assert not quantized.is_sound(weights, stored, n_in, n_out)
         with pytest.raises(gpt2c.ModelFileError, match="scale"):
             native.set(WTE, 0, STORED, stored)
         with pytest.raises(gpt2c.ModelFileError, match="not ready"):

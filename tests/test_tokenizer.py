@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from references import optional, published_vocabulary
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2c import bpe
 from gpt2c.config import ModelConfig
@@ -17,7 +20,6 @@ from gpt2c.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "gpt2c" / "assets"
-GPT2 = (ROOT / os.environ.get("GPT2C_DATA", "../shared/data")).resolve() / "gpt2"
 
 # The ids of these texts are published: tiktoken's tests (hello world, zeros), and the tests and examples
 # of other GPT-2 engines (fschmole/bare-bones-inference, certik/fastGPT).
@@ -55,9 +57,7 @@ def config(n_vocab: int, eos_token_id: int | None = None) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def gpt2() -> Tokenizer:
-    if not (GPT2 / "vocab.json").exists():
-        pytest.skip(f"GPT2C_DATA is not there: {GPT2}")
-    return Tokenizer.from_folder(GPT2, config(50257, 50256))
+    return Tokenizer.from_folder(published_vocabulary(), config(50257, 50256))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_end_of_text_is_special_only_on_request(gpt2, embedded):
 
 
 def test_ids_of_every_single_token_are_tiktokens(gpt2):
-    load = pytest.importorskip("tiktoken.load")
-    ranks = load.data_gym_to_mergeable_bpe_ranks(str(GPT2 / "merges.txt"), str(GPT2 / "vocab.json"))
+    folder = published_vocabulary()
+    ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "merges.txt"), str(folder / "vocab.json"))
     assert {gpt2.token_bytes(id): id for id in range(50256)} == ranks
     assert gpt2.token_bytes(50256) == b"<|endoftext|>"
     assert (gpt2.n_vocab, gpt2.eos_token_id) == (50257, 50256)
@@ -109,7 +109,7 @@ def test_the_embedded_vocabulary(embedded):
 
 
 def test_the_byte_alphabet_is_hugging_faces():
-    pre_tokenizers = pytest.importorskip("tokenizers").pre_tokenizers
+    pre_tokenizers = optional("tokenizers").pre_tokenizers
     assert set(bpe.CHAR_TO_BYTE) == set(pre_tokenizers.ByteLevel.alphabet())
     spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for char in map(chr, range(0x800)):  # all of one and two bytes in UTF-8
@@ -285,7 +285,7 @@ def test_missing_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_tokenizer_json_that_hugging_face_writes_gives_its_ids(pairs, tmp_path, embedded):
-    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers = optional("tokenizers")
     path = tmp_path / "tokenizer.json"
     theirs = hugging_face(tokenizers)
     theirs.add_special_tokens(["<|endoftext|>", "[PAD]"])
@@ -376,6 +376,5 @@ def test_only_ids_of_the_vocabulary_are_decoded(ids, message, embedded):
 
 
 def test_numpy_ids_are_decoded(embedded):
-    numpy = pytest.importorskip("numpy")
     ids = embedded.encode("whatever")
-    assert embedded.decode(numpy.array(ids, dtype=numpy.int32)) == "whatever"
+    assert embedded.decode(np.array(ids, dtype=np.int32)) == "whatever"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import VARIANTS
+from references import optional
 from test_reference import oracle
 
 import gpt2c
@@ -38,8 +39,8 @@ def test_every_variant_gives_the_oracles_logits(
 def test_every_variant_gives_the_logits_of_transformers(
     name: str, isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: not compared with transformers")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = optional("torch")
+    transformers = optional("transformers")
     folder = model_folder(name)
     theirs = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
     ids = IDS if name != "long" else [7 * i % 97 for i in range(2500)]

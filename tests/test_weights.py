@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
+from references import optional
 
 from gpt2c.config import ModelConfig
 from gpt2c.errors import ClosedError, ConfigError, ModelFileError, ModelNotFoundError
@@ -140,7 +141,7 @@ def test_every_16_bit_pattern_converts_exactly() -> None:
 
 
 def test_bfloat16_converts_as_in_torch() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: bfloat16 not compared with it")
+    torch = optional("torch")
     bits = np.arange(1 << 16, dtype=np.uint16)
     bf16 = to_float32("BF16", memoryview(bits.tobytes()))
     theirs = torch.frombuffer(bytearray(bits.tobytes()), dtype=torch.bfloat16).float().numpy()
@@ -345,15 +346,13 @@ def test_a_closed_checkpoint_says_so(folder: Path) -> None:
 def test_the_embedded_model_loads() -> None:
     from gpt2c.hub import EMBEDDED_MODEL
 
-    if not (EMBEDDED_MODEL / "model.safetensors").exists():
-        pytest.skip("this checkout holds no embedded model")
     with load_checkpoint(EMBEDDED_MODEL) as checkpoint:
         assert all(np.isfinite(checkpoint.array(spec)).all() for spec in checkpoint.specs())
 
 
 def test_what_transformers_saves_loads(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: no folder saved by transformers")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = optional("torch")
+    transformers = optional("transformers")
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 6, "vocab_size": 11}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
     state = {name.removeprefix("transformer."): value for name, value in model.state_dict().items()}

@@ -70,19 +70,18 @@ def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) 
     """Compile the core and the examples."""
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
 
-    def objects(sources: list[str], flags: list[str]) -> list[str]:
-        made = [str(base / f"{name}-{source.replace('/', '-')}.o") for source in sources]
-        for source, target in zip(sources, made, strict=True):
-            call([compiler, *flags, *extra, *include, "-c", source, "-o", target])
+    def compile_one(source: str, flags: list[str]) -> str:
+        made = str(base / f"{name}-{source.replace('/', '-')}.o")
+        call([compiler, *flags, *extra, *include, "-c", source, "-o", made])
         return made
 
     def link(program: str, sources: list[str]) -> Path:
         target = base / f"{name}-{program}"
-        parts = [*objects(sources, native_build.FLAGS), *core, "-lm", "-lpthread"]
-        call([compiler, *extra, *parts, "-o", str(target)])
+        own = native_build.compile_all(compile_one, [(sources, native_build.FLAGS)])
+        call([compiler, *extra, *own, *core, "-lm", "-lpthread", "-o", str(target)])
         return target
 
-    core = [path for sources, flags in native_build.groups(machine) for path in objects(sources, flags)]
+    core = native_build.compile_all(compile_one, native_build.groups(machine))
     folder = native_build.ROOT / "native/examples/check_kernels"
     sources = sorted(path.relative_to(native_build.ROOT).as_posix() for path in folder.glob("*.c"))
     return Programs(

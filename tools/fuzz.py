@@ -2,6 +2,7 @@
 
     python tools/fuzz.py                        every target, 20 seconds each
     python tools/fuzz.py core --seconds 600     one of them for longer
+    python tools/fuzz.py --record               and write their counts to docs/fuzzing.md
     python tools/fuzz.py --list
 
 `loader` and `tokenizer` are Python and need Atheris (the extra `fuzz`); `packed` and `core` are C and
@@ -18,11 +19,13 @@ import argparse
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import native_build
 
@@ -35,42 +38,77 @@ SANITIZE = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ]
+INCLUDE = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
+LIBRARIES = ["-lm", "-lpthread"]
+RESULT = native_build.ROOT / "docs" / "fuzzing.md"
+HEAD = [
+    "# Fuzzing, counted",
+    "",
+    "`python tools/fuzz.py TARGET --seconds N --record` on x86-64, beside other work: the time is the",
+    "processor's, the edges are those of the code that the target reached. What each target does stands in",
+    "[models.md](models.md#fuzzing).",
+    "",
+    "| target | runs | time | edges | failures |",
+    "|---|---|---|---|---|",
+]
 
 
-def build(target: str, base: Path) -> Path:
-    """The core and one fuzz target by clang."""
+class Counts(NamedTuple):
+    runs: int
+    seconds: int
+    edges: int
+
+
+def compile_core(base: Path) -> list[str]:
+    """Its objects, by clang. Checks are calls, and SIMD kernels, which are unrolled, have two kinds less:
+    each of either costs minutes to compile."""
     if shutil.which("clang") is None:
         raise SystemExit("clang is not installed (Debian: apt install clang)")
-    include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
-    objects = []
-    for sources, flags in native_build.groups(platform.machine()):
-        for source in sources:
-            made = base / (source.replace("/", "-") + ".o")
-            # Over the unrolled loops of SIMD kernels, more than one sanitizer takes clang minutes a file.
-            is_simd = source.count("/") == 3 and source.split("/")[2] not in ("ref", "unroll")
-            extra = ["-O1", "-fsanitize=address"] if is_simd else [*SANITIZE, "-fsanitize=fuzzer-no-link"]
-            command = ["clang", *flags, *extra, *include, "-c", source]
-            subprocess.run([*command, "-o", str(made)], check=True, cwd=native_build.ROOT)
-            objects.append(str(made))
-    program = base / target
-    source = str(FUZZ / f"fuzz_{target}.c")
-    parts = [*SANITIZE, "-fsanitize=fuzzer", *include, source, *objects, "-lm", "-lpthread"]
-    subprocess.run(["clang", "-std=c99", *parts, "-o", str(program)], check=True, cwd=native_build.ROOT)
-    return program
+    calls = ["-fsanitize=fuzzer-no-link", "-mllvm", "-asan-instrumentation-with-call-threshold=0"]
+
+    def compile_one(source: str, flags: list[str]) -> str:
+        made = str(base / (source.replace("/", "-") + ".o"))
+        is_simd = source.startswith("native/kernels/") and source.split("/")[2] not in ("ref", "unroll")
+        less = ["-fno-sanitize=alignment,pointer-overflow"] if is_simd else []
+        command = ["clang", *flags, *SANITIZE, *less, *calls, *INCLUDE, "-c", source, "-o", made]
+        subprocess.run(command, check=True, cwd=native_build.ROOT)
+        return made
+
+    return native_build.compile_all(compile_one, native_build.groups(platform.machine()))
 
 
-def fuzz(target: str, seconds: int, base: Path) -> bool:
-    """Run one target; prints a line with its counts. False: it found something."""
-    script = [sys.executable, str(FUZZ / f"fuzz_{target}.py")]
-    command = [str(build(target, base))] if target in C else script
+def build(targets: list[str], base: Path) -> dict[str, list[str]]:
+    """What to run for each target."""
+    commands = {name: [sys.executable, str(FUZZ / f"fuzz_{name}.py")] for name in targets if name in PYTHON}
+    in_c = [name for name in targets if name in C]
+    core = compile_core(base) if in_c else []
+    for name in in_c:
+        commands[name] = [str(base / name)]
+        parts = [*SANITIZE, "-fsanitize=fuzzer", *INCLUDE, str(FUZZ / f"fuzz_{name}.c"), *core, *LIBRARIES]
+        subprocess.run(
+            ["clang", "-std=c99", *parts, "-o", *commands[name]], check=True, cwd=native_build.ROOT
+        )
+    return commands
+
+
+def processor_seconds() -> float:
+    """Of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | None:
+    """Run one target; prints a line with its counts. None: it found something."""
     found = base / f"found-{target}"
     found.mkdir()
-    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    limits = [f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    limits += ["-timeout=300"]  # of the clock on the wall, which runs on while a process is held
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(native_build.ROOT), os.environ.get("PYTHONPATH", "")]),
         "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=512",
     }
+    before = processor_seconds()
     run = subprocess.run(
         [*command, *limits, str(found), str(FUZZ / "corpus" / target)],
         env=environment,
@@ -78,17 +116,31 @@ def fuzz(target: str, seconds: int, base: Path) -> bool:
         text=True,
         errors="replace",
     )
+    used = processor_seconds() - before
     said = run.stdout + run.stderr
     runs = re.findall(r"stat::number_of_executed_units: +(\d+)", said)
     covered = re.findall(r"cov: (\d+)", said)
     if run.returncode != 0 or not runs:
         print(said[-4000:], file=sys.stderr)
         print(f"{target:<10} FAILED with exit {run.returncode}", flush=True)
-        return False
+        return None
+    counts = Counts(int(runs[-1]), round(used), int(covered[-1]))
     print(
-        f"{target:<10} {int(runs[-1]):>10,} runs in {seconds} s, {covered[-1]} edges, no failure", flush=True
+        f"{target:<10} {counts.runs:>10,} runs in {counts.seconds} s of processor time, "
+        f"{counts.edges:,} edges, no failure",
+        flush=True,
     )
-    return True
+    return counts
+
+
+def record(target: str, counts: Counts) -> None:
+    """Put the target's row into the table; those of others stay."""
+    rows = {}
+    if RESULT.exists():
+        lines = RESULT.read_text().splitlines()
+        rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    rows[target] = f"| `{target}` | {counts.runs:,} | {counts.seconds:,} s | {counts.edges:,} | none |"
+    RESULT.write_text("\n".join([*HEAD, *(rows[name] for name in PYTHON + C if name in rows)]) + "\n")
 
 
 def write_corpus() -> None:
@@ -100,6 +152,9 @@ def write_corpus() -> None:
     from random_model import write_random_model
 
     import gpt2c
+    from gpt2c import bpe
+    from gpt2c.weights import load_checkpoint
+    from gpt2c.writers.quantized import write_quantized
 
     corpus = FUZZ / "corpus"
     with tempfile.TemporaryDirectory() as folder:
@@ -121,13 +176,15 @@ def write_corpus() -> None:
             "llmc": (3, (base / "x.bin").read_bytes()),
             "index": (4, json.dumps(index).encode()),
         }
+        for kind, format in ((5, "q8"), (6, "q4")):
+            with load_checkpoint(base / "m") as checkpoint:
+                write_quantized(checkpoint, base / format, format)
+            loader[format] = (kind, (base / format / "model.safetensors").read_bytes())
         for name, (kind, data) in loader.items():
             (corpus / "loader" / name).write_bytes(bytes([kind]) + data)
-        for opts in ("none", "aligned", "aligned,unembed,head_screen", "aligned,bf16"):
+        for opts in ("none", "aligned", "aligned,unembed,head_screen", "aligned,bf16", "q8", "q4"):
             with gpt2c.load(base / "m", opts=opts) as model:
                 model.save_packed(corpus / "packed" / opts.replace(",", "-"), b"k")
-    from gpt2c import bpe
-
     ids = {char: id for id, char in enumerate([*bpe.CHAR_TO_BYTE, "th", "the"])}
     files = [json.dumps(ids, ensure_ascii=False).encode(), b"#version: 0.2\nt h\nth e\n", b""]
     (corpus / "tokenizer" / "files").write_bytes(b"\0" + b"\0".join(files))
@@ -139,13 +196,38 @@ def write_corpus() -> None:
     text = json.dumps(whole, ensure_ascii=False).encode()
     (corpus / "tokenizer" / "tokenizer_json").write_bytes(b"\0\0\0" + text)
     (corpus / "tokenizer" / "merges").write_bytes(b"\1" + bytes(range(60, 130)) + "the sea  \n ü 12".encode())
-    # create, set_all, freeze, open a session, feed five ids, all outputs; then the same with switches off
-    for name, switches, aligned in (("all", 63, 1), ("none", 0, 0), ("batch", 63, 1)):
-        config = bytes([1, 1, 7, 15, 30, 50, 0, 0, switches, 0, 0, aligned, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
-        feed = bytes([12, 0, 5, 1, 2, 3, 4, 5, 15])
-        calls = bytes([0]) + config + bytes([2]) + bytes(34) + bytes([3, 4, 0, 4, 1]) + feed
-        calls += bytes([5, 4, 1, 2, 3, 4, 2, 0, 2, 1, 2, 3]) if name == "batch" else feed + bytes([8, 0, 2])
-        (corpus / "core" / name).write_bytes(calls + bytes([6, 3, 20, 40, 0, 1, 2, 3, 4, 5, 0, 2, 1, 1]))
+    write_programs(corpus / "core")
+
+
+def write_programs(folder: Path) -> None:
+    """Seeds of `core`: calls as fuzz_core.c reads them."""
+
+    def config(switches: int, aligned: int, format: int) -> bytes:
+        return bytes([1, 1, 7, 15, 30, 50, 0, 0, switches, 0, 0, aligned, format, 1]) + bytes(8)
+
+    def feed(session: int) -> bytes:
+        return bytes([12, session, 5, 1, 2, 3, 4, 5, 31])
+
+    def ready(switches: int, aligned: int, format: int = 0, between: bytes = b"") -> bytes:
+        """create, set_all, freeze, open two sessions and feed one"""
+        made = bytes([0]) + config(switches, aligned, format) + bytes([2]) + bytes(34)
+        return made + between + bytes([3, 4, 0, 4, 1]) + feed(0)
+
+    rewind, batch = bytes([8, 0, 2]), bytes([5, 4, 1, 2, 3, 4, 2, 0, 2, 1, 2, 3])
+    operations = bytes([6, 3, 20, 40, 0, 1, 2, 3, 4, 5, 0, 2, 1, 1])
+    move_state, copy, watch = bytes([13, 1, 0, 1, 0, 0, 0]), bytes([13, 0, 1, 0, 3]), bytes([15, 0, 20, 4])
+    packed, stored = bytes([14, 1, 63, 0, 1]), bytes([14, 0, 0, 0, 0, 5, 0])
+    programs = {
+        "all": ready(63, 1) + feed(0) + rewind + operations,
+        "none": ready(0, 0) + feed(0) + rewind + operations,
+        "batch": ready(63, 1) + batch + operations,
+        "state": ready(63, 1) + move_state + feed(1) + copy + feed(1) + watch + feed(0),
+        "packed": ready(63, 1) + packed + bytes([4, 2]) + feed(2),
+        "q8": ready(63, 1, 2, stored) + feed(1),
+        "q4": ready(63, 1, 3, stored) + feed(1),
+    }
+    for name, program in programs.items():
+        (folder / name).write_bytes(program)
 
 
 def main() -> int:
@@ -153,6 +235,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: {', '.join(PYTHON + C)}")
     parser.add_argument("--seconds", type=int, default=20, help="for each target (default: 20)")
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
+    parser.add_argument("--record", action="store_true", help="write the counts to docs/fuzzing.md")
     parser.add_argument("--seed-corpus", action="store_true", help="write tests/fuzz/corpus anew")
     args = parser.parse_args()
     if args.list:
@@ -164,9 +247,14 @@ def main() -> int:
     unknown = [name for name in args.targets if name not in PYTHON + C]
     if unknown:
         parser.error(f"unknown target {unknown[0]!r} (there are: {', '.join(PYTHON + C)})")
+    good = True
     with tempfile.TemporaryDirectory() as folder:
-        good = [fuzz(target, args.seconds, Path(folder)) for target in args.targets or PYTHON + C]
-    return 0 if all(good) else 1
+        for target, command in build(args.targets or [*PYTHON, *C], Path(folder)).items():
+            counts = fuzz(target, command, args.seconds, Path(folder))
+            good &= counts is not None
+            if counts is not None and args.record:
+                record(target, counts)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

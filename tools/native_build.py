@@ -1,11 +1,14 @@
-"""What the C core consists of, and how each part is compiled: read by setup.py and check_native.py.
+"""What the C core consists of, and how each part is compiled: read by setup.py and what checks the core.
 
 Nothing is listed here: sources are found, and flags stand in native/isa.def.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,3 +36,12 @@ def groups(machine: str) -> list[tuple[list[str], list[str]]]:
         (sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*.c")), FLAGS + flags)
         for folder, flags in folders
     ]
+
+
+def compile_all(
+    compile_one: Callable[[str, list[str]], str], parts: Iterable[tuple[list[str], list[str]]]
+) -> list[str]:
+    """`compile_one(source, flags)` for each source of `groups`, one a CPU at a time; the objects in order."""
+    work = [(source, flags) for sources, flags in parts for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, *zip(*work, strict=True)))

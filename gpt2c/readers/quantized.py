@@ -53,17 +53,26 @@ class QuantizedFile:
 
     def stored(self, name: str) -> tuple[str, memoryview] | None:
         """A quantized matrix's format, and its bytes as they are; None for any other tensor."""
-        return (self._format, self._file.view(name)) if name in self._matrices else None
+        return (self._format, self._matrix(name)[0]) if name in self._matrices else None
 
     def view(self, name: str) -> memoryview:
         """See `TensorFile`; a matrix is dequantized each time."""
-        raw = self._file.view(name)
         if name not in self._matrices:
-            return raw
+            return self._file.view(name)
+        raw, n_in, n_out = self._matrix(name)
+        w = quantized.dequantize(self._format, np.frombuffer(raw, np.uint8), n_in, n_out)
+        transposed = self._matrices[name][1]
+        return np.ascontiguousarray(w.T if transposed else w).reshape(-1).view(np.uint8).data
+
+    def _matrix(self, name: str) -> tuple[memoryview, int, int]:
+        """Its bytes, whose scales are good ones, n_in and n_out."""
+        raw = self._file.view(name)
         shape, transposed = self._matrices[name]
         n_in, n_out = shape[::-1] if transposed else shape
-        w = quantized.dequantize(self._format, np.frombuffer(raw, np.uint8), n_in, n_out)
-        return np.ascontiguousarray(w.T if transposed else w).reshape(-1).view(np.uint8).data
+        if not quantized.is_sound(self._format, np.frombuffer(raw, np.uint8), n_in, n_out):
+            wrong = "a scale is negative, too large or no number"
+            raise ModelFileError(f"{self.path.name}: tensor {quoted(name)} is damaged: {wrong}")
+        return raw, n_in, n_out
 
     def release(self, name: str) -> None:
         """See `TensorFile`."""

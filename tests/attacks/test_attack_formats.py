@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from other_formats import torch_or_skip, torch_state, write_gguf, write_llmc, write_nanogpt
+from references import optional
 
 import gpt2c
 
@@ -100,7 +101,7 @@ def test_a_gguf_file_that_lies(tmp_path: Path, refused: Refused, data: bytes, li
 
 @pytest.mark.parametrize(("kind", "line"), [(4, "unknown type 4"), (2**31, "unknown type 2147483648")])
 def test_a_gguf_tensor_of_no_type(tmp_path: Path, refused: Refused, kind: int, line: str) -> None:
-    pytest.importorskip("gguf", reason="gguf is not installed: quantized types are not known")
+    optional("gguf")
     (tmp_path / "m.gguf").write_bytes(gguf(1, 0, tensor("a", (32,), kind)))
     refused(tmp_path / "m.gguf", f"m.gguf: tensor 'a': {line}")
 

@@ -145,3 +145,10 @@ def test_a_bad_file_in_the_cache_is_replaced_with_a_warning(
             with gpt2c.load(folder, binding=binding) as model:
                 assert model.logits([1, 2, 3]).tolist() == expected
         assert len(caught) == 1 and "; made anew" in str(caught[0].message)
+
+
+def test_the_fuzzers_seeds_are_files_of_this_version(binding: str) -> None:
+    """Or fuzzing would begin at files that are refused by their first bytes."""
+    seeds = list((Path(__file__).parent.parent / "fuzz" / "corpus" / "packed").iterdir())
+    shapes = [bindings.load(binding).packed_info(bytes(path), verify=True) for path in seeds]
+    assert len(shapes) >= 6 and {config["n_embd"] for config in shapes} == {4}

@@ -4,8 +4,10 @@
  * No call may crash, read or write outside its buffers, or leak, whatever came before it and wherever an
  * allocation fails; and a call that is refused must leave n_past as it was. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gpt2c.h"
 
@@ -14,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 #define MOST_SESSIONS 3
 #define MOST_IDS 40
 #define MOST_VOCABULARY 300
+#define MOST_EVENTS 40
 
 typedef struct program {
     const uint8_t *data;
@@ -61,7 +64,7 @@ static void create(program *p) {
         .fused = flag(p),
         .head_screen = flag(p),
         .kv_f16 = flag(p),
-        .activation = (int32_t)(byte(p) % 4),
+        .activation = (int32_t)(byte(p) % (GPT2C_ACTIVATION_COUNT + 1)),
         .untied = flag(p),
         .unscaled_scores = flag(p),
         .scores_by_layer = flag(p),
@@ -100,7 +103,7 @@ static void *filled(program *p, size_t n) {
 }
 
 static void set(program *p, int tensor, int32_t layer) {
-    const gpt2c_dtype dtype = (gpt2c_dtype)(byte(p) % 4);
+    const gpt2c_dtype dtype = (gpt2c_dtype)(byte(p) % (GPT2C_DTYPE_COUNT + 1));
     const size_t n = p->model != NULL ? numbers_of(&p->config, tensor) : 5;
     const size_t n_bytes = n * (dtype == GPT2C_F32 ? 4 : 2) + (byte(p) == 255);
     void *data = filled(p, n_bytes + 1);
@@ -116,6 +119,80 @@ static void set_all(program *p) {
             (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, GPT2C_F32, data, n_bytes);
             free(data);
         }
+}
+
+/* A tensor out and, maybe with a bit flipped, in again. */
+static void stored(program *p) {
+    const gpt2c_tensor tensor = (gpt2c_tensor)(byte(p) % (GPT2C_TENSOR_COUNT + 1));
+    const int32_t layer = (int32_t)(byte(p) % 4);
+    const size_t n_bytes = gpt2c_model_tensor_bytes(p->model, tensor, layer);
+    uint8_t *data = malloc(n_bytes + 1);
+    if (gpt2c_model_get(p->model, tensor, layer, data, n_bytes) == GPT2C_OK) {
+        const size_t place = byte(p) << 8 | byte(p);
+        data[place % n_bytes] ^= (uint8_t)byte(p);
+        (void)gpt2c_model_set(p->model, tensor, layer, GPT2C_STORED, data, n_bytes);
+    }
+    free(data);
+}
+
+/* Into a packed file, and from there in the model's place. */
+static void packed(program *p) {
+    char path[64];
+    gpt2c_model *mapped;
+    uint64_t before = 0, after = 0;
+    snprintf(path, sizeof path, "/dev/shm/gpt2c-fuzz-%d", (int)getpid());
+    if (gpt2c_packed_save(p->model, path, "fuzz") != GPT2C_OK) return;
+    gpt2c_model_config config = p->config;
+    config.switches = byte(p) % 64;
+    config.fused = flag(p);
+    if (gpt2c_packed_open(path, byte(p) % 2 ? "fuzz" : NULL, &config, &mapped) == GPT2C_OK) {
+        (void)gpt2c_model_checksum(p->model, &before);
+        (void)gpt2c_model_checksum(mapped, &after);
+        if (before != after || gpt2c_model_layout(p->model) != gpt2c_model_layout(mapped)) abort();
+        gpt2c_model_free(p->model);
+        p->model = mapped;
+        p->config = config;
+    }
+    unlink(path);
+}
+
+static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MOST_SESSIONS]; }
+
+/* What a session holds, maybe with a bit flipped, into another one, of whatever model. */
+static void move_state(program *p) {
+    gpt2c_session *from = some_session(p), *to = some_session(p);
+    const size_t n = gpt2c_session_n_past(from), n_bytes = gpt2c_session_state_bytes(from, n);
+    uint8_t *data = malloc(n_bytes + 1);
+    if (gpt2c_session_get_state(from, data, n_bytes) == GPT2C_OK) {
+        const size_t place = byte(p) << 8 | byte(p);
+        if (n_bytes > 0) data[place % n_bytes] ^= (uint8_t)byte(p);
+        const size_t before = gpt2c_session_n_past(to);
+        const gpt2c_status status = gpt2c_session_set_state(to, n, data, n_bytes);
+        if (gpt2c_session_n_past(to) != (status == GPT2C_OK ? n : before)) abort();
+    }
+    free(data);
+}
+
+static void copy(program *p) {
+    gpt2c_session *to = some_session(p), *from = some_session(p);
+    const size_t n = byte(p) % 80, before = gpt2c_session_n_past(to);
+    const gpt2c_status status = gpt2c_session_copy(to, from, n);
+    if (gpt2c_session_n_past(to) != (status == GPT2C_OK ? n : before)) abort();
+}
+
+static void watch(program *p) {
+    static gpt2c_trace_event events[MOST_EVENTS];
+    int32_t ids[MOST_IDS];
+    size_t rows[GPT2C_SWITCH_COUNT], number, candidates;
+    gpt2c_session *session = some_session(p);
+    const size_t capacity = byte(p) % (MOST_EVENTS + 1);
+    (void)gpt2c_session_trace(session, capacity > 0 ? events : NULL, capacity);
+    (void)gpt2c_session_traced(session, &number);
+    (void)gpt2c_session_rows(session, rows);
+    (void)gpt2c_session_separate_passes(session, &number);
+    (void)gpt2c_session_screened(session, &number, &candidates);
+    const size_t n = byte(p) % MOST_IDS;
+    if (gpt2c_session_ids(session, ids, n) == GPT2C_OK && n > gpt2c_session_n_past(session)) abort();
 }
 
 static void open_session(program *p) {
@@ -136,8 +213,8 @@ static size_t fill_ids(program *p, int32_t *ids) {
 /* The session's own model may be another one than p->model by now: outputs have room for any. */
 static void feed(program *p) {
     static float logits[MOST_IDS * MOST_VOCABULARY], last[MOST_VOCABULARY], hidden[MOST_IDS * 110];
-    gpt2c_session *session = p->sessions[byte(p) % MOST_SESSIONS];
-    int32_t ids[MOST_IDS], next = -1;
+    gpt2c_session *session = some_session(p);
+    int32_t ids[MOST_IDS], all[MOST_IDS], next = -1;
     const size_t n = fill_ids(p, ids);
     const uint32_t which = byte(p);
     const gpt2c_outputs outputs = {
@@ -145,6 +222,7 @@ static void feed(program *p) {
         .logits = which & 2 ? logits : NULL,
         .hidden = which & 4 ? hidden : NULL,
         .next_id = which & 8 ? &next : NULL,
+        .next_ids = which & 16 ? all : NULL,
     };
     const size_t before = gpt2c_session_n_past(session);
     const gpt2c_status status = gpt2c_session_feed(session, ids, n, &outputs);
@@ -160,7 +238,7 @@ static void batch(program *p) {
     gpt2c_session *sessions[MOST_SESSIONS];
     const size_t n = byte(p) % (MOST_SESSIONS + 1);
     for (size_t i = 0; i < n; i++) {
-        sessions[i] = p->sessions[byte(p) % MOST_SESSIONS];
+        sessions[i] = some_session(p);
         n_ids[i] = left > 0 ? byte(p) % (left + 1) : 0;
         left -= n_ids[i];
     }
@@ -174,6 +252,7 @@ static void operations(program *p) {
     float *x = filled(p, 4 * rows * n_in), *w = filled(p, 4 * n_in * n_out), *bias = filled(p, 4 * n_out);
     float *out = filled(p, 4 * rows * n_out), *same = filled(p, 4 * rows * n_in);
     int64_t best[8];
+    int32_t ids[5];
     gpt2c_matrix *matrix = NULL;
     (void)gpt2c_matrix_create(w, (gpt2c_layout)(byte(p) % 3), n_in, n_out, (gpt2c_layout)(byte(p) % (GPT2C_LAYOUT_COUNT + 1)), &matrix);
     const gpt2c_op_linear_args args = {
@@ -189,6 +268,8 @@ static void operations(program *p) {
         .columns_end = n_out,
     };
     if (args.rows_end == rows) (void)gpt2c_op_linear(isa, &args);
+    for (size_t i = 0; i < rows; i++) ids[i] = (int32_t)(byte(p) % 70);
+    (void)gpt2c_op_embed(isa, same, matrix, ids, x, rows);
     (void)gpt2c_op_layernorm(isa, same, x, x, x, rows > 0, n_in, byte(p) == 255 ? 0.0f : 1e-5f);
     (void)gpt2c_op_softmax(isa, same, x, rows, n_in);
     (void)gpt2c_op_argmax(isa, best, x, rows, n_in);
@@ -234,13 +315,16 @@ static void step(program *p) {
     case 5: batch(p); break;
     case 6: operations(p); break;
     case 7: attention(p); break;
-    case 8: (void)gpt2c_session_rewind(p->sessions[byte(p) % MOST_SESSIONS], byte(p)); break;
-    case 9: gpt2c_session_cancel(p->sessions[byte(p) % MOST_SESSIONS]); break;
+    case 8: (void)gpt2c_session_rewind(some_session(p), byte(p)); break;
+    case 9: gpt2c_session_cancel(some_session(p)); break;
     case 10: gpt2c_memory_fail_at(byte(p) % 12); break;
     case 11:
         gpt2c_model_free(p->model);
         p->model = NULL;
         break;
+    case 13: byte(p) % 2 ? move_state(p) : copy(p); break;
+    case 14: byte(p) % 2 ? packed(p) : stored(p); break;
+    case 15: watch(p); break;
     default: feed(p); break;
     }
 }

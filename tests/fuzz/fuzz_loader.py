@@ -20,14 +20,22 @@ with atheris.instrument_imports(include=["gpt2c"]):
     from gpt2c.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here, or never)
     from gpt2c.weights import load_checkpoint
 
+import numpy as np
 import safetensors as package
-import safetensors.numpy
 
 CONFIG = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 4, "n_positions": 3, "vocab_size": 5}
 BASE = Path(tempfile.mkdtemp(prefix="gpt2c-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 
-# By the first byte: the file that the rest is, and what is loaded.
-FILES = ("model.safetensors", "config.json", "x.gguf", "x.bin", "model.safetensors.index.json")
+# By the first byte: the file that the rest is, what is loaded, and the format that config.json tells.
+FILES = (
+    ("model.safetensors", None),
+    ("config.json", None),
+    ("x.gguf", None),
+    ("x.bin", None),
+    ("model.safetensors.index.json", None),
+    ("model.safetensors", "q8"),
+    ("model.safetensors", "q4"),
+)
 
 
 def good_safetensors() -> bytes:
@@ -38,10 +46,11 @@ def good_safetensors() -> bytes:
 def one_input(data: bytes) -> None:
     if not data:
         return
-    name = FILES[data[0] % len(FILES)]
+    name, format = FILES[data[0] % len(FILES)]
     for file in BASE.iterdir():
         file.unlink()
-    (BASE / "config.json").write_text(json.dumps(CONFIG))
+    about = {"quantization": {"format": format, "version": 1}} if format else {}
+    (BASE / "config.json").write_text(json.dumps({**CONFIG, **about}))
     if name == "model.safetensors.index.json":
         (BASE / "a.safetensors").write_bytes(GOOD)
     elif name == "config.json":
@@ -50,7 +59,10 @@ def one_input(data: bytes) -> None:
     try:
         with load_checkpoint(BASE / name if name.startswith("x.") else BASE) as checkpoint:
             for spec in checkpoint.specs():
-                assert checkpoint.array(spec).shape == spec.shape
+                array = checkpoint.array(spec)
+                assert array.shape == spec.shape
+                if format and spec.is_matrix:
+                    assert np.isfinite(array).all()
             checkpoint.fingerprints()
             if checkpoint.own_vocabulary:
                 assert all(isinstance(token, str) for token in checkpoint.own_vocabulary.ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_oracle import SIZES, SPECIAL, assert_same_bits, assert_within, gelu_erf, normal
+from references import optional
 
 from gpt2c import kernels
 
@@ -46,7 +47,7 @@ def test_an_element_has_the_same_bits_at_any_place(on: On, name: str) -> None:
 
 
 def test_torch_agrees(on: On) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     x = normal(3072) * np.float32(3)
     theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
     _, bound = gelu_erf(x)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kernel_oracle import Answer, assert_same_bits, assert_within, attention, bits, kept_f16, normal
 from numpy.typing import NDArray
+from references import optional
 
 from gpt2c import bindings, kernels
 
@@ -199,7 +200,7 @@ def test_halves_are_not_floats(on: On) -> None:
 
 
 def test_torch_agrees(on: On) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     q, k, v, (_, bound) = case(65, 3, 64)
     heads = (torch.from_numpy(array).reshape(65, 3, 64).transpose(0, 1) for array in (q, k, v))
     theirs = torch.nn.functional.scaled_dot_product_attention(*heads, is_causal=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kernel_oracle import SIZES, SPECIAL, assert_same_bits, assert_within, bits, gelu, normal
 from numpy.typing import NDArray
+from references import optional
 
 from gpt2c import kernels, reference
 
@@ -100,7 +101,7 @@ def test_the_table_is_handed_out_whole_and_read_only() -> None:
 
 
 def test_torch_agrees(on: On) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     x = normal(3072) * np.float32(3)
     theirs = torch.nn.functional.gelu(torch.from_numpy(x), approximate="tanh").numpy()
     _, bound = gelu(x)

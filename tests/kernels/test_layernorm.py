@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kernel_oracle import SIZES, assert_same_bits, assert_within, layernorm, normal
 from numpy.typing import NDArray
+from references import optional
 
 from gpt2c import kernels
 
@@ -62,7 +63,7 @@ def test_a_nan_or_infinity_spoils_its_own_row_and_no_other(on: On, special: floa
 
 
 def test_torch_agrees(on: On) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     x, weight, bias = normal(7, 768), normal(768, seed=1), normal(768, seed=2)
     tensors = map(torch.from_numpy, (weight, bias))
     theirs = torch.nn.functional.layer_norm(torch.from_numpy(x), (768,), *tensors, eps=1e-5).numpy()

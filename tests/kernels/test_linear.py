@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kernel_oracle import SIZES, SPECIAL, Answer, assert_same_bits, assert_within, bits, linear, normal
 from numpy.typing import NDArray
+from references import optional
 
 from gpt2c import bindings, kernels
 
@@ -176,7 +177,7 @@ def test_equal_rows_give_equal_rows_at_any_place(on: On, layout: str) -> None:
 
 
 def test_torch_agrees(on: On, layout: str) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     x, w, bias, (_, bound) = case(7, 768, 97)
     theirs = torch.nn.functional.linear(*map(torch.from_numpy, (x, np.ascontiguousarray(w.T), bias))).numpy()
     ours = kernels.linear(x, w, bias, layout, **on)

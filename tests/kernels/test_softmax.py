@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_oracle import EPS, SIZES, assert_same_bits, assert_within, normal, softmax
+from references import optional
 
 from gpt2c import kernels
 
@@ -84,7 +85,7 @@ def test_equal_scores_share_equally(on: On) -> None:
 
 
 def test_torch_agrees(on: On) -> None:
-    torch = pytest.importorskip("torch", reason="torch (extra parity) is not installed: not compared with it")
+    torch = optional("torch")
     x = normal(7, 768) * np.float32(5)
     theirs = torch.softmax(torch.from_numpy(x), dim=-1).numpy()
     ours = kernels.softmax(x, **on)
