@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .config import ModelConfig
 from .errors import OptionError, TokenError
 from .options import Plan
-from .session import Session
+from .session import Session, n_common
 from .tokenizer import Tokenizer
 
 _ROWS = 64  # of logits at a time: 13 MB of GPT-2's
@@ -68,21 +68,35 @@ def score(
     if ids.size < 2:
         raise TokenError("at least two tokens are needed: the first has nothing before it to be scored by")
     stride = _checked_stride(stride, ids.size, config.n_ctx)
-    # With a switch off, every feed computes older rows again: then a window is one feed.
-    rows = _ROWS if plan.is_incremental else config.n_ctx
     logprobs = np.empty(ids.size - 1, np.float64)
     with new_session() as session:
         for begin, end, first in windows(ids.size, config.n_ctx, stride):
             session.rewind(0)
-            if first - 1 > begin:
-                session.feed_hidden(ids[begin : first - 1])
-            for at in range(first - 1, end - 1, rows):
-                to = min(at + rows, end - 1)
-                logits = session.feed_all(ids[at:to])
-                logprobs[at:to] = _logprobs_of(logits, ids[at + 1 : to + 1])
+            at = first - 1
+            for logits in logits_in_front(session, ids[begin:end].tolist(), first - begin, plan):
+                to = at + len(logits)
+                logprobs[at:to] = logprobs_of(logits, ids[at + 1 : to + 1])
                 progress(to - at)
+                at = to
     nll = -float(logprobs.mean())
     return Score(logprobs, nll, _exp(nll), _bits_per_byte(logprobs, ids, tokenizer))
+
+
+def logits_in_front(
+    session: Session, ids: Sequence[int], first: int, plan: Plan
+) -> Iterator[NDArray[np.float32]]:
+    """Logits in front of ids[first], ids[first + 1], ..., in arrays [n, n_vocab] of some rows each.
+
+    What the session holds of the beginning already is not computed again. first: at least 1.
+    """
+    held = min(n_common(session.ids, ids), first - 1)
+    session.rewind(held)
+    if held < first - 1:
+        session.feed_hidden(ids[held : first - 1])
+    # With a switch off, every feed computes older rows again: then there is only one.
+    rows = _ROWS if plan.is_incremental else len(ids)
+    for at in range(first - 1, len(ids) - 1, rows):
+        yield session.feed_all(ids[at : min(at + rows, len(ids) - 1)])
 
 
 def _checked_stride(stride: int | None, n: int, n_ctx: int) -> int:
@@ -96,8 +110,8 @@ def _checked_stride(stride: int | None, n: int, n_ctx: int) -> int:
     return int(stride)
 
 
-def _logprobs_of(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Of ids[r] by logits[r]: the exponentials in float32, their sum in float64."""
+def logprobs_of(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Of ids[r] by logits[r], which are changed: the exponentials in float32, their sum in float64."""
     largest = logits.max(-1, keepdims=True)
     chosen = np.take_along_axis(logits, ids[:, None].astype(np.int64), -1)
     shifted = (chosen - largest)[:, 0].astype(np.float64)

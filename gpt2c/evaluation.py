@@ -1,0 +1,178 @@
+"""EleutherAI's lm-evaluation-harness with gpt2c for its model (extra `eval`).
+
+    python -m gpt2c.evaluation run --model gpt2c --model_args pretrained=gpt2,weights=q8 --tasks piqa
+
+is the harness's own command, which knows the model `gpt2c` then. From Python, for a model that is loaded:
+
+    lm_eval.simple_evaluate(model=HarnessModel(model), tasks=[...])
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from tqdm import tqdm
+except ImportError as error:
+    from .errors import BackendUnavailable
+
+    raise BackendUnavailable(f"gpt2c.evaluation needs lm_eval (pip install 'gpt2c[eval]'): {error}") from None
+
+from .errors import ModelFileError, OptionError
+from .model import Model, load
+from .scoring import logits_in_front, logprobs_of
+from .settings import generation_settings
+
+# What a request may ask for: the names of transformers, but for how long a text is, which has several.
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SETTINGS = tuple(inspect.signature(generation_settings).parameters)
+
+
+@register_model("gpt2c")
+class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_eval
+    """A model as the harness wants it.
+
+    pretrained: a loaded model, or what `gpt2c.load` takes; so are weights, opts, threads, isa, binding and
+    backend. batch_size: prompts that a pass serves, or "auto" for 32. max_gen_toks: new tokens, where a
+    request does not say how many. seed: of what a task wants sampled. device and max_batch_size mean nothing
+    here: the harness gives every model its own defaults of them.
+    """
+
+    def __init__(
+        self,
+        pretrained: Model | str | None = None,
+        *,
+        batch_size: int | str = "auto",
+        max_batch_size: int | None = None,
+        max_gen_toks: int = 256,
+        seed: int = 0,
+        device: str | None = None,
+        **how: Any,
+    ) -> None:
+        super().__init__()
+        if isinstance(pretrained, Model):
+            if how:
+                raise OptionError(f"the model is loaded already: {next(iter(how))} comes too late")
+            self.model = pretrained
+        else:
+            self.model = load(pretrained, **how)
+        self.model.batch_size = 32 if batch_size == "auto" else int(batch_size)
+        self._max_gen_toks = max_gen_toks
+        self._seed = seed
+
+    @property
+    def eot_token_id(self) -> int:
+        """EOS, which stands in front of a text that has nothing in front."""
+        eos = self.model.tokenizer.eos_token_id
+        if eos is None:
+            raise ModelFileError("the model has no EOS token, which the harness puts in front of texts")
+        return eos
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        return self.model.tokenizer.encode(string)
+
+    # ---- Log likelihoods ----
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **kwargs: Any,
+    ) -> list[tuple[float, bool]]:
+        """(Sum of log probabilities, whether each token is the likeliest) of continuations behind contexts.
+
+        A context that is too long loses its beginning. Requests are computed in the order of their tokens,
+        so that what a context has in common with the one before it is computed once.
+        """
+        n_ctx = self.model.config.n_ctx
+        order = sorted(range(len(requests)), key=lambda i: requests[i][1] + requests[i][2])
+        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        with self.model.session() as session:
+            for i in tqdm(order, desc="gpt2c: log likelihoods", disable=disable_tqdm):
+                text, context, continuation = requests[i]
+                if len(continuation) > n_ctx:
+                    raise OptionError(f"a continuation of {len(continuation)} tokens: the context is {n_ctx}")
+                ids = (context + continuation)[-(n_ctx + 1) :]
+                wanted = np.array(continuation)
+                logprob, is_greedy, at = 0.0, True, 0
+                for logits in logits_in_front(session, ids, len(ids) - len(continuation), self.model.plan):
+                    part = wanted[at : at + len(logits)]
+                    is_greedy = is_greedy and bool((logits.argmax(-1) == part).all())
+                    logprob += float(logprobs_of(logits, part).sum())
+                    at += len(logits)
+                found[i] = (logprob, is_greedy)
+                if text is not None:
+                    self.cache_hook.add_partial("loglikelihood", text, found[i])
+        return found
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log probability of whole texts behind EOS, in windows of the whole context that do not overlap
+        in what they score."""
+        found = []
+        for (text,) in tqdm([r.args for r in requests], desc="gpt2c: texts", disable=disable_tqdm):
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.model.config.n_ctx,
+                context_len=1,
+            )
+            parts = [(None, *make_disjoint_window(window)) for window in windows]
+            found.append(sum(logprob for logprob, _ in self._loglikelihood_tokens(parts, disable_tqdm=True)))
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), found[-1])
+        return found
+
+    # ---- Texts ----
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continuations up to a string of `until`; a context that is too long loses its beginning."""
+        groups: dict[str, list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault(repr(sorted(request.args[1].items(), key=str)), []).append(i)
+        found = [""] * len(requests)
+        progress = tqdm(total=len(requests), desc="gpt2c: texts", disable=disable_tqdm)
+        for members in groups.values():
+            settings = self._settings(requests[members[0]].args[1])
+            room = self.model.config.n_ctx - settings["max_new_tokens"]
+            prompts = [
+                (self.tok_encode(requests[i].args[0]) or [self.prefix_token_id])[-room:] for i in members
+            ]
+            for i, completion in zip(members, self.model.generate_batch(prompts, **settings), strict=True):
+                found[i] = completion.text
+                self.cache_hook.add_partial("generate_until", requests[i].args, completion.text)
+                progress.update()
+        progress.close()
+        return found
+
+    def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a generation, of what a request asks for."""
+        n_ctx = self.model.config.n_ctx
+        settings = {name: value for name, value in asked.items() if name not in (*_LENGTHS, "until")}
+        is_sampled = settings.pop("do_sample", False)
+        unknown = [name for name in settings if name not in _SETTINGS]
+        if unknown:
+            raise OptionError(f"a task asks for {unknown[0]!r}, which gpt2c does not have")
+        given = next((asked[name] for name in _LENGTHS if asked.get(name) is not None), None)
+        n_new = min(self._max_gen_toks, n_ctx // 2) if given is None else int(given)
+        if n_new >= n_ctx:
+            raise OptionError(f"a task asks for {n_new} new tokens: the context is {n_ctx}")
+        until = asked.get("until") or []
+        return {
+            "seed": self._seed,
+            **settings,
+            "temperature": settings.get("temperature", 1.0) if is_sampled else 0.0,
+            "max_new_tokens": n_new,
+            "stop": [until] if isinstance(until, str) else [text for text in until if text],
+        }
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
