@@ -62,7 +62,7 @@ some_settings = st.sampled_from(
     st.sampled_from([None, 1, 2, 4, 9]),
     st.sampled_from(ISAS),
     st.sampled_from(bindings.NAMES),
-    st.sampled_from(["all", "all,kv_f16", "all,bf16", "kv", "none"]),
+    st.sampled_from(["all", "all,kv_f16", "all,bf16", "all,q8", "all,q4", "kv", "none"]),
     st.integers(0, 50),
     st.sampled_from(["error", "slide"]),
 )
