@@ -306,7 +306,7 @@ class Model:
         if settings.beams is not None:
             return beam_search(settings.beams, self.session, self.plan)
         if settings.draft is not None:
-            return speculative(settings.draft, settings.num_assistant_tokens)
+            return speculative(settings.draft, settings.num_assistant_tokens, self.weight_bytes)
         return one_by_one
 
     def _session_for(self, row: Continuation) -> AbstractContextManager[Session]:

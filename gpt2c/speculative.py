@@ -93,26 +93,33 @@ class DraftLength:
 
     A round of k guesses takes k d + v(k) and yields 1 + a + a^2 + ... + a^k tokens if each is right with
     probability a. The k is taken that gives the most tokens a second, or none at all if a plain pass gives
-    more. Then a round is tried only now and again: what rounds have lost so far against plain passes stays
-    below a fiftieth of the time. Times are running means.
+    more. Then a round is only tried now and again: what rounds have lost so far against plain passes (the
+    draft's catching up included) and what the next trial is expected to lose stay below a hundredth of the
+    time, and a plain pass and a half to begin with. Times are running means.
 
-    fixed: always so many.
+    fixed: always so many. cost: what a pass of the draft is expected to take, in passes of the model.
+    prefill_s: what the prompt took, which the draft has to catch up with before it can guess.
     """
 
     MOST = 8
     TRIAL = 2  # guesses, where nothing is known
-    MOST_LOST = 0.02
+    CHECK_COST = 0.3  # what checking takes above a plain pass, likewise
+    MOST_LOST = 0.01
+    CREDIT = 1.5  # plain passes
     LEAST_GAIN = 1.05  # below, it may be noise
     RECENT = 0.15  # weight of the newest time in a mean
     FADE = 0.95  # of what is known about guesses, a round
 
-    def __init__(self, fixed: int | None = None) -> None:
+    def __init__(self, fixed: int | None = None, cost: float = 0.0, prefill_s: float = 0.0) -> None:
         self._fixed = fixed
+        self._cost, self._prefill_s = cost, prefill_s
         self._plain_s: float | None = None
         self._guess_s = 0.0
         self._check_s: dict[int, float] = {}
         self._n_right, self._n_tried = 0.0, 0.0
+        self._following_s = 0.0  # since the last round
         self._passed_s, self._lost_s = 0.0, 0.0
+        self._last_lost_s: float | None = None  # in the last round
 
     def next(self) -> int:
         """How many tokens to guess now."""
@@ -120,13 +127,16 @@ class DraftLength:
             return self._fixed
         if self._plain_s is None:
             return 0  # a plain pass first, to know what one takes
-        may_try = self._lost_s <= self.MOST_LOST * self._passed_s
-        if not self._check_s:
-            return self.TRIAL if may_try else 0
-        best = max(range(1, self.MOST + 1), key=self._tokens_per_s)
-        if self._tokens_per_s(best) * self._plain_s > self.LEAST_GAIN:
-            return best
-        return self.TRIAL if may_try else 0
+        if self._check_s:
+            best = max(range(1, self.MOST + 1), key=self._tokens_per_s)
+            if self._tokens_per_s(best) * self._plain_s > self.LEAST_GAIN:
+                return best
+        expected_s = self._last_lost_s
+        if expected_s is None:
+            expected_s = self._cost * self._prefill_s
+            expected_s += (self.TRIAL * self._cost + self.CHECK_COST) * self._plain_s
+        most_s = self.CREDIT * self._plain_s + self.MOST_LOST * self._passed_s
+        return self.TRIAL if self._lost_s + expected_s <= most_s else 0
 
     def saw_plain(self, seconds: float) -> None:
         """A plain pass took so long."""
@@ -135,8 +145,7 @@ class DraftLength:
 
     def saw_following(self, seconds: float) -> None:
         """It took so long to take note of tokens that came without the draft."""
-        self._lost_s += seconds
-        self._passed_s += seconds
+        self._following_s += seconds
 
     def saw_round(self, n_guessed: int, n_right: int, guess_s: float, check_s: float) -> None:
         """So many guesses were made, and so many held; how long guessing and checking took."""
@@ -145,9 +154,13 @@ class DraftLength:
         self._n_right = self._n_right * self.FADE + n_right
         self._n_tried = self._n_tried * self.FADE + min(n_right + 1, n_guessed)
         if self._plain_s is not None:
-            gained = (n_right + 1) * self._plain_s - (guess_s + check_s)
-            self._lost_s = max(0.0, self._lost_s - gained)
-        self._passed_s += guess_s + check_s
+            # A plain pass is never the longer one: if it seems so, the machine has become faster since.
+            self._plain_s = min(self._plain_s, check_s)
+            took_s = self._following_s + guess_s + check_s
+            self._last_lost_s = took_s - (n_right + 1) * self._plain_s
+            self._lost_s = max(0.0, self._lost_s + self._last_lost_s)
+            self._passed_s += took_s
+        self._following_s = 0.0
 
     def _mean(self, mean: float | None, new: float) -> float:
         return new if mean is None else mean + self.RECENT * (new - mean)
@@ -158,17 +171,21 @@ class DraftLength:
         return sum(a**i for i in range(k + 1)) / (k * self._guess_s + self._check_s[nearest])
 
 
-def speculative(draft: Draft, n_fixed: int | None) -> Source:
-    """Tokens checked several at a time. draft: "ngram" or a model; n_fixed: how many, None to adapt."""
+def speculative(draft: Draft, n_fixed: int | None, weight_bytes: int) -> Source:
+    """Tokens checked several at a time. draft: "ngram" or a model; n_fixed: how many, None to adapt;
+    weight_bytes: of the model that checks."""
 
     def tokens(session: Session, row: Continuation) -> Iterator[Token]:
-        length = DraftLength(n_fixed)
+        first = plain_step(session, row)
+        yield first
+        prefill_s = row.work.prefill_ms / 1e3
         if draft == "ngram":
-            yield from _rounds(session, row, NgramDrafter(), length)
+            yield from _rounds(session, row, NgramDrafter(), DraftLength(n_fixed))
         else:
             assert draft is not None
             with draft.session() as other:
                 drafter = ModelDrafter(other, draft.config.n_ctx, row.chooser)
+                length = DraftLength(n_fixed, draft.weight_bytes / weight_bytes, prefill_s)
                 yield from _rounds(session, row, drafter, length)
 
     return tokens

@@ -52,7 +52,9 @@ def outcome(completion: gpt2c.Completion) -> tuple[object, ...]:
     some_settings,
     st.sampled_from(ISAS),
     st.sampled_from(bindings.NAMES),
-    st.sampled_from(["all", "all,kv_f16", "all,bf16", "kv,linear,gelu,residual,layernorm,unembed"]),
+    st.sampled_from(
+        ["all", "all,kv_f16", "all,bf16", "all,q8", "all,q4", "kv,linear,gelu,residual,layernorm,unembed"]
+    ),
     st.integers(1, 5),
     st.integers(0, 12),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from scripted import text_of
 
 import gpt2c
+from gpt2c import bindings
 from gpt2c.errors import ContextLengthError, ModelNotFoundError, OptionError, TokenError
 from gpt2c.generation import Continuation, Stream, one_by_one
 from gpt2c.sampling import apply_repetition_penalty
@@ -35,14 +38,25 @@ def tiny(model_folder):
         yield loaded
 
 
-@settings(deadline=None, max_examples=15)
+@pytest.fixture(scope="module")
+def loaded():
+    """gpt2c.load of the trained model, each way once."""
+    return cache(lambda isa, binding: gpt2c.load(isa=isa, binding=binding))
+
+
+@settings(deadline=None, max_examples=25)
 @given(
+    st.sampled_from(gpt2c.build_info()["isas_supported"]),
+    st.sampled_from(bindings.NAMES),
     st.data(),
     st.text(min_size=1, max_size=8),
     st.sampled_from([{}, {"temperature": 0.8}, {"temperature": 9.0}]),
     st.integers(0, 1000),
 )
-def test_the_stream_is_the_text_is_the_decoded_ids(model, tokenizer, data, prompt, sampling, seed):
+def test_the_stream_is_the_text_is_the_decoded_ids(
+    loaded, tokenizer, isa, binding, data, prompt, sampling, seed
+):
+    model = loaded(isa, binding)
     whole = model.generate(prompt, 8, seed=seed, **sampling)
     assert whole.prompt_ids == tokenizer.encode(prompt)
     assert whole.text == text_of(tokenizer, whole.ids)

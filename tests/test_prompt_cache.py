@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt2c
@@ -47,20 +47,28 @@ def test_the_one_used_longest_ago_goes(model: gpt2c.Model) -> None:
     assert [model.generate([i, 1, 2, 3], 1).timings.reused_tokens for i in (20, 30)] == [0, 3]
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40)
 @given(
+    isa=st.sampled_from(gpt2c.build_info()["isas_supported"]),
+    binding=st.sampled_from(bindings.NAMES),
     prompts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8),
     size=st.integers(1, 3),
     wanted=st.sampled_from([{}, {"temperature": 1.0, "seed": 1}, {"overflow": "slide"}, {"draft": "ngram"}]),
     n=st.integers(0, 9),
 )
 def test_results_are_those_without_it(
-    model: gpt2c.Model, prompts: list[list[int]], size: int, wanted: dict[str, object], n: int
+    model_folder: Callable[[str], Path],
+    isa: str,
+    binding: str,
+    prompts: list[list[int]],
+    size: int,
+    wanted: dict[str, object],
+    n: int,
 ) -> None:
-    model.cache_prompts(0)
-    expected = [model.generate(prompt, n, **wanted).ids for prompt in prompts]
-    model.cache_prompts(size)
-    assert [model.generate(prompt, n, **wanted).ids for prompt in prompts] == expected
+    with gpt2c.load(model_folder("tiny"), isa=isa, binding=binding) as model:
+        expected = [model.generate(prompt, n, **wanted).ids for prompt in prompts]
+        model.cache_prompts(size)
+        assert [model.generate(prompt, n, **wanted).ids for prompt in prompts] == expected
 
 
 def test_it_holds_so_many_sessions_and_gives_them_back(model: gpt2c.Model, binding: str) -> None:

@@ -62,7 +62,7 @@ some_settings = st.sampled_from(
     st.sampled_from([None, 1, 2, 4, 9]),
     st.sampled_from(ISAS),
     st.sampled_from(bindings.NAMES),
-    st.sampled_from(["all", "all,kv_f16", "all,bf16", "kv", "none"]),
+    st.sampled_from(["all", "all,kv_f16", "all,bf16", "all,q8", "all,q4", "kv", "none"]),
     st.integers(0, 50),
     st.sampled_from(["error", "slide"]),
 )
@@ -180,23 +180,30 @@ def test_ngrams_are_those_of_the_last_time_that_these_tokens_came(ids: list[int]
 
 
 def simulate(
-    length: DraftLength, n_tokens: int, *, right: float, guess_s: float, check_s: float, seed: int = 0
+    length: DraftLength,
+    n_tokens: int,
+    *,
+    right: float,
+    guess_s: float,
+    check_s: float,
+    seed: int = 0,
+    pass_s: Callable[[int], float] = lambda n: 1.0,
 ) -> float:
-    """Seconds for so many tokens, where a plain pass takes one and checking k guesses check_s(k)."""
+    """Seconds for so many tokens, where a plain pass takes pass_s(n) and all else so many of those."""
     dice = random.Random(seed)
     seconds, n = 0.0, 0
     while n < n_tokens:
-        k = length.next()
+        k, now = length.next(), pass_s(n)
         if k == 0:
-            seconds, n = seconds + 1, n + 1
-            length.saw_plain(1.0)
+            seconds, n = seconds + now, n + 1
+            length.saw_plain(now)
             continue
         n_right = 0
         while n_right < k and dice.random() < right:
             n_right += 1
-        check = check_s * (1 + 0.03 * k)
-        length.saw_round(k, n_right, k * guess_s, check)
-        seconds, n = seconds + k * guess_s + check, n + n_right + 1
+        guess, check = now * k * guess_s, now * check_s * (1 + 0.03 * k)
+        length.saw_round(k, n_right, guess, check)
+        seconds, n = seconds + guess + check, n + n_right + 1
     return seconds * n_tokens / n
 
 
@@ -214,8 +221,34 @@ def test_a_good_draft_is_used_nearly_as_well_as_with_the_best_fixed_number(seed:
 def test_a_draft_that_is_no_good_costs_next_to_nothing(
     right: float, guess_s: float, check_s: float, seed: int
 ) -> None:
-    seconds = simulate(DraftLength(), 200, right=right, guess_s=guess_s, check_s=check_s, seed=seed)
-    assert seconds < 200 / 0.95
+    how = {"right": right, "guess_s": guess_s, "check_s": check_s, "seed": seed}
+    assert simulate(DraftLength(cost=guess_s), 200, **how) < 200 / 0.96
+
+
+@given(st.floats(0.8, 2.0), st.integers(0, 9))
+def test_a_draft_as_large_as_the_model_is_not_even_tried_in_a_short_text(guess_s: float, seed: int) -> None:
+    length = DraftLength(cost=guess_s, prefill_s=1.0)
+    assert simulate(length, 50, right=0.0, guess_s=guess_s, check_s=1.3, seed=seed) == 50
+
+
+def test_trials_of_a_bad_draft_are_soon_rare() -> None:
+    length, trials = DraftLength(cost=0.1), []
+    for n in range(1500):
+        if length.next():
+            length.saw_round(2, 0, 0.2, 1.3)
+            trials.append(n)
+        else:
+            length.saw_plain(1.0)
+    assert trials[:3] == [1, 2, 3]  # until 1.5 passes are lost
+    assert np.all(np.abs(np.diff(trials[3:]) - 50) <= 1)  # half a pass each
+
+
+@pytest.mark.parametrize("n", [30, 60, 90])
+def test_a_machine_that_becomes_faster_is_not_mistaken_for_a_good_draft(n: int) -> None:
+    how = {"right": 0.0, "guess_s": 0.1, "check_s": 1.3}
+    plain = n * 2.0 + (200 - n)
+    found = simulate(DraftLength(cost=0.1), 200, pass_s=lambda at: 2.0 if at < n else 1.0, **how)
+    assert found < plain / 0.96
 
 
 def test_a_draft_that_becomes_good_is_found_out() -> None:

@@ -6,10 +6,11 @@
 
 Every check runs a small random model (generate.c) with all instruction sets that it can, with one thread
 and three, with all switches and none, with K and V in floats and in halves, with the prompt whole and in
-chunks. All must print the same ids as gpt2c does from Python. Then each kernel is held to its error bound
-and the row contract (check_kernels/), for other machines too, where the tests in tests/kernels/ cannot run;
-`aarch64_asan` does only that. `objects` instead disassembles the core: outside native/kernels/<isa>/ there
-must be no instruction above the x86-64 baseline.
+chunks. All must print the same ids as gpt2c does from Python. Then several threads use sessions of one
+model at once, in shared passes too, and must find what one thread finds alone (sessions.c). Then each kernel
+is held to its error bound and the row contract (check_kernels/), for other machines too, where the tests in
+tests/kernels/ cannot run; `aarch64_asan` does only that. `objects` instead disassembles the core: outside
+native/kernels/<isa>/ there must be no instruction above the x86-64 baseline.
 
 Needs gcc; `baseline` and those for aarch64 need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
 programs are missing fails: nothing is skipped in silence.
@@ -50,6 +51,7 @@ class CheckFailed(Exception):
 
 class Programs(NamedTuple):
     generate: Path
+    sessions: Path
     check_kernels: Path
 
 
@@ -86,6 +88,7 @@ def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) 
     sources = sorted(path.relative_to(native_build.ROOT).as_posix() for path in folder.glob("*.c"))
     return Programs(
         generate=link("generate", ["native/examples/generate.c"]),
+        sessions=link("sessions", ["native/examples/sessions.c"]),
         check_kernels=link("check_kernels", sources),
     )
 
@@ -108,7 +111,19 @@ def compare(
             how = f"{file}, {isa}, {threads} threads, switches {switches}, chunk {chunk}, kv_f16 {kv_f16}"
             raise CheckFailed(f"{how}: {out!r}")
         n += 1
-    return n + check_kernels(programs, isas, emulator)
+    return n + check_sessions(programs, base, isas, emulator) + check_kernels(programs, isas, emulator)
+
+
+def check_sessions(programs: Programs, base: Path, isas: list[str], emulator: Sequence[str]) -> int:
+    """Three callers of one model, for every instruction set, with a pool of one thread and of three."""
+    n = 0
+    for isa, threads, file in itertools.product(isas, (1, 3), ("screen", "q8")):
+        flags = ["-i", isa, "-t", str(threads), "-c", "3", str(base / f"{file}.packed")]
+        out = call([*emulator, str(programs.sessions), *flags])
+        if out.strip() != "33 agreed, 0 wrong":
+            raise CheckFailed(f"{file}, {isa}, {threads} threads: {out!r}")
+        n += 1
+    return n
 
 
 def check_kernels(

@@ -10,10 +10,10 @@
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
 #include "gpt2c.h"
 
 typedef struct arguments {
@@ -45,23 +45,15 @@ static int usage(void) {
     return 2;
 }
 
-/* A whole number in [least, most], or the program's usage and its end. */
-static long number(const char *text, long least, long most) {
-    char *end;
-    const long value = strtol(text, &end, 10);
-    if (*text == 0 || *end != 0 || value < least || value > most) exit(usage());
-    return value;
-}
-
 static void parse(int argc, char **argv, arguments *a) {
     *a = (arguments){.n_new = 16, .n_threads = 1, .switches = 63};
     int option;
     while ((option = getopt(argc, argv, "n:t:i:s:c:k")) != -1) {
         switch (option) {
-        case 'n': a->n_new = (int32_t)number(optarg, 1, 1000000); break;
-        case 't': a->n_threads = (int32_t)number(optarg, 1, 1024); break;
-        case 's': a->switches = (uint32_t)number(optarg, 0, 63); break;
-        case 'c': a->chunk = (size_t)number(optarg, 1, 1000000); break;
+        case 'n': a->n_new = (int32_t)example_number(optarg, 1, 1000000, usage); break;
+        case 't': a->n_threads = (int32_t)example_number(optarg, 1, 1024, usage); break;
+        case 's': a->switches = (uint32_t)example_number(optarg, 0, 63, usage); break;
+        case 'c': a->chunk = (size_t)example_number(optarg, 1, 1000000, usage); break;
         case 'i': a->isa = optarg; break;
         case 'k': a->kv_f16 = 1; break;
         default: exit(usage());
@@ -73,18 +65,7 @@ static void parse(int argc, char **argv, arguments *a) {
     a->ids = malloc((a->n_ids + (size_t)a->n_new) * sizeof *a->ids);
     if (a->ids == NULL) exit(fail("prompt", GPT2C_OUT_OF_MEMORY));
     for (size_t i = 0; i < a->n_ids; i++)
-        a->ids[i] = (int32_t)number(argv[optind + (int)i], 0, INT32_MAX);
-}
-
-/* The instruction set of that name, or the fastest that this machine supports. */
-static int32_t find_isa(const char *name) {
-    int32_t found = -1;
-    for (int32_t i = 0; i < gpt2c_isa_count(); i++) {
-        gpt2c_isa_info info;
-        if (gpt2c_isa_get(i, &info) != GPT2C_OK || !info.supported) continue;
-        if (name == NULL || strcmp(name, info.name) == 0) found = i;
-    }
-    return found;
+        a->ids[i] = (int32_t)example_number(argv[optind + (int)i], 0, INT32_MAX, usage);
 }
 
 static int generate(gpt2c_session *session, const arguments *a) {
@@ -115,7 +96,7 @@ static int run(const arguments *a) {
     gpt2c_model_config config;
     gpt2c_status status = gpt2c_packed_info(a->path, 1, &config);
     if (status != GPT2C_OK) return fail(a->path, status);
-    config.isa = find_isa(a->isa);
+    config.isa = example_find_isa(a->isa);
     if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_UNSUPPORTED);
     config.switches = a->switches;
     config.n_threads = a->n_threads;

@@ -1,0 +1,30 @@
+/* What the example programs share: numbers on the command line, instruction sets by name. */
+#ifndef GPT2C_EXAMPLES_COMMON_H
+#define GPT2C_EXAMPLES_COMMON_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpt2c.h"
+
+/* A whole number in [least, most], or the program's usage and its end. */
+static inline long example_number(const char *text, long least, long most, int (*usage)(void)) {
+    char *end;
+    const long value = strtol(text, &end, 10);
+    if (*text == 0 || *end != 0 || value < least || value > most) exit(usage());
+    return value;
+}
+
+/* The instruction set of that name, or the fastest that this machine supports; -1 if there is none. */
+static inline int32_t example_find_isa(const char *name) {
+    int32_t found = -1;
+    for (int32_t i = 0; i < gpt2c_isa_count(); i++) {
+        gpt2c_isa_info info;
+        if (gpt2c_isa_get(i, &info) != GPT2C_OK || !info.supported) continue;
+        if (name == NULL || strcmp(name, info.name) == 0) found = i;
+    }
+    return found;
+}
+
+#endif
