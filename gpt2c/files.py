@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .errors import Gpt2cError
 
@@ -30,18 +33,29 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             Path(path).write_text(text, encoding="utf-8")
             return
-        target = Path(os.path.realpath(path))
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it the owner's alone
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(Path(os.path.realpath(path))) as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
     except OSError as error:
         raise Gpt2cError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file, its owner's alone, that is on the disk in `path`'s place when the block ends; OSError.
+
+    If an exception ends it, nothing has changed.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _umask() -> int:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 
 from .config import parse_json_object, read_bounded
 from .errors import ModelFileError
+from .files import replacing
 
 MAGIC = b"gpt2c se"
 _DIGEST_BYTES = 32
@@ -44,17 +43,9 @@ def write_session(path: Path, header: Header, state: memoryview) -> None:
     if path.exists() and not path.is_file():  # renaming would put a file in its place
         raise ModelFileError(f"{path}: is not a regular file")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for part in (first, state, digest.digest()):
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(path) as file:
+            for part in (first, state, digest.digest()):
+                file.write(part)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     base = tmp_path_factory.mktemp("models")
     folders = {name: write_model(base / name, name) for name in CONFIGS}
     return folders.__getitem__
+
+
+@pytest.fixture(scope="session")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of GPT-2's own shape, 124,439,808 parameters."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+    try:
+        from random_model import write_random_model
+    finally:
+        del sys.path[0]
+    folder = tmp_path_factory.mktemp("gpt2-random")
+    write_random_model(folder, "gpt2", seed=1, force=True)
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -173,19 +173,6 @@ def test_a_model_without_a_vocabulary_is_fed_the_prompts_bytes(model_folder: Cal
     assert np.abs(logits_of(result) - oracle(folder, ids)[-1]).max() < 1e-4
 
 
-@pytest.fixture(scope="module")
-def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of GPT-2's own shape."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-    try:
-        from random_model import write_random_model
-    finally:
-        del sys.path[0]
-    folder = tmp_path_factory.mktemp("gpt2-random")
-    write_random_model(folder, "gpt2", seed=1, force=True)
-    return folder
-
-
 def test_every_engine_gives_the_124m_shapes_logits(full_size: Path) -> None:
     done = compared(*backends.names(), n=1, model=str(full_size))
     ran = [row for row in done.rows if row.status == "ok"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -80,19 +79,6 @@ def test_greedy_text_of_the_embedded_model(prompt: str, binding: str) -> None:
     with gpt2c.load(binding=binding) as model:
         completion = model.generate(prompt, max_new_tokens=100)
         assert completion.ids == greedy(EMBEDDED_MODEL, completion.prompt_ids)
-
-
-@pytest.fixture(scope="module")
-def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of GPT-2's own shape, 124,439,808 parameters."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-    try:
-        from random_model import write_random_model
-    finally:
-        del sys.path[0]
-    folder = tmp_path_factory.mktemp("gpt2-random")
-    write_random_model(folder, "gpt2", seed=1, force=True)
-    return folder
 
 
 @pytest.mark.parametrize("opts", ["none", "all"])

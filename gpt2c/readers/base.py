@@ -132,6 +132,11 @@ class MappedFile:
         self.close()
 
 
+def is_projection(name: str) -> bool:
+    """Whether a tensor is one of the four matrices of a layer, which other formats keep as [n_out, n_in]."""
+    return name.startswith("h.") and ".c_" in name and name.endswith(".weight")
+
+
 def map_file(path: Path) -> tuple[mmap.mmap, int]:
     """A regular file of at least one byte, mapped read-only, and its time in nanoseconds."""
     require_regular_file(path, ModelFileError)

@@ -23,7 +23,7 @@ import numpy as np
 from ..config import ModelConfig, config_of_fields, quoted
 from ..errors import BackendUnavailable, ModelFileError
 from ..tokenizer import Vocabulary
-from .base import MappedFile, StoredTensor, map_file
+from .base import MappedFile, StoredTensor, is_projection, map_file
 
 # GGUF's types of metadata, as struct has them.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -103,7 +103,7 @@ class GgufFile(MappedFile):
             array = raw.view("<f4" if place.ggml_type == 0 else "<u2")
         else:
             array = _dequantized(raw, place, self.path.name).reshape(-1)
-        if _is_projection(name):
+        if is_projection(name):
             array = np.ascontiguousarray(array.reshape(place.stored_shape).T)
         return array.reshape(-1).view(np.uint8).data
 
@@ -177,13 +177,9 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def _told(name: str, place: _Place) -> StoredTensor:
-    shape = place.stored_shape[::-1] if _is_projection(name) else place.stored_shape
+    shape = place.stored_shape[::-1] if is_projection(name) else place.stored_shape
     dtype, _ = _PLAIN.get(place.ggml_type, ("F32", 4))
     return StoredTensor(name, dtype, shape)
-
-
-def _is_projection(name: str) -> bool:
-    return name.startswith("h.") and ".c_" in name and name.endswith(".weight")
 
 
 def _gguf_package(name: str) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import ModelConfig, config_of_fields, require_regular_file
 from ..errors import ModelFileError
-from .base import MappedFile, StoredTensor, map_file
+from .base import MappedFile, StoredTensor, is_projection, map_file
 
 _MAGIC = 20240326
 _DTYPES = {3: ("F32", 4), 5: ("BF16", 2)}  # by version
@@ -68,13 +68,9 @@ class LlmcFile(MappedFile):
         tensor, (offset, _) = self._tensors[name], self._ranges[name]
         stored_as = np.dtype("<f4" if tensor.dtype == "F32" else "<u2")
         array = np.frombuffer(self._open(), stored_as, math.prod(tensor.shape), offset)
-        if _is_projection(name):
+        if is_projection(name):
             array = np.ascontiguousarray(array.reshape(tensor.shape[::-1]).T)
         return array.reshape(-1).view(np.uint8).data
-
-
-def _is_projection(name: str) -> bool:
-    return name.startswith("h.") and ".c_" in name and name.endswith(".weight")
 
 
 def is_llmc(path: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendUnavailable, ConfigError, ModelFileError, ModelNotFoundError
+from ..readers.base import is_projection
 from ..readers.gguf import gguf_name
 from ..tokenizer import Tokenizer, Vocabulary
 from ..weights import Checkpoint, TensorSpec
@@ -67,7 +68,7 @@ def _write_tensors(
     for spec, kind in kinds.items():
         array = checkpoint.array(spec)
         try:
-            data = encode(array.T if _is_projection(spec) else array, kind)
+            data = encode(array.T if is_projection(spec.name) else array, kind)
         except ModelFileError as e:
             raise ModelFileError(f"tensor '{spec.name}': {e}") from None
         writer.write_tensor_data(data)
@@ -89,12 +90,8 @@ def _check(checkpoint: Checkpoint) -> None:
             raise ConfigError(f"GGUF has no gpt2 with {key} {value!r}: llama.cpp would compute {supported!r}")
 
 
-def _is_projection(spec: TensorSpec) -> bool:
-    return spec.kind.endswith(".weight") and len(spec.shape) == 2
-
-
 def _stored_shape(spec: TensorSpec) -> tuple[int, ...]:
-    return spec.shape[::-1] if _is_projection(spec) else spec.shape
+    return spec.shape[::-1] if is_projection(spec.name) else spec.shape
 
 
 def _dtype_of(checkpoint: Checkpoint, spec: TensorSpec, dtype: str | None) -> str:
