@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_a_run_may_be_resumed_with_another_end_until_its_decay_begins(
     with pytest.raises(Gpt2cError, match="other learning rates"):
         trainer("parted", Schedule(1e-2, 20, 3, 4)).resume()
     with pytest.raises(Gpt2cError, match="8 are done"):
-        trainer("parted", Schedule(1e-2, 8, 3, 4)).resume()
+        trainer("parted", Schedule(1e-2, 7, 3, 4)).resume()
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -331,7 +332,7 @@ def test_what_cannot_be_trained_is_one_line(
     assert train.main(command(text, tmp_path / "run", *more)) == 1
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
-    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -361,11 +362,16 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
     assert train.main(command(text, tmp_path / "run", *more)) == 0
     before = sorted((path, os.stat(path).st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
     assert train.main(command(text, tmp_path / "run", *more)) == 1
+    assert "the run is over" in capsys.readouterr().err
+    assert sorted((path, os.stat(path).st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert train.main(command(text, tmp_path / "run", *more)) == 1
     assert "holds a run" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train.main([*command(text, tmp_path / "run", *more), "--resume", "--lr", "0.5"])
     assert "--lr was 0.001 before, and is 0.5 now" in capsys.readouterr().err
-    assert sorted((path, os.stat(path).st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
+    assert train.main([*command(text, tmp_path / "run", *more), "--resume"]) == 0  # only the model is missing
+    assert (tmp_path / "run" / "model").is_dir() and len(losses(tmp_path / "run")) == 2
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_its_checkpoint(

@@ -132,18 +132,17 @@ def train(args: argparse.Namespace) -> None:
     torch.set_flush_denormal(True)
     model, fields, vocabulary = _start(args)
     run: Path = args.output
-    _enter(run, args)
     model_folder = run / "model"
-    if model_folder.exists():
-        raise Gpt2cError(f"{str(model_folder)!r} is there already: the run is over")
     n = args.context or model.config.n_ctx
     if n > model.config.n_ctx:
         raise OptionError(f"--context {n} is more than the model's {model.config.n_ctx}")
-    windows = [
-        Windows(_tokens(path, vocabulary, model.config.n_vocab), n, args.seed) if path else None
-        for path in (args.train, args.valid)
-    ]
-    trainer = Trainer(model, windows[0], windows[1], _settings(args), run, _teacher(args, model))
+
+    def windows(path: Path) -> Windows:
+        return Windows(_tokens(path, vocabulary, model.config.n_vocab), n, args.seed)
+
+    valid = windows(args.valid) if args.valid else None
+    trainer = Trainer(model, windows(args.train), valid, _settings(args), run, _teacher(args, model))
+    _enter(run, args)
     if args.resume:
         trainer.resume()
     with report.progress(args.steps, trainer.step, LOG_EVERY) as hear, trainer.stopped_by_interrupt():
@@ -205,6 +204,8 @@ def _enter(run: Path, args: argparse.Namespace) -> None:
     """Make the folder of a run, or see that the one to resume was started with the same arguments."""
     path = run / "settings.json"
     given = {name: str(value) for name, value in vars(args).items() if name not in _MAY_CHANGE}
+    if (run / "model").exists():
+        raise Gpt2cError(f"{str(run / 'model')!r} is there already: the run is over")
     if not args.resume:
         if path.exists():
             raise Gpt2cError(f"{str(run)!r} holds a run: --resume goes on with it, or give another folder")

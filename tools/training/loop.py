@@ -112,7 +112,8 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return {**row, "tokens_per_s": round(ids.numel() / (time.perf_counter() - began))}
+        n_tokens, seconds = ids.numel(), time.perf_counter() - began
+        return {**row, "n_tokens": n_tokens, "tokens_per_s": round(n_tokens / seconds)}
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -173,7 +174,7 @@ class Trainer:
             reason = str(error).split("\n")[0]
             raise Gpt2cError(f"{CHECKPOINT} is not of this model and optimizer: {reason}") from None
         before, now, self.step = Schedule(**state["schedule"]), self.settings.schedule, state["step"]
-        if now.n_steps <= self.step:
+        if now.n_steps < self.step:
             raise OptionError(f"--steps {now.n_steps}: {self.step} are done already")
         if any(before.rate(step) != now.rate(step) for step in range(self.step)):
             raise OptionError(f"the {self.step} steps that are done would have had other learning rates")
