@@ -35,12 +35,16 @@ def batches(record: dict[str, Any]) -> str:
     return _lines(record, "Many prompts in one pass", table, remarks)
 
 
+def held(row: dict[str, Any]) -> str:
+    """The share of guesses that held."""
+    return f"{row['accepted'] / row['drafted']:.0%}" if row["drafted"] else "-"
+
+
 def drafts(record: dict[str, Any]) -> str:
     rows = []
     for name, row in record["rows"].items():
-        held = f"{row['accepted'] / row['drafted']:.0%}" if row["drafted"] else "-"
         rows.append(
-            (name, *_number(row["tokens_per_s"], 1), *_number(row["ratio"], 2), held, str(row["passes"]))
+            (name, *_number(row["tokens_per_s"], 1), *_number(row["ratio"], 2), held(row), str(row["passes"]))
         )
     header = ("", "tokens/s", "least..most", "times plain", "least..most", "guesses that held", "passes")
     remarks = [

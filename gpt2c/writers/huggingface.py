@@ -113,7 +113,7 @@ def copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
     """The files of a model's vocabulary, where it has one, into another folder."""
     own = checkpoint.own_vocabulary
     if own:
-        _write_vocabulary(own, folder)
+        write_vocabulary(own, folder)
     for name in _OTHER_FILES if own else (*VOCABULARY_FILES, *_OTHER_FILES):
         try:
             require_regular_file(checkpoint.folder / name, ModelFileError)
@@ -122,7 +122,8 @@ def copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copyfile(checkpoint.folder / name, folder / name)
 
 
-def _write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+    """vocab.json and merges.txt, into a folder that is there."""
     write_json(folder / "vocab.json", vocabulary.ids)
     lines = ["#version: 0.2", *(f"{left} {right}" for _, left, right in vocabulary.merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

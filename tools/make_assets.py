@@ -1,0 +1,221 @@
+"""Make the embedded model: the whole recipe, from the texts to the folder that the package holds.
+
+    python tools/make_assets.py DATA -o WORK [--first MODEL] [--quick]
+
+DATA holds train.txt.xz (or train.txt) with documents parted by `<|endoftext|>`, and valid.txt. WORK gets
+vocabulary/, tokens/, a folder for each run of tools/train.py, and in the end assets/: the model, its
+vocabulary, and its README with the figures that were measured. A recipe that was interrupted goes on where it
+stopped when the same command is given again; on two CPU cores it takes hours.
+
+--first MODEL skips the vocabulary and the first run, and goes on from that model. --quick shrinks everything,
+to see that the recipe runs. Needs the extra: pip install 'gpt2c[train]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import prepare_text
+import train
+import train_tokenizer
+from training.report import read_log
+
+import gpt2c
+from gpt2c.errors import Gpt2cError
+from gpt2c.weights import load_checkpoint
+from gpt2c.writers.huggingface import VOCABULARY_FILES, write_json
+
+TEMPLATE = Path(__file__).resolve().parent / "assets.in.md"
+KEPT = ("config.json", "model.safetensors", *VOCABULARY_FILES)
+PROMPTS = ("Once upon a time", '"What is the matter?" said')
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The sizes of a recipe. `runs` are the arguments of tools/train.py that set a run apart."""
+
+    n_vocab: int
+    n_hold_out: int  # tokens at the start of the training text, which runs are watched on
+    runs: dict[str, str]
+    n_sample: int
+
+
+FULL = Recipe(
+    n_vocab=8192,
+    n_hold_out=131_072,
+    runs={
+        "first": "--shape L8-H4-E256-V8192-C512 --batch 8 --steps 3657 --lr 3e-3 --warmup 60 --decay 2194 "
+        "--weight-decay 0.05 --seed 1337 --compile",
+        "second": "--batch 16 --steps 1000 --lr 3e-3 --warmup 30 --decay 600 --weight-decay 0.05 --seed 1 "
+        "--save-every 100 --compile --save-as f16",
+        "draft": "--shape L2-H4-E96-V8192-C512 --batch 16 --steps 600 --lr 6e-3 --warmup 30 "
+        "--weight-decay 0.05 --seed 2 --compile --save-as f16",
+    },
+    n_sample=80,
+)
+QUICK = Recipe(
+    n_vocab=400,
+    n_hold_out=256,
+    runs={
+        "first": "--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --decay 3",
+        "second": "--batch 2 --steps 6 --warmup 2 --decay 3 --save-as f16",
+        "draft": "--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --save-as f16",
+    },
+    n_sample=8,
+)
+
+
+def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
+    """Do what is not done yet. Gpt2cError: a step failed."""
+    plain, packed = data / "train.txt", data / "train.txt.xz"
+    text = plain if plain.exists() else packed
+    vocabulary = work / "vocabulary" if first is None else Path(first)
+    if first is None and not vocabulary.exists():
+        _do(train_tokenizer.main, text, "-o", vocabulary, "--size", recipe.n_vocab)
+    tokens = work / "tokens"
+    if not (tokens / "train.bin").exists():  # it is written last
+        hold_out = "--hold-out", recipe.n_hold_out
+        _do(prepare_text.main, text, "-o", tokens, "--vocabulary", vocabulary, *hold_out)
+    start = ["--model", first]
+    if first is None:
+        _train(work, "first", recipe, "--vocabulary", vocabulary)
+        start = ["--model", work / "first" / "model"]
+    _train(work, "second", recipe, *start)
+    model = work / "second" / "model"
+    _train(work, "draft", recipe, "--vocabulary", model, "--teacher", model)
+    _assemble(data / "valid.txt", work, recipe)
+
+
+def _train(work: Path, name: str, recipe: Recipe, *more: object) -> None:
+    """A run of tools/train.py, unless it is done: begun, or taken up again."""
+    run = work / name
+    if (run / "model").exists():
+        return
+    resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
+    if not resume:
+        shutil.rmtree(run, ignore_errors=True)  # what a run without a checkpoint has left
+    tokens = work / "tokens" / "train.bin", "--valid", work / "tokens" / "valid.bin"
+    _do(train.main, *tokens, "-o", run, *recipe.runs[name].split(), *more, *resume)
+
+
+def _do(main: Callable[[list[str]], int], *words: object) -> None:
+    given = [str(word) for word in words]
+    print(f"make_assets: {main.__module__} {' '.join(given)}", file=sys.stderr, flush=True)
+    if main(given):
+        raise Gpt2cError(f"tools/{main.__module__}.py failed; the same command goes on from here")
+
+
+def _assemble(valid: Path, work: Path, recipe: Recipe) -> None:
+    """Measure the model, and put it together with its vocabulary and README in WORK/assets."""
+    made, text = work / "second" / "model", prepare_text.read_text(valid)
+    record = {
+        "runs": {name: _run_record(work / name) for name in recipe.runs if (work / name).exists()},
+        "scores": {weights: _score(made, text, weights) for weights in ("f32", "bf16", "q8", "q4")},
+        "samples": [_sample(made, prompt, recipe.n_sample) for prompt in PROMPTS],
+    }
+    with gpt2c.load(made) as model:
+        record["config"] = vars(model.config) | {"n_parameters": model.config.n_parameters}
+    kept = [made / name for name in KEPT if (made / name).exists()]
+    record["bytes"] = sum(path.stat().st_size for path in kept)
+    assets = work / "assets"
+    shutil.rmtree(assets, ignore_errors=True)
+    assets.mkdir()
+    for path in kept:
+        shutil.copyfile(path, assets / path.name)
+    write_json(work / "record.json", record)
+    (assets / "README.md").write_text(readme(record), encoding="utf-8")
+    print(f"make_assets: wrote {assets} and {work / 'record.json'}", file=sys.stderr)
+
+
+def _run_record(run: Path) -> dict[str, Any]:
+    """What a run was given, and how it ended."""
+    rows = read_log(run / "log.jsonl")
+    rates = [row["rate"] for row in rows if "rate" in row]
+    given = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    with load_checkpoint(run / "model") as checkpoint:
+        n_parameters = checkpoint.config.n_parameters
+    return {
+        **{name: float(given[name]) for name in ("lr", "weight_decay")},
+        **{name: int(given[name]) for name in ("batch", "warmup", "seed")},
+        "steps": len(rates),
+        "decay": sum(now < before for before, now in pairwise(rates)) + 1,  # the first of them is the peak
+        "n_tokens": sum(row["n_tokens"] for row in rows if "loss" in row),
+        "n_parameters": n_parameters,
+        "valid_loss": [row["valid_loss"] for row in rows if "valid_loss" in row][-1],
+    }
+
+
+def _score(folder: Path, text: str, weights: str) -> dict[str, Any]:
+    """What `gpt2c score --weights F` finds."""
+    with gpt2c.load(folder, weights=weights) as model:
+        score = model.score(text)
+    return {
+        "n_tokens": score.logprobs.size + 1,
+        "nll": score.nll,
+        "perplexity": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+    }
+
+
+def _sample(folder: Path, prompt: str, n: int) -> str:
+    """As `gpt2c run --prompt` continues it, whose temperature, top-k and seed these are."""
+    with gpt2c.load(folder) as model:
+        return prompt + model.generate(prompt, n, temperature=0.8, top_k=40, seed=0).text
+
+
+def readme(record: dict[str, Any]) -> str:
+    """The README of the assets: the template with the figures of a record."""
+    config, runs = record["config"], record["runs"]
+    scores = "\n".join(
+        f"| {weights:7} | {s['nll']:13.4f} | {s['perplexity']:10.2f} | {s['bits_per_byte']:9.4f} |"
+        for weights, s in record["scores"].items()
+    )
+    fields = {
+        "shape": f"{config['n_layer']} layers, {config['n_head']} heads, n_embd {config['n_embd']}, "
+        f"{config['n_ctx']} positions",
+        "n_vocab": f"{config['n_vocab']:,}",
+        "n_parameters": f"{config['n_parameters']:,}",
+        "megabytes": f"{record['bytes'] / 1e6:.1f}",
+        "second": _words(runs["second"]),
+        "n_scored": f"{record['scores']['f32']['n_tokens']:,}",
+        "scores": scores,
+        "samples": "\n\n".join("> " + " ".join(sample.split()) for sample in record["samples"]),
+    }
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(fields)
+
+
+def _words(run: dict[str, Any]) -> str:
+    return (
+        f"{run['steps']:,} steps of {run['batch']} windows ({run['n_tokens'] / 1e6:.1f} M tokens), "
+        f"peak rate {run['lr']:g}, "
+        f"{run['warmup']} steps of warmup, linear to 0 over the last {run['decay']}, "
+        f"weight decay {run['weight_decay']:g}, seed {run['seed']}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder with train.txt.xz and valid.txt")
+    parser.add_argument("-o", "--output", metavar="WORK", type=Path, required=True)
+    parser.add_argument("--first", metavar="MODEL", help="a folder: go on from this model")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    args = parser.parse_args(argv)
+    try:
+        make(args.data, args.output, QUICK if args.quick else FULL, args.first)
+    except Gpt2cError as error:
+        print(f"make_assets: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Train a byte-level BPE vocabulary like GPT-2's on a text.
+
+    python tools/train_tokenizer.py TEXT -o FOLDER --size 8192
+
+TEXT is UTF-8, or that packed with xz or gzip; `<|endoftext|>` in it parts documents. SIZE counts every token:
+the 256 bytes, the merges, and `<|endoftext|>`, which comes last as in GPT-2. FOLDER gets vocab.json and
+merges.txt, which gpt2c and transformers read. Hugging Face's `tokenizers` does the work (the extra `train`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout
+
+from prepare_text import read_text
+
+from gpt2c.errors import BackendUnavailable, Gpt2cError
+from gpt2c.tokenizer import END_OF_TEXT, Vocabulary
+from gpt2c.writers.atomic import new_folder
+from gpt2c.writers.huggingface import write_vocabulary
+
+LEAST = 257  # the bytes and <|endoftext|>
+
+
+def train_vocabulary(text: str, size: int) -> Vocabulary:
+    """A vocabulary of `size` tokens, or fewer if the text has no more pairs to merge.
+
+    BackendUnavailable: tokenizers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    except ImportError:
+        raise BackendUnavailable("this needs tokenizers: pip install 'gpt2c[train]'") from None
+    splitter = pre_tokenizers.ByteLevel
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = splitter(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 1,  # the special token is added behind them
+        initial_alphabet=sorted(splitter.alphabet()),
+        show_progress=sys.stderr.isatty(),
+    )
+    tokenizer.train_from_iterator(text.split(END_OF_TEXT), trainer)
+    found = json.loads(tokenizer.to_str())["model"]
+    ids = dict(sorted(found["vocab"].items(), key=lambda entry: entry[1]))
+    ids[END_OF_TEXT] = len(ids)
+    merges = [(number, left, right) for number, (left, right) in enumerate(found["merges"])]
+    return Vocabulary(ids, merges, Path("tokenizers"), "merge")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8, plain or packed with xz or gzip")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", required=True, type=Path, help="must not be there"
+    )
+    parser.add_argument("--size", metavar="N", type=int, default=8192, help="tokens (default 8192)")
+    args = parser.parse_args(argv)
+    if args.size < LEAST:
+        parser.error(f"--size must be {LEAST} at least: the bytes and {END_OF_TEXT}")
+    try:
+        with new_folder(args.output) as folder:
+            vocabulary = train_vocabulary(read_text(args.text), args.size)
+            write_vocabulary(vocabulary, folder)
+    except Gpt2cError as error:
+        print(f"train_tokenizer: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {len(vocabulary.ids):,} tokens", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

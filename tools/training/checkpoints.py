@@ -1,0 +1,45 @@
+"""A model in training as a `Checkpoint`, so that every writer of gpt2c takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gpt2c.config import ModelConfig
+from gpt2c.readers import StoredTensor
+from gpt2c.tokenizer import Vocabulary
+from gpt2c.weights import Checkpoint
+
+from .model import GPT2
+
+
+class _Memory:
+    """A `TensorFile` of a model in memory."""
+
+    config: ModelConfig | None = None
+    vocabulary: Vocabulary | None = None
+
+    def __init__(self, model: GPT2, path: Path) -> None:
+        self.path = path
+        state = model.state_dict()
+        self._arrays = {name: tensor.float().cpu().numpy().astype("<f4") for name, tensor in state.items()}
+        self.tensors = {name: StoredTensor(name, "F32", a.shape) for name, a in self._arrays.items()}
+
+    def view(self, name: str) -> memoryview:
+        return self._arrays[name].reshape(-1).view(np.uint8).data
+
+    def release(self, name: str) -> None:
+        """Nothing: the arrays are the model."""
+
+    def fingerprint(self) -> str:
+        raise NotImplementedError("a model in training is not kept packed")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def checkpoint_of(model: GPT2, fields: dict[str, object], vocabulary: Path) -> Checkpoint:
+    """The weights of now. fields: what its config.json is to say; vocabulary: the folder with its files."""
+    memory = _Memory(model, vocabulary / "in memory")
+    return Checkpoint(model.config, fields, vocabulary, {name: (memory, name) for name in memory.tensors})
