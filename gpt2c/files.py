@@ -1,16 +1,24 @@
-"""Writing files whole or not at all."""
+"""The user's folders, and writing files whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from .errors import Gpt2cError
+
+
+def user_folder(environ: Mapping[str, str], variable: str, under_home: str) -> Path | None:
+    """The user's folder for gpt2c by the XDG specification; it need not be there. None: there is no home."""
+    base = environ.get(variable, "")
+    if not os.path.isabs(base):  # a relative one is to be ignored
+        base = os.path.join(os.path.expanduser("~"), under_home)
+    return Path(base, "gpt2c") if os.path.isabs(base) else None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from .bindings import Binding, NativeModel
 from .errors import Gpt2cError, ModelFileError
+from .files import user_folder
 from .options import Plan
 from .weights import Checkpoint
 
@@ -78,10 +79,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
         return None
     if named:
         return Path(os.path.abspath(named))
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification: a relative one is to be ignored
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "gpt2c") if os.path.isabs(base) else None
+    return user_folder(environ, "XDG_CACHE_HOME", ".cache")
 
 
 def why_not(folder: Path) -> str:

@@ -235,7 +235,7 @@ def run(args: argparse.Namespace) -> None:
         looking = model.trace() if args.trace or args.trace_file else nullcontext()
         with looking as trace:
             completion = _generate(model, prompt, draft, args)
-        plan, text_of = str(model.plan), _token_text(model)
+        plan, text_of = str(model.plan), token_text(model)
     if args.json:
         print(json.dumps(as_json(completion, plan)))
     else:
@@ -295,7 +295,7 @@ def _generate(
     return stream.completion
 
 
-def _token_text(model: Model) -> Callable[[int], str]:
+def token_text(model: Model) -> Callable[[int], str]:
     """A token's text, U+FFFD in the place of bytes that are no whole character."""
     tokenizer = model.tokenizer
     return lambda token: tokenizer.token_bytes(token).decode(errors="replace")

@@ -73,7 +73,7 @@ def test_settings_and_the_plan_can_be_changed(chat) -> None:
         ("/set temperature warm", "temperature must be a number, not 'warm'"),
         ("/set temperature -1", "temperature must be >= 0, not -1.0"),
         ("/set warmth 1", "/set NAME VALUE, NAME being one of those of now: max_new_tokens 12, "),
-        ("/trace 2", "/trace 1 tells what each answer took, /trace 0 does not"),
+        ("/trace 3", "/trace 1 tells what each answer took, 2 shapes and bytes too, 0 nothing"),
         ("/isa mmx", "unknown instruction set 'mmx'"),
         ("/threads two", "threads must be a number, not 'two'"),
         ("/opts", "/opts VALUE; now: opts=kv,"),

@@ -9,15 +9,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from .. import trace_report
 from ..errors import ContextLengthError, Gpt2cError, OptionError
 from ..generation import Completion
 from ..model import Model
 from ..options import nearest
-from ..run import add_generation_arguments, add_model_arguments, load_model, sampling_of, tokens_per_s
+from ..run import (
+    add_generation_arguments,
+    add_model_arguments,
+    load_model,
+    sampling_of,
+    token_text,
+    tokens_per_s,
+)
+from ..trace import Trace
+from .line_editing import line_editing
 
 HELP = "talk with a model at the terminal"
 
@@ -43,12 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("chat")
     group.add_argument("--user", metavar="NAME", default="You", help="who speaks first (default: You)")
     group.add_argument("--name", metavar="NAME", default="Watson", help="who answers (default: Watson)")
+    group.add_argument("--no-history", action="store_true", help="keep nothing of what is typed on disk")
     group.add_argument("--system", metavar="TEXT", default="", help="text in front of the first turn")
 
 
 def run(args: argparse.Namespace) -> None:
     """Talk until /quit or the end of input."""
-    _line_editing()
+    with line_editing(keep=not args.no_history):
+        _talk(args)
+
+
+def _talk(args: argparse.Namespace) -> None:
     talk = Talk(load_model(args), args)
     print(f"gpt2c: {talk.model.plan}; /help lists commands", file=sys.stderr)
     try:
@@ -60,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
                 return
             _answer(talk, line)
     finally:
-        talk.model.close()
+        talk.close()
 
 
 def _answer(talk: Talk, line: str) -> None:
@@ -77,27 +93,37 @@ def _answer(talk: Talk, line: str) -> None:
         print("gpt2c: interrupted", file=sys.stderr)
 
 
-def _line_editing() -> None:
-    """Arrow keys and history for input(), where Python was built with it."""
-    try:
-        import readline  # noqa: F401  # importing it is what turns it on
-    except ImportError:
-        print("gpt2c: no line editing: this Python has no readline", file=sys.stderr)
-
-
 @dataclass
 class Talk:
-    """A model, what has been said, and how the next answer is chosen."""
+    """A model, what has been said, and how the next answer is chosen.
+
+    trace_level: 0, or 1 or 2 for what `--trace` of `run` tells of each answer.
+    """
 
     model: Model
     args: argparse.Namespace
     turns: list[list[int]] = field(default_factory=list)
-    traces: bool = False
+    trace_level: int = 0
     goes_on: bool = True
+    tracing: ExitStack = field(default_factory=ExitStack)
+    trace: Trace | None = None
 
     def __post_init__(self) -> None:
         self.settings = sampling_of(self.args)
-        self.model.cache_prompts(1)  # each prompt is the last one, and what came of it, and a turn
+        self._use(self.model)
+
+    def _use(self, model: Model) -> None:
+        """Answer with this model from now on, and trace it if that is wanted."""
+        self.tracing.close()
+        self.model = model
+        model.cache_prompts(0)  # a session is traced only if it was made to be
+        model.cache_prompts(1)  # each prompt is the last one, and what came of it, and a turn
+        self.trace = self.tracing.enter_context(model.trace()) if self.trace_level else None
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.tracing.close()
+        self.model.close()
 
     # ---- Turns ----
 
@@ -115,8 +141,16 @@ class Talk:
         assert completion is not None
         ending = self.model.tokenizer.encode("\n")
         self.turns += [turn, [*self._said(completion), *ending]]
-        if self.traces:
-            print(_trace(completion), file=sys.stderr)
+        if self.trace is not None:
+            self._tell(self.trace, completion)
+
+    def _tell(self, trace: Trace, completion: Completion) -> None:
+        """What an answer took."""
+        print(_summary(completion), file=sys.stderr)
+        for line in trace_report.lines(trace, completion, token_text(self.model), self.trace_level):
+            print(f"trace: {line}", file=sys.stderr)
+        trace.feeds.clear()
+        trace.sessions.clear()
 
     def _said(self, completion: Completion) -> list[int]:
         """The answer's tokens, up to where it was stopped: the very ones, so that a session knows them."""
@@ -186,9 +220,10 @@ class Talk:
         self.settings = changed
 
     def _trace(self, words: list[str]) -> None:
-        if words not in (["0"], ["1"]):
-            raise OptionError("/trace 1 tells what each answer took, /trace 0 does not")
-        self.traces = words == ["1"]
+        if words not in (["0"], ["1"], ["2"]):
+            raise OptionError("/trace 1 tells what each answer took, 2 shapes and bytes too, 0 nothing")
+        self.trace_level = int(words[0])
+        self._use(self.model)
 
     def _change_plan(self, part: str, words: list[str]) -> None:
         """Another model takes this one's place; if it cannot be loaded, this one stays."""
@@ -201,9 +236,9 @@ class Talk:
             value = int(value)
         changed = argparse.Namespace(**{**vars(self.args), part: value})
         other = load_model(changed)
-        self.model.close()
-        self.model, self.args = other, changed
-        self.model.cache_prompts(1)
+        old, self.args = self.model, changed
+        self._use(other)
+        old.close()
         print(f"gpt2c: {self.model.plan} binding={self.model.binding}", file=sys.stderr)
 
     def _help(self, words: list[str]) -> None:
@@ -211,12 +246,12 @@ class Talk:
             "/quit             leave (also the end of input)\n"
             "/clear            forget all that was said\n"
             f"/set NAME VALUE   {', '.join(SETTINGS)}\n"
-            "/trace 1          tell what each answer took; 0: do not\n"
+            "/trace N          1: tell what each answer took; 2: shapes and bytes too; 0: nothing\n"
             f"/{', /'.join(PLAN)} VALUE   go on with another plan: /isa avx2, /opts all,kv_f16, ..."
         )
 
 
-def _trace(completion: Completion) -> str:
+def _summary(completion: Completion) -> str:
     t, n = completion.timings, len(completion.prompt_ids)
     return (
         f"gpt2c: {t.reused_tokens} of {n} tokens kept from the last turn; {len(completion.ids)} new, "
