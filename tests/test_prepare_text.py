@@ -5,26 +5,28 @@ from __future__ import annotations
 import lzma
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
-from conftest import DATA
+from references import DATA, optional, published_vocabulary
 
 from gpt2c.errors import Gpt2cError
 from gpt2c.hub import EMBEDDED_MODEL
 from gpt2c.tokenizer import Tokenizer
 
+tokenizers = optional("tokenizers")
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
-import prepare_text
-import train_tokenizer
-from training.token_file import read_tokens, write_tokens
+import prepare_text  # noqa: E402
+import train_tokenizer  # noqa: E402
+from training.token_file import read_tokens, write_tokens  # noqa: E402
 
 TEXT = "It was a dark night,\r\nand Mr. Ünterberg's 12 dogs   slept.\n\n\tWho? I!" * 20
 
 
-def hugging_face(folder: Path) -> tokenizers.Tokenizer:
+def hugging_face(folder: Path) -> Any:
     made = tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     made.add_special_tokens(["<|endoftext|>"])
     return made
@@ -40,16 +42,15 @@ def test_a_text_becomes_the_ids_of_hugging_face(tmp_path: Path) -> None:
     assert [*valid, *train] == hugging_face(EMBEDDED_MODEL).encode(text).ids
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the texts are not there (GPT2C_DATA)")
 def test_tiny_shakespeare_has_the_tokens_that_llm_c_prints(tmp_path: Path) -> None:
-    text = DATA / "tinyshakespeare" / "input.txt"
+    gpt2, text = published_vocabulary(), DATA / "tinyshakespeare" / "input.txt"
     words = [str(text), "-o", str(tmp_path), "--recipe", "tinyshakespeare"]
-    assert prepare_text.main([*words, "--vocabulary", str(DATA / "gpt2")]) == 0
+    assert prepare_text.main([*words, "--vocabulary", str(gpt2)]) == 0
     valid, train = (read_tokens(tmp_path / name) for name in ("valid.bin", "train.bin"))
     assert (len(valid), len(train)) == (32_768, 305_260)
     assert (tmp_path / "valid.bin").stat().st_size == 66_560
     speech = text.read_text().split("\n\n")[0] + "\n\n"
-    expected = [50256, *hugging_face(DATA / "gpt2").encode(speech).ids, 50256]
+    expected = [50256, *hugging_face(gpt2).encode(speech).ids, 50256]
     assert valid[: len(expected)].tolist() == expected
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 from models import VARIANTS
+from references import optional
 
 import gpt2c
 from gpt2c.errors import Gpt2cError
 from gpt2c.weights import load_checkpoint
 
-torch = pytest.importorskip("torch", reason="the train extra is not installed: training is not tested")
-transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
+torch, transformers = optional("torch"), optional("transformers")
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
