@@ -84,7 +84,7 @@ typedef struct gpt2c_linear_args {
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* An odd number of cache lines: rows a multiple of 4096 bytes apart would all lie in one set of L1. */
-static inline size_t gpt2c_prepared_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(float)) | 64; }
+static inline size_t gpt2c_prepared_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(uint16_t)) | 64; }
 
 /* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
  * a kernel set may lay K and V out in whole registers. */

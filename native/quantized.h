@@ -94,22 +94,20 @@ int gpt2c_q4_is_sound(const gpt2c_matrix *w);
 
 /* ---- Activations ---- */
 
-/* A row of x as kernels want it; padded to whole blocks of q8. */
-typedef struct gpt2c_int8_row {
-    const int8_t *q;         /* [groups * GPT2C_GROUP] */
-    const float *scale;      /* [groups] */
-    const int32_t *offset;   /* [groups]: -128 times the sum of q, for sums over w + 128 */
-    const float *scaled_sum; /* [groups]: scale times the sum of q */
-} gpt2c_int8_row;
+/* 32 numbers of a row of x as kernels want them. All of a group lies side by side, so that it is found from
+ * one address; groups follow one another, padded to whole blocks of q8. */
+typedef struct gpt2c_int8_group {
+    int8_t q[GPT2C_GROUP];
+    float scale;
+    int32_t offset;   /* -128 times the sum of q, for sums over w + 128 */
+    float scaled_sum; /* scale times the sum of q */
+} gpt2c_int8_group;
 
 static inline size_t gpt2c_int8_groups(size_t n_in) { return 2 * gpt2c_q8_blocks(n_in); }
 
-/* In what gpt2c_prepared_bytes(n_in) has room for. */
-static inline gpt2c_int8_row gpt2c_int8_row_at(const void *prepared, size_t row, size_t n_in) {
-    const size_t groups = gpt2c_int8_groups(n_in);
-    const char *at = (const char *)prepared + row * gpt2c_prepared_bytes(n_in);
-    const float *scale = (const float *)(at + groups * GPT2C_GROUP);
-    return (gpt2c_int8_row){(const int8_t *)at, scale, (const int32_t *)(scale + groups), scale + 2 * groups};
+/* The groups of a row, in what gpt2c_prepared_bytes(n_in) has room for. */
+static inline const gpt2c_int8_group *gpt2c_int8_row_at(const void *prepared, size_t row, size_t n_in) {
+    return (const void *)((const char *)prepared + row * gpt2c_prepared_bytes(n_in));
 }
 
 /* To the nearest integer, ties to even, of |x| < 2^22. As rintf, but compilers make vectors of it. */

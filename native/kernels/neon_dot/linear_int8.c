@@ -18,9 +18,9 @@ static inline int32x4_t gpt2c_sum_of_dots(gpt2c_dots dots) { return dots; }
 #include "kernels/neon/linear_int8_neon.h"
 
 void gpt2c_linear_q8_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows_q8, gpt2c_finish_int8);
+    gpt2c_linear_q8_tiled(args, rows, columns);
 }
 
 void gpt2c_linear_q4_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows_q4, gpt2c_finish_int8);
+    gpt2c_linear_q4_tiled(args, rows, columns);
 }

@@ -4,8 +4,8 @@
  *     q8:  sum += scale_w * (scale_x * integers)
  *     q4:  sum += scale_w * (scale_x * integers);  sum -= least_w * (scale_x * integers of x alone)
  *
- * with fused multiply-adds, group by group in order. Other instruction sets do the very same, so they
- * have the same bits. */
+ * with fused multiply-adds, group by group in order; if x has two parts, a group of the first and then the
+ * same of its rest. Other instruction sets do the very same, so they have the same bits. */
 #include <math.h>
 #include <string.h>
 
@@ -32,55 +32,53 @@ void gpt2c_prepare_int8_ref(void *out, const float *x, size_t rows, size_t n_in)
     gpt2c_prepare_int8(out, x, rows, n_in, round_group);
 }
 
-static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, size_t c) {
-    const gpt2c_q8_block *block = gpt2c_q8_panel(w, c);
-    const size_t lane = c % GPT2C_PANEL, groups = gpt2c_int8_groups(w->n_in);
-    for (size_t g = 0; g < groups; g++) {
-        int32_t integers = 0;
-        for (size_t k = 0; k < GPT2C_GROUP; k++)
-            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q8_integer(&block[g / 2], g * GPT2C_GROUP + k, lane);
-        sum = fmaf(gpt2c_bf16_to_f32(block[g / 2].scale[lane]), x->scale[g] * (float)integers, sum);
-    }
-    return sum;
+/* Adds group g of a column to its sum. */
+typedef float add_function(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x, size_t g, size_t c);
+
+static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x, size_t g, size_t c) {
+    const gpt2c_q8_block *block = gpt2c_q8_panel(w, c) + g / 2;
+    const size_t lane = c % GPT2C_PANEL;
+    int32_t integers = 0;
+    for (size_t k = 0; k < GPT2C_GROUP; k++)
+        integers += x->q[k] * gpt2c_q8_integer(block, g * GPT2C_GROUP + k, lane);
+    return fmaf(gpt2c_bf16_to_f32(block->scale[lane]), x->scale * (float)integers, sum);
 }
 
-static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_row *x, size_t c) {
-    const gpt2c_q4_block *block = gpt2c_q4_panel(w, c);
+static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x, size_t g, size_t c) {
+    const gpt2c_q4_block *block = gpt2c_q4_panel(w, c) + g;
     const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
-    const size_t lane = c % GPT2C_PANEL, groups = gpt2c_q4_blocks(w->n_in);
-    for (size_t g = 0; g < groups; g++, block++) {
-        int32_t integers = 0;
-        for (size_t k = 0; k < GPT2C_GROUP; k++)
-            integers += x->q[g * GPT2C_GROUP + k] * gpt2c_q4_integer(block, k, lane);
-        const float scale = columns->scale[lane] * (float)block->scale[lane];
-        const float least = columns->least[lane] * (float)block->least[lane];
-        sum = fmaf(scale, x->scale[g] * (float)integers, sum);
-        sum = fmaf(-least, x->scaled_sum[g], sum);
-    }
-    return sum;
+    const size_t lane = c % GPT2C_PANEL;
+    const float scale = columns->scale[lane] * (float)block->scale[lane];
+    const float least = columns->least[lane] * (float)block->least[lane];
+    int32_t integers = 0;
+    for (size_t k = 0; k < GPT2C_GROUP; k++) integers += x->q[k] * gpt2c_q4_integer(block, k, lane);
+    sum = fmaf(scale, x->scale * (float)integers, sum);
+    return fmaf(-least, x->scaled_sum, sum);
 }
 
-static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
-                        float (*add)(float, const gpt2c_matrix *, const gpt2c_int8_row *, size_t)) {
-    const size_t n_in = args->w->n_in;
+static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, size_t groups,
+                        add_function *add) {
+    const gpt2c_matrix *w = args->w;
     for (size_t r = rows.begin; r < rows.end; r++) {
-        const gpt2c_int8_row x = gpt2c_int8_row_at(args->prepared, r, n_in);
+        const gpt2c_int8_group *x = gpt2c_int8_row_at(args->prepared, r, w->n_in);
+        const gpt2c_int8_group *rest =
+            args->prepared_rest == NULL ? NULL : gpt2c_int8_row_at(args->prepared_rest, r, w->n_in);
         for (size_t c = columns.begin; c < columns.end; c++) {
-            float sum = add(0.0f, args->w, &x, c);
-            if (args->prepared_rest != NULL) {
-                const gpt2c_int8_row rest = gpt2c_int8_row_at(args->prepared_rest, r, n_in);
-                sum += add(0.0f, args->w, &rest, c);
+            float sum = 0.0f;
+            for (size_t g = 0; g < groups; g++) {
+                sum = add(sum, w, &x[g], g, c);
+                if (rest != NULL) sum = add(sum, w, &rest[g], g, c);
             }
-            args->out[r * args->w->n_out + c] = sum;
+            args->out[r * w->n_out + c] = sum;
         }
         gpt2c_finish_row_ref(args, r, columns);
     }
 }
 
 void gpt2c_linear_q8_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    linear_int8(args, rows, columns, add_q8);
+    linear_int8(args, rows, columns, gpt2c_int8_groups(args->w->n_in), add_q8);
 }
 
 void gpt2c_linear_q4_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    linear_int8(args, rows, columns, add_q4);
+    linear_int8(args, rows, columns, gpt2c_q4_blocks(args->w->n_in), add_q4);
 }

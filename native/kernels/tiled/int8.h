@@ -15,42 +15,32 @@ static inline void gpt2c_prepare_int8(void *out, const float *x, size_t rows, si
                                       gpt2c_round_function *round_group) {
     const size_t groups = gpt2c_int8_groups(n_in);
     for (size_t r = 0; r < rows; r++, x += n_in) {
-        char *row = (char *)out + r * gpt2c_prepared_bytes(n_in);
-        float *scale = (float *)(row + groups * GPT2C_GROUP), *scaled_sum = scale + 2 * groups;
-        int32_t *offset = (int32_t *)(scale + groups);
-        for (size_t g = 0; g < groups; g++) {
+        gpt2c_int8_group *group = (void *)((char *)out + r * gpt2c_prepared_bytes(n_in));
+        for (size_t g = 0; g < groups; g++, group++) {
             const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
             int32_t sum;
-            scale[g] = round_group((int8_t *)row + k, &sum, left > 0 ? x + k : x,
-                                   left < GPT2C_GROUP ? left : GPT2C_GROUP)
-                           .scale;
-            offset[g] = -128 * sum;
-            scaled_sum[g] = scale[g] * (float)sum;
+            group->scale = round_group(group->q, &sum, left > 0 ? x + k : x,
+                                       left < GPT2C_GROUP ? left : GPT2C_GROUP)
+                               .scale;
+            group->offset = -128 * sum;
+            group->scaled_sum = group->scale * (float)sum;
         }
     }
 }
 
-/* Prepared rows, one behind the other. */
-typedef struct gpt2c_int8_rows {
-    gpt2c_int8_row first;
-    size_t bytes; /* from one to the next */
-} gpt2c_int8_rows;
+#define GPT2C_ALWAYS_INLINE inline __attribute__((always_inline))
 
-static inline gpt2c_int8_rows gpt2c_int8_rows_at(const void *prepared, size_t row, size_t n_in) {
-    return (gpt2c_int8_rows){gpt2c_int8_row_at(prepared, row, n_in), gpt2c_prepared_bytes(n_in)};
+/* Rows of a tile of tiled/linear_int8.h, at most. */
+#define GPT2C_INT8_ROWS 4
+
+/* The same group of another row. */
+static inline const gpt2c_int8_group *gpt2c_rows_down(const gpt2c_int8_group *group, size_t rows, size_t n_in) {
+    return (const void *)((const char *)group + rows * gpt2c_prepared_bytes(n_in));
 }
 
-/* Four bytes of a row, from step k on. */
-static inline const int32_t *gpt2c_quad_of(const gpt2c_int8_rows *x, size_t row, size_t k) {
-    return (const int32_t *)(x->first.q + row * x->bytes + k);
-}
-
-static inline float gpt2c_scale_of(const gpt2c_int8_rows *x, size_t row, size_t group) {
-    return x->first.scale[row * (x->bytes / sizeof(float)) + group];
-}
-
-static inline float gpt2c_scaled_sum_of(const gpt2c_int8_rows *x, size_t row, size_t group) {
-    return x->first.scaled_sum[row * (x->bytes / sizeof(float)) + group];
+/* Four bytes of a group. */
+static inline const int32_t *gpt2c_quad_of(const gpt2c_int8_group *group, size_t quad) {
+    return (const int32_t *)(const void *)(group->q + quad * GPT2C_QUAD);
 }
 
 /* A finish of tiled/linear.h that sets inherit with their kernels: by the table's own operations. */

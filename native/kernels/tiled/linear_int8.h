@@ -1,0 +1,114 @@
+/* Linear layers over q8 and q4 for sets whose registers are shorter than half a panel: tiles of up to four
+ * rows of half a panel; one row takes a whole panel at a time. Before it includes this a set names its types
+ * of registers, GPT2C_LANES numbers each,
+ *
+ *   gpt2c_floats, gpt2c_integers
+ *
+ * and says how
+ *
+ *   gpt2c_add_q8(dots, block, ...)        one group's products are added up: dots[row][vector], all set to their
+ *   gpt2c_add_q4(dots, block, ...)        sums, for columns from `lane` of the panel on
+ *   gpt2c_zero()                          all 0
+ *   gpt2c_q8_scales(block, lane)           the scales of the next columns
+ *   gpt2c_q4_scales(step, bytes)           step * a byte
+ *   gpt2c_add_scaled(sum, scale, dots, x) sum + scale * (x * dots), the latter product rounded
+ *   gpt2c_sub_scaled(sum, least, x)       sum - least * x */
+#ifndef GPT2C_TILED_LINEAR_INT8_H
+#define GPT2C_TILED_LINEAR_INT8_H
+
+#include "int8.h"
+#include "linear.h"
+
+/* One group's integers, scaled and added, as ref does it. `rows`, `vectors` and `q4` are constants
+ * wherever this is used, so all loops over them vanish. */
+static GPT2C_ALWAYS_INLINE void gpt2c_add_group(gpt2c_floats sums[][GPT2C_PANEL_VECTORS], const gpt2c_matrix *w,
+                                                size_t column, const gpt2c_int8_group *x, size_t g,
+                                                const size_t rows, const size_t vectors, const int q4) {
+    const gpt2c_q8_block *q8_block = gpt2c_q8_panel(w, column) + g / 2;
+    const gpt2c_q4_block *q4_block = gpt2c_q4_panel(w, column) + g;
+    const gpt2c_q4_columns *steps = q4 ? gpt2c_q4_columns_of(w, column) : NULL;
+    const size_t first_lane = column % GPT2C_PANEL;
+    gpt2c_integers dots[GPT2C_INT8_ROWS][GPT2C_PANEL_VECTORS];
+    if (q4)
+        gpt2c_add_q4(dots, q4_block, first_lane, x, w->n_in, rows, vectors);
+    else
+        gpt2c_add_q8(dots, q8_block->q[g % 2], first_lane, x, w->n_in, rows, vectors);
+
+    GPT2C_UNROLL(8)
+    for (size_t v = 0; v < vectors; v++) {
+        const size_t lane = first_lane + v * GPT2C_LANES;
+        const gpt2c_floats scale = q4 ? gpt2c_q4_scales(steps->scale + lane, q4_block->scale + lane)
+                                      : gpt2c_q8_scales(q8_block, lane);
+        const gpt2c_floats least = q4 ? gpt2c_q4_scales(steps->least + lane, q4_block->least + lane) : scale;
+        GPT2C_UNROLL(4)
+        for (size_t r = 0; r < rows; r++) {
+            const gpt2c_int8_group *group = gpt2c_rows_down(x, r, w->n_in);
+            sums[r][v] = gpt2c_add_scaled(sums[r][v], scale, dots[r][v], group->scale);
+            if (q4) sums[r][v] = gpt2c_sub_scaled(sums[r][v], least, group->scaled_sum);
+        }
+    }
+}
+
+static GPT2C_ALWAYS_INLINE void gpt2c_sum_tile(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
+                                               float *out, size_t stride, const size_t rows,
+                                               const size_t vectors, const int q4) {
+    const gpt2c_matrix *w = args->w;
+    const size_t groups = q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
+    const void *parts[] = {args->prepared, args->prepared_rest};
+    gpt2c_floats sums[GPT2C_INT8_ROWS][GPT2C_PANEL_VECTORS];
+    GPT2C_UNROLL(4)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) sums[r][v] = gpt2c_zero();
+    }
+    for (size_t g = 0; g < groups; g++) {
+        for (size_t p = 0; p < 2 && parts[p] != NULL; p++) {
+            const gpt2c_int8_group *x = gpt2c_int8_row_at(parts[p], row, w->n_in) + g;
+            gpt2c_add_group(sums, w, columns.begin, x, g, rows, vectors, q4);
+        }
+    }
+    GPT2C_UNROLL(4)
+    for (size_t r = 0; r < rows; r++) {
+        GPT2C_UNROLL(8)
+        for (size_t v = 0; v < vectors; v++) {
+            const size_t c = columns.begin + v * GPT2C_LANES;
+            if (c < columns.end) gpt2c_store(out + r * stride + v * GPT2C_LANES, columns.end - c, sums[r][v]);
+        }
+    }
+}
+
+static GPT2C_ALWAYS_INLINE void gpt2c_sum_int8_rows(const gpt2c_linear_args *args, gpt2c_span rows,
+                                                    gpt2c_span columns, gpt2c_sums sums, const int q4) {
+    const size_t whole = GPT2C_PANEL_VECTORS, half = whole / 2;
+    const size_t n = rows.end - rows.begin, width = (n == 1 ? whole : half) * GPT2C_LANES;
+    for (size_t c = columns.begin; c < columns.end; c += width) {
+        const gpt2c_span tile = {c, columns.end};
+        float *out = sums.at + (c - columns.begin);
+        switch (n) {
+        case 1: gpt2c_sum_tile(args, rows.begin, tile, out, sums.stride, 1, whole, q4); break;
+        case 2: gpt2c_sum_tile(args, rows.begin, tile, out, sums.stride, 2, half, q4); break;
+        case 3: gpt2c_sum_tile(args, rows.begin, tile, out, sums.stride, 3, half, q4); break;
+        case GPT2C_INT8_ROWS: gpt2c_sum_tile(args, rows.begin, tile, out, sums.stride, 4, half, q4); break;
+        default: break;
+        }
+    }
+}
+
+static void gpt2c_sum_q8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    gpt2c_sum_int8_rows(args, rows, columns, sums, 0);
+}
+
+static void gpt2c_sum_q4(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
+    gpt2c_sum_int8_rows(args, rows, columns, sums, 1);
+}
+
+/* They end as ref's do, since other sets inherit them that have a GELU of their own. */
+static inline void gpt2c_linear_q8_tiled(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_INT8_ROWS, gpt2c_sum_q8, gpt2c_finish_int8);
+}
+
+static inline void gpt2c_linear_q4_tiled(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+    gpt2c_linear_tiled(args, rows, columns, GPT2C_INT8_ROWS, gpt2c_sum_q4, gpt2c_finish_int8);
+}
+
+#endif
