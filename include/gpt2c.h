@@ -83,7 +83,7 @@ const char *gpt2c_format_name(int32_t format);
 typedef struct gpt2c_memory_stats {
     size_t live_bytes;        /* allocated and not yet freed, as asked for */
     size_t peak_bytes;        /* the most live_bytes has been */
-    size_t allocations;       /* calls so far; once threads have started, a feed adds none */
+    size_t allocations;       /* calls so far; a feed adds none */
 } gpt2c_memory_stats;
 
 void gpt2c_memory_get(gpt2c_memory_stats *stats);

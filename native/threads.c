@@ -22,9 +22,17 @@
 
 #define SPINS 20000 /* some 100 microseconds: longer than Python's part of a decode step */
 
+/* Written before its thread starts, and read by it when it does. */
+typedef struct pool_worker {
+    pthread_t thread;
+    gpt2c_pool *pool;
+    size_t number;
+    uint32_t round;
+} pool_worker;
+
 struct gpt2c_pool {
     size_t n_threads;
-    pthread_t *threads; /* [n_threads - 1] */
+    pool_worker *workers; /* [n_threads], one more than is used */
     size_t n_started;
     pid_t owner;        /* process that started them; 0: none did */
     pthread_mutex_t mutex;
@@ -39,12 +47,6 @@ struct gpt2c_pool {
     gpt2c_task task;
     void *context;
 };
-
-typedef struct worker_start {
-    gpt2c_pool *pool;
-    size_t worker;
-    uint32_t round;
-} worker_start;
 
 static void pause_briefly(void) {
 #if defined(__x86_64__)
@@ -88,15 +90,14 @@ static void wait_for_round(gpt2c_pool *pool, uint32_t round) {
 }
 
 static void *worker_main(void *argument) {
-    worker_start start = *(worker_start *)argument;
-    gpt2c_free(argument);
-    gpt2c_pool *pool = start.pool;
-    uint32_t round = start.round;
+    const pool_worker *self = argument;
+    gpt2c_pool *pool = self->pool;
+    uint32_t round = self->round;
     for (;;) {
         wait_for_round(pool, round);
         if (__atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST)) return NULL;
         round = __atomic_load_n(&pool->round, __ATOMIC_SEQ_CST);
-        work(pool, round, start.worker);
+        work(pool, round, self->number);
     }
 }
 
@@ -108,12 +109,11 @@ static void wake_parked(gpt2c_pool *pool) {
 }
 
 static int start_thread(gpt2c_pool *pool) {
-    worker_start *start = gpt2c_alloc(1, sizeof *start);
-    if (start == NULL) return 0;
-    *start = (worker_start){pool, pool->n_started + 1, pool->round};
-    if (pthread_create(&pool->threads[pool->n_started], NULL, worker_main, start) == 0) return 1;
-    gpt2c_free(start);
-    return 0;
+    pool_worker *next = &pool->workers[pool->n_started];
+    next->pool = pool;
+    next->number = pool->n_started + 1;
+    next->round = pool->round;
+    return pthread_create(&next->thread, NULL, worker_main, next) == 0;
 }
 
 /* Starts what threads can be had, once for each process. */
@@ -143,8 +143,8 @@ gpt2c_pool *gpt2c_pool_create(size_t n_threads) {
     gpt2c_pool *pool = gpt2c_alloc_zero(1, sizeof *pool);
     if (pool == NULL) return NULL;
     pool->n_threads = n_threads;
-    pool->threads = gpt2c_alloc(n_threads, sizeof *pool->threads);
-    if (pool->threads == NULL) {
+    pool->workers = gpt2c_alloc(n_threads, sizeof *pool->workers);
+    if (pool->workers == NULL) {
         gpt2c_free(pool);
         return NULL;
     }
@@ -189,10 +189,10 @@ void gpt2c_pool_free(gpt2c_pool *pool) {
         __atomic_store_n(&pool->stopping, 1, __ATOMIC_SEQ_CST);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->mutex);
-        for (size_t i = 0; i < pool->n_started; i++) pthread_join(pool->threads[i], NULL);
+        for (size_t i = 0; i < pool->n_started; i++) pthread_join(pool->workers[i].thread, NULL);
         pthread_mutex_destroy(&pool->mutex);
         pthread_cond_destroy(&pool->wake);
     }
-    gpt2c_free(pool->threads);
+    gpt2c_free(pool->workers);
     gpt2c_free(pool);
 }

@@ -115,8 +115,10 @@ def test_a_failure_under_a_running_session_changes_nothing(
 ) -> None:
     with gpt2c.load(model_folder("tiny"), opts="all,threads=3", binding=binding) as model:
         with model.session() as session:
+            core.memory_fail_at(
+                1
+            )  # a feed allocates nothing, not even for the threads that the first one starts
             session.feed([1, 2, 3])
-            core.memory_fail_at(1)
-            logits = session.feed([4])  # a feed allocates nothing once threads have started
+            logits = session.feed([4])
             core.memory_fail_at(0)
         np.testing.assert_array_equal(logits, model.logits([1, 2, 3, 4])[-1])
