@@ -144,6 +144,16 @@ class Samples(Generic[T]):
     results: tuple[T, ...]
 
 
+def joined(several: Iterable[Samples[T]]) -> Samples[T]:
+    """Rounds of the same work under several names, as those of one."""
+    parts = list(several)
+    return Samples(
+        tuple(x for part in parts for x in part.seconds),
+        tuple(x for part in parts for x in part.cpu_seconds),
+        tuple(x for part in parts for x in part.results),
+    )
+
+
 def interleaved(
     calls: Mapping[str, Callable[[], T]],
     rounds: int | Mapping[str, int],

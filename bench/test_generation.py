@@ -1,7 +1,7 @@
 """What batches and drafts gain on GPT-2's 124M shape.
 
-python -m pytest bench/test_generation.py            # about 5 minutes, 3 GB of memory; prints and writes
-tables python -m pytest bench/test_generation.py --quick    # two minutes; prints them
+python -m pytest bench/test_generation.py            # about 8 minutes, 3 GB of memory; writes tables
+python -m pytest bench/test_generation.py --quick    # two minutes; prints them
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measure(runs: list[Run], request: pytest.FixtureRequest, say: Callable[[str]
     return harness.interleaved({run.name: run.call for run in runs}, rounds, say)
 
 
-@pytest.mark.parametrize("weights", ["f32", "bf16"])
+@pytest.mark.parametrize("weights", ["f32", "bf16", "q8"])
 def test_batches(
     weights: str,
     folders: dict[str, Path],
@@ -109,7 +109,6 @@ def test_drafts(
         return [target.generate(prompt, n_new, draft=drafter, num_assistant_tokens=k)]
 
     runs = [
-        Run("plain", generate),
         *(Run(f"good draft, k = {k}", partial(generate, "good", k)) for k in (2, 4, 6)),
         Run("good draft, adaptive", partial(generate, "good")),
         Run("bad draft, adaptive", partial(generate, "bad")),
@@ -119,7 +118,13 @@ def test_drafts(
     [expected] = generate()
     for run in runs:
         assert [c.ids for c in run.call()] == [expected.ids]
-    samples = measure(runs, request, say)
+    # Each beside a plain one of its own: the memory's speed changes from second to second.
+    beside = {run.name: f"plain, beside: {run.name}" for run in runs}
+    samples = measure([r for run in runs for r in (Run(beside[run.name], generate), run)], request, say)
+    plain = harness.joined(samples[name] for name in beside.values())
+    rows = {"plain": (plain, plain)} | {
+        name: (samples[other], samples[name]) for name, other in beside.items()
+    }
     record = {
         "origin": Origin.here(request.config.invocation_params.args, HERE),
         "plan": str(target.plan),
@@ -128,12 +133,12 @@ def test_drafts(
         "rows": {
             name: {
                 "tokens_per_s": tokens_per_s(s),
-                "ratio": ratio(samples["plain"], s),
+                "ratio": ratio(alone, s),
                 "passes": s.results[-1][0].timings.forward_passes,
                 "drafted": s.results[-1][0].timings.drafted,
                 "accepted": s.results[-1][0].timings.accepted,
             }
-            for name, s in samples.items()
+            for name, (alone, s) in rows.items()
         },
         "on_cpu": harness.on_cpu_share(samples.values()),
     }
