@@ -52,8 +52,8 @@ def drafts(record: dict[str, Any]) -> str:
         f"256 and knows the next token for {record['agreement']:.0%} of all tokens; bench/draft_pair.py says "
         "how the two are made. A guess behind a wrong one of its pass counts as one that did not hold. The "
         "large draft has the model's own shape.",
-        "First all rows were found to have the ids of plain generation. Each is compared with a plain one right "
-        "before it, round by round.",
+        "First all rows were found to have the ids of plain generation. Each is compared with a plain one "
+        "right before it, round by round.",
     ]
     picture = "\n".join(_bar(name, row, record["rows"]) for name, row in record["rows"].items())
     table = markdown_table(header, rows) + f"\n\n```\n{picture}\n```"
