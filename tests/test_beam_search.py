@@ -4,8 +4,11 @@ looked at."""
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
+import json
 import math
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt2c
-from gpt2c import bindings
+from gpt2c import bindings, run
 from gpt2c.hub import EMBEDDED_MODEL
 
 ISAS = gpt2c.build_info()["isas_supported"]
@@ -321,9 +324,58 @@ def test_all_sessions_are_freed_however_a_search_ends(
 ) -> None:
     native = bindings.load(binding)
     with gpt2c.load(model_folder("tiny"), binding=binding) as model:
+        gc.collect()  # of other tests
         before = native.memory()[0]
         model.generate([1], 5, num_beams=4)
         assert native.memory()[0] == before
         with pytest.raises(gpt2c.OptionError):
             model.generate([1], 3, num_beams=2, suppress_tokens=list(range(128)))
         assert native.memory()[0] == before
+
+
+def test_cancel_ends_a_search(binding: str) -> None:
+    native = bindings.load(binding)
+    with gpt2c.load(opts="kv", binding=binding) as model:
+        gc.collect()  # of other tests
+        before = native.memory()[0]
+        found: list[gpt2c.Completion] = []
+        thread = threading.Thread(target=lambda: found.append(model.generate(PROMPT, 300, num_beams=4)))
+        thread.start()
+        while thread.is_alive():
+            model.cancel()
+            thread.join(0.05)
+        assert [(c.finish_reason, c.ids, c.beams) for c in found] == [("cancelled", [], None)]
+        assert native.memory()[0] == before
+
+
+# ---- On the command line ----
+
+
+def test_the_command_searches_greedily_and_tells_all_beams(
+    binding: str, model: gpt2c.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--prompt", PROMPT, "--max-new-tokens", "8", "--num-beams", "3", "--early-stopping", "never"]
+    expected = model.generate(PROMPT, 8, num_beams=3, early_stopping="never")
+    assert run.main([*argv, "--binding", binding]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{PROMPT}{expected.text}\n"
+    assert f"3 beams with scores {expected.beams[0].score:.4f}, " in err
+    assert run.main([*argv, "--binding", binding, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["beams"] == [dataclasses.asdict(beam) for beam in expected.beams]
+    assert told["text"] == told["beams"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--temperature", "0.8"], "num_beams 2 and temperature 0.8 exclude each other"),
+        (["--trace", "1"], "--trace follows one continuation, not several beams"),
+        (["--early-stopping", "maybe"], "early_stopping must be False, True or 'never', not 'maybe'"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--num-beams", "2", *flags]) == 2
+    assert capsys.readouterr().err == f"gpt2c: error: {message}\n"
