@@ -16,6 +16,7 @@ from gpt2c.backends.native import native_config
 from gpt2c.errors import OutOfMemoryError
 
 Folders = Callable[[str], Path]
+EachFails = Callable[[Callable[[], object]], int]
 MOST = 200  # allocations; each scenario below has far fewer
 
 
@@ -31,27 +32,37 @@ def live(core: Any) -> int:
     return int(core.memory()[0])
 
 
-def each_fails(core: Any, scenario: Callable[[], object]) -> int:
-    """Run a scenario with its first allocation failing, then its second, ... until none does."""
-    scenario()  # what is made once for ever is made here
-    before = live(core)
-    for n in range(1, MOST):
-        core.memory_fail_at(n)
-        try:
-            scenario()
-        except OutOfMemoryError as error:
-            assert isinstance(error, MemoryError)
-            assert "\n" not in str(error) and str(error)
-        else:
-            return n - 1
-        finally:
-            core.memory_fail_at(0)
-            assert live(core) == before
-    raise AssertionError(f"still failing at allocation {MOST}")
+@pytest.fixture
+def each_fails(core: Any, record_property: Callable[[str, object], None]) -> EachFails:
+    """A function: a scenario -> how many allocations it has, each of which failed in turn."""
+
+    def run(scenario: Callable[[], object]) -> int:
+        scenario()  # what is made once for ever is made here
+        before = live(core)
+        for n in range(1, MOST):
+            core.memory_fail_at(n)
+            try:
+                scenario()
+            except OutOfMemoryError as error:
+                assert isinstance(error, MemoryError)
+                assert "\n" not in str(error) and str(error)
+            else:
+                record_property("allocations", n - 1)
+                return n - 1
+            finally:
+                core.memory_fail_at(0)
+                assert live(core) == before
+        raise AssertionError(f"still failing at allocation {MOST}")
+
+    return run
 
 
-@pytest.mark.parametrize("opts", ["none", "all", "all,gelu_table", "all,bf16", "all,kv_f16,threads=3"])
-def test_loading_and_generating(opts: str, binding: str, core: Any, model_folder: Folders) -> None:
+@pytest.mark.parametrize(
+    "opts", ["none", "all", "all,gelu_table", "all,bf16", "all,kv_f16,threads=3", "all,q4"]
+)
+def test_loading_and_generating(
+    opts: str, binding: str, each_fails: EachFails, model_folder: Folders
+) -> None:
     with gpt2c.load(model_folder("odd"), opts=opts, binding=binding) as model:
         expected = model.generate([1, 2, 3], 5).ids
 
@@ -60,29 +71,35 @@ def test_loading_and_generating(opts: str, binding: str, core: Any, model_folder
             assert model.generate([1, 2, 3], 5).ids == expected
 
     # The model, its layers, flags, pool and weights; the session, its arena and ids.
-    assert each_fails(core, scenario) >= 8
+    assert each_fails(scenario) >= 8
 
 
 def test_a_session_that_could_not_be_made_leaves_its_model_good(
-    binding: str, core: Any, model_folder: Folders
+    binding: str, each_fails: EachFails, model_folder: Folders
 ) -> None:
     with gpt2c.load(model_folder("untied"), binding=binding) as model:
         expected = model.logits([1, 2, 3])
-        assert each_fails(core, lambda: model.logits([1, 2, 3])) == 3
+        assert each_fails(lambda: model.logits([1, 2, 3])) == 3
         np.testing.assert_array_equal(model.logits([1, 2, 3]), expected)
 
 
-def test_packed_files(binding: str, core: Any, model_folder: Folders, tmp_path: Path) -> None:
+def test_packed_files(
+    binding: str, core: Any, each_fails: EachFails, model_folder: Folders, tmp_path: Path
+) -> None:
     path = tmp_path / "x.packed"
     with gpt2c.load(model_folder("tiny"), opts="aligned", binding=binding) as model:
         config = native_config(model.config, model.plan, [name for name, *_ in core.isas()])
-        assert each_fails(core, lambda: model.save_packed(path, b"k")) == 1
-    assert each_fails(core, lambda: core.Model.open_packed(bytes(path), b"k", config)) >= 4
+        assert each_fails(lambda: model.save_packed(path, b"k")) == 1
+    assert each_fails(lambda: core.Model.open_packed(bytes(path), b"k", config)) >= 4
     assert [file.name for file in tmp_path.iterdir()] == ["x.packed"]
 
 
 def test_the_cache_of_packed_files(
-    binding: str, core: Any, model_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    binding: str,
+    each_fails: EachFails,
+    model_folder: Folders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A load whose saving fails still gives a model, and no load leaves half a file."""
     monkeypatch.setenv("GPT2C_CACHE", str(tmp_path / "cache"))
@@ -96,18 +113,18 @@ def test_the_cache_of_packed_files(
         with gpt2c.load(model_folder("tiny"), opts="aligned", binding=binding) as model:
             np.testing.assert_array_equal(model.logits([1, 2]), expected)
 
-    assert each_fails(core, scenario) >= 8
+    assert each_fails(scenario) >= 8
     assert all(file.suffix == ".packed" for file in (tmp_path / "cache").iterdir())
 
 
-def test_the_kernels_one_by_one(binding: str, core: Any) -> None:
+def test_the_kernels_one_by_one(binding: str, each_fails: EachFails) -> None:
     x = np.ones((3, 32), np.float32)
 
     def scenario() -> None:
         kernels.linear(x, np.ones((32, 40)), layout="panels", binding=binding)
         kernels.attention(x, x, x, 4, binding=binding)
 
-    assert each_fails(core, scenario) >= 6
+    assert each_fails(scenario) >= 6
 
 
 def test_a_failure_under_a_running_session_changes_nothing(

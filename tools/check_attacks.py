@@ -1,6 +1,7 @@
 """Run the attacks and the failing allocations under AddressSanitizer, with both bindings.
 
     python tools/check_attacks.py [PYTEST ARGUMENT ...]
+    python tools/check_attacks.py --record          and write the counts to docs/attacks.md
 
 Builds the package into a folder that is forgotten, the core and both extensions with -fsanitize=address, and
 runs tests/attacks and tests/test_injection.py with it. Needs gcc. Leaks are not looked for here, since
@@ -14,9 +15,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/attacks", "tests/test_injection.py"]
+RESULT = ROOT / "docs" / "attacks.md"
+HEAD = [
+    "# Attacks and failing allocations, counted",
+    "",
+    "`python tools/check_attacks.py --record`: the core and both bindings under AddressSanitizer. An",
+    "allocation that fails is counted once for each scenario and binding.",
+    "",
+    "| tests | run | failed | allocations that failed |",
+    "|---|---|---|---|",
+]
 
 
 def path_of(library: str) -> str:
@@ -25,27 +37,43 @@ def path_of(library: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def count(report: Path) -> list[str]:
+    """A line of the table for each file of tests, from pytest's own report in XML."""
+    rows: dict[str, list[int]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        row = rows.setdefault(case.attrib["classname"].split(".")[-1], [0, 0, 0])
+        row[0] += case.find("skipped") is None
+        row[1] += case.find("failure") is not None or case.find("error") is not None
+        allocations = case.iterfind("properties/property[@name='allocations']")
+        row[2] += sum(int(found.attrib["value"]) for found in allocations)
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    return [
+        f"| {name} | {n:,} | {failed} | {allocations:,} |" for name, (n, failed, allocations) in rows.items()
+    ]
+
+
+def build(package: Path, objects: Path) -> None:
+    """The package, core and extensions with AddressSanitizer."""
+    command = [sys.executable, "setup.py", "-q", "build"]
+    subprocess.run(
+        [*command, "--build-lib", str(package), "--build-temp", str(objects)],
+        env={
+            **os.environ,
+            "CFLAGS": "-fsanitize=address -g -fno-omit-frame-pointer",
+            "LDFLAGS": "-fsanitize=address",
+        },
+        cwd=ROOT,
+        check=True,
+    )
+
+
 def main() -> int:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     # libstdc++ beside it, or AddressSanitizer does not find what throws exceptions in other people's C++.
     libraries = " ".join(map(path_of, ("libasan.so", "libstdc++.so.6")))
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "package"
-        command = [
-            "setup.py",
-            "-q",
-            "build",
-            "--build-lib",
-            str(package),
-            "--build-temp",
-            f"{folder}/objects",
-        ]
-        flags = "-fsanitize=address -g -fno-omit-frame-pointer"
-        subprocess.run(
-            [sys.executable, *command],
-            env={**os.environ, "CFLAGS": flags, "LDFLAGS": "-fsanitize=address"},
-            cwd=ROOT,
-            check=True,
-        )
+        package, report = Path(folder) / "package", Path(folder) / "report.xml"
+        build(package, Path(folder) / "objects")
         environment = {
             **os.environ,
             "PYTHONPATH": str(package),
@@ -57,11 +85,15 @@ def main() -> int:
         if not where.stdout.startswith(str(package)):
             raise SystemExit(f"another gpt2c is in the way: {where.stdout.strip()}")
         tests = [str(ROOT / test) for test in TESTS]
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *sys.argv[1:], *tests],
+        options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+        status = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *arguments, *tests],
             env=environment,
             cwd=folder,  # from the root, the checkout's package would be imported
         ).returncode
+        if "--record" in sys.argv:
+            RESULT.write_text("\n".join([*HEAD, *count(report)]) + "\n")
+    return status
 
 
 if __name__ == "__main__":
