@@ -340,7 +340,8 @@ gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *even
 /* How many operations the last feed ran while traced; those beyond the capacity were not written. */
 gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events);
 
-/* Lets go of a session; NULL is allowed. No call may be running in it. */
+/* Lets go of a session; NULL is allowed. No call may be running in it. The model keeps one ended session's
+ * buffers for the next one, until it goes itself. */
 void gpt2c_session_free(gpt2c_session *session);
 
 /* ---- Kernels: the operations one by one --------------------------------------------------------

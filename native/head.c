@@ -20,9 +20,24 @@ static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *output
     return (gpt2c_span){of_all_new ? pass->n_past - pass->origin : end - 1, end};
 }
 
-static void greedy_ids(const gpt2c_model *model, int32_t *ids, const float *logits, size_t n) {
-    const size_t n_vocab = (size_t)model->config.n_vocab;
-    for (size_t r = 0; r < n; r++) ids[r] = (int32_t)model->kernels->argmax(logits + r * n_vocab, n_vocab);
+typedef struct argmax_args {
+    int32_t *ids;
+    const float *logits;
+    size_t n_vocab;
+} argmax_args;
+
+static void compute_argmax(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+    const argmax_args *a = job->args;
+    (void)worker;
+    for (size_t r = rows.begin; r < rows.end; r++)
+        a->ids[r] = (int32_t)job->kernels->argmax(a->logits + r * a->n_vocab, a->n_vocab);
+}
+
+static void greedy_ids(const gpt2c_pass *pass, int32_t *ids, const float *logits, size_t n) {
+    const gpt2c_model *model = pass->session->model;
+    const argmax_args a = {ids, logits, (size_t)model->config.n_vocab};
+    gpt2c_job job = {.kernels = model->kernels, .args = &a, .items = {0, n}, .compute = compute_argmax};
+    gpt2c_run_block(pass, &job, 1);
 }
 
 size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
@@ -60,7 +75,7 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
         float *out = wanted ? outputs->logits + (r - first_new) * n_vocab : scratch;
         unembed_rows(pass, out, hidden + r * n_embd, n);
         if (outputs->next_ids != NULL && r >= first_new)
-            greedy_ids(session->model, outputs->next_ids + r - first_new, out, n);
+            greedy_ids(pass, outputs->next_ids + r - first_new, out, n);
         last = out + (n - 1) * n_vocab;
     }
     if (!pass->stopped) pass->rows[GPT2C_SWITCH_UNEMBED] = rows.end - rows.begin;
@@ -212,7 +227,7 @@ void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *o
     const float *last = compute_logits(pass, hidden, rows, outputs);
     if (pass->stopped) return;
     if (outputs->last_logits != NULL) memcpy(outputs->last_logits, last, n_vocab * sizeof(float));
-    if (outputs->next_id != NULL) greedy_ids(model, outputs->next_id, last, 1);
+    if (outputs->next_id != NULL) greedy_ids(pass, outputs->next_id, last, 1);
     if (rows.end > rows.begin) gpt2c_trace_head(pass, rows.end - rows.begin, gpt2c_matrix_bytes(&model->head));
 }
 
@@ -233,7 +248,7 @@ void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_l
         n = pass->n_segments - i < GPT2C_LOGIT_ROWS ? pass->n_segments - i : GPT2C_LOGIT_ROWS;
         float *out = last_logits != NULL ? last_logits + i * n_vocab : scratch;
         unembed_rows(pass, out, last + i * n_embd, n);
-        if (next_ids != NULL) greedy_ids(model, next_ids + i, out, n);
+        if (next_ids != NULL) greedy_ids(pass, next_ids + i, out, n);
     }
     pass->rows[GPT2C_SWITCH_UNEMBED] = pass->n_segments;
     gpt2c_trace_head(pass, pass->n_segments, gpt2c_matrix_bytes(&model->head));

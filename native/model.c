@@ -308,6 +308,7 @@ void gpt2c_model_free(gpt2c_model *model) {
         munmap(model->mapping, model->mapping_bytes);
     else
         gpt2c_free(model->weights);
+    gpt2c_free(model->spare_arena);
     gpt2c_free(model->layers);
     gpt2c_free(model->gelu_table);
     gpt2c_free(model->is_set);

@@ -48,6 +48,7 @@ struct gpt2c_model {
     gpt2c_pool *pool;
     unsigned char *is_set; /* [n_layer][GPT2C_TENSOR_COUNT] */
     int frozen;
+    float *spare_arena;    /* atomic: of a session that ended, for the next one; NULL: none */
     int references;        /* the caller's, and one for each session */
 };
 

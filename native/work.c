@@ -52,25 +52,38 @@ void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
  * elsewhere. */
 
 #define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds of the naive kernels */
-#define TASK_WORK ((size_t)1 << 22)  /* at most, if there are few enough of them: 50 microseconds */
-#define LEAST_TASKS 4                /* for each thread: one that is held up can be helped */
-#define MOST_TASKS 32
+
+/* Where task i begins, counted from the first item, or n. Each round of tasks, one for each thread, takes
+ * half of what is left: few tasks, since within one a kernel can ask for weights ahead, and small ones in
+ * the end, so that no thread waits long for another one that was held up. */
+static size_t begin_of_task(const gpt2c_job *job, size_t task) {
+    const size_t n = job->items.end - job->items.begin, threads = job->n_threads;
+    size_t begin = 0;
+    for (;;) {
+        const size_t share = (n - begin + 2 * threads - 1) / (2 * threads);
+        const size_t size = threads == 1 ? n : gpt2c_pad(size_max(1, share), job->unit);
+        if (task < threads || begin + threads * size >= n) return size_min(n, begin + task * size);
+        task -= threads;
+        begin += threads * size;
+    }
+}
 
 static void compute_task(void *context, size_t task, size_t worker) {
     const gpt2c_job *job = context;
-    const size_t begin = job->items.begin + task * job->items_per_task;
-    job->compute(job, (gpt2c_span){begin, size_min(job->items.end, begin + job->items_per_task)},
+    const size_t first = job->items.begin;
+    job->compute(job, (gpt2c_span){first + begin_of_task(job, task), first + begin_of_task(job, task + 1)},
                  worker);
 }
 
 void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit) {
     gpt2c_pool *pool = pass->session->model->pool;
     const size_t n = job->items.end - job->items.begin;
-    const size_t n_threads = gpt2c_pool_threads(pool);
-    const size_t per_thread = size_min(size_max(job->work / TASK_WORK / n_threads, LEAST_TASKS), MOST_TASKS);
-    const size_t n_tasks = n_threads == 1 ? 1 : n_threads * per_thread;
-    job->items_per_task = gpt2c_pad(size_max(1, (n + n_tasks - 1) / n_tasks), unit);
-    gpt2c_pool_run(pool, (n + job->items_per_task - 1) / job->items_per_task, compute_task, job);
+    job->unit = unit;
+    job->n_threads = gpt2c_pool_threads(pool);
+    size_t n_tasks = 1;
+    while (begin_of_task(job, n_tasks) < n) n_tasks += job->n_threads;
+    while (n_tasks > 1 && begin_of_task(job, n_tasks - 1) == n) n_tasks--;
+    gpt2c_pool_run(pool, n_tasks, compute_task, job);
 }
 
 void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
@@ -81,7 +94,6 @@ void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t wo
     while (done < rows.end && !gpt2c_stopped(pass)) {
         job.rows = (gpt2c_span){done, size_min(rows.end, done + step)};
         job.items = items.end > items.begin ? items : job.rows;
-        job.work = work * (job.rows.end - job.rows.begin);
         gpt2c_run_block(pass, &job, unit);
         done = job.rows.end;
     }

@@ -22,8 +22,8 @@ typedef struct gpt2c_job {
     const void *args; /* the operation's own */
     gpt2c_span rows;
     gpt2c_span items; /* what the tasks share out */
-    size_t work;      /* multiply-adds in all: more of them, more tasks; 0 is as good as few */
-    size_t items_per_task;
+    size_t unit; /* tasks are whole multiples of it */
+    size_t n_threads;
     void (*compute)(const struct gpt2c_job *job, gpt2c_span items, size_t worker);
 } gpt2c_job;
 

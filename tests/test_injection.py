@@ -79,7 +79,8 @@ def test_a_session_that_could_not_be_made_leaves_its_model_good(
 ) -> None:
     with gpt2c.load(model_folder("untied"), binding=binding) as model:
         expected = model.logits([1, 2, 3])
-        assert each_fails(lambda: model.logits([1, 2, 3])) == 3
+        # A session and its ids: the buffers are those of the session before.
+        assert each_fails(lambda: model.logits([1, 2, 3])) == 2
         np.testing.assert_array_equal(model.logits([1, 2, 3]), expected)
 
 

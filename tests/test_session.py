@@ -133,6 +133,20 @@ def test_closing_frees_every_byte(binding: str, model_folder: Callable[[str], Pa
         assert native.memory()[0] == before
 
 
+def test_a_session_that_ended_leaves_its_buffers_to_the_next_one(model: gpt2c.Model, binding: str) -> None:
+    core = bindings.load(binding)
+    with model.session() as session:
+        expected = session.feed(IDS)
+    before = core.memory()[2]
+    with model.session() as session:
+        assert core.memory()[2] - before == 2  # the session and its ids, not its buffers
+        np.testing.assert_array_equal(session.feed(IDS), expected)
+        with model.session() as other:  # there is one set of them to be had, so this one makes its own
+            np.testing.assert_array_equal(other.feed(IDS[::-1]), model.logits(IDS[::-1])[-1])
+        session.rewind(5)
+        np.testing.assert_array_equal(session.feed(IDS[5:]), expected)
+
+
 def test_every_failing_allocation_is_a_clean_memory_error(
     binding: str, model_folder: Callable[[str], Path]
 ) -> None:

@@ -25,7 +25,7 @@ static ALWAYS_INLINE __m512 second_of(__m512i words) {
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
+static ALWAYS_INLINE void sum_tile(gpt2c_sums to, const float *x, size_t n_in,
                                    const uint32_t *w, size_t columns, const size_t rows,
                                    const size_t vectors) {
     const size_t pairs = (n_in + 1) / 2, panel = pairs * GPT2C_PANEL;
@@ -35,7 +35,10 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
         GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
 
-    for (size_t pair = 0; pair < n_in / 2; pair++, w += GPT2C_PANEL) {
+    const gpt2c_ahead ahead = gpt2c_ahead_of(to, w, panel * sizeof *w, pairs);
+    const char *next_panel = ahead.at;
+    for (size_t pair = 0; pair < n_in / 2; pair++, w += GPT2C_PANEL, next_panel += ahead.step) {
+        if (rows > 1) _mm_prefetch(next_panel, _MM_HINT_T1);
         __m512i words[8];
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
@@ -73,9 +76,9 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, siz
         const size_t begin = v * GPT2C_LANES;
         const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
         if (whole)
-            _mm512_storeu_ps(out + r * n_out + begin, sums[r][v]);
+            _mm512_storeu_ps(to.at + r * to.stride + begin, sums[r][v]);
         else
-            _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
+            _mm512_mask_storeu_ps(to.at + r * to.stride + begin, lanes, sums[r][v]);
     }
 }
 
@@ -84,16 +87,17 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
     const float *x = args->x + rows.begin * n_in;
     for (size_t c = columns.begin; c < columns.end;) {
         const size_t n = rows.end - rows.begin, left = columns.end - c;
-        float *out = sums.at + c - columns.begin;
+        gpt2c_sums to = sums;
+        to.at += c - columns.begin;
         const uint32_t *w = (const uint32_t *)args->w->data + c * pairs;
         if (n == 1 && left > 3 * GPT2C_PANEL) {
-            sum_tile(out, sums.stride, x, n_in, w, left, 1, 8);
+            sum_tile(to, x, n_in, w, left, 1, 8);
             c += 4 * GPT2C_PANEL;
             continue;
         }
         switch (n) {
 #define GPT2C_ROWS(N) \
-    case N: sum_tile(out, sums.stride, x, n_in, w, left, N, 2); break;
+    case N: sum_tile(to, x, n_in, w, left, N, 2); break;
             GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
         default: break;

@@ -32,6 +32,7 @@
 
 /* Never faults, whatever the address. */
 static ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+static ALWAYS_INLINE void prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 /* Numbers i, i + 1, ..., i + 15 of w. */
 static ALWAYS_INLINE __m512 load16(const void *w, size_t i, const int f16) {
@@ -65,7 +66,9 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     for (size_t i = 0; i < 4; i++) x[i] = tile.x + (3 * i < rows ? 3 * i : 0) * stride;
     const size_t number = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * number;
     const char *w = tile.w;
-    for (size_t k = 0; k < tile.n; k++, w += step) {
+    const char *next_panel = tile.ahead != NULL ? tile.ahead : tile.w; /* what is not mapped is slow to ask for */
+    for (size_t k = 0; k < tile.n; k++, w += step, next_panel += tile.ahead_step) {
+        if (rows > 1) prefetch_l2(next_panel);
         const char *ahead = w + (rows > 1 ? PREFETCH_STEPS * step : PREFETCH_F16_BYTES);
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++)

@@ -38,7 +38,7 @@ static ALWAYS_INLINE __m512bh as_pairs(__m512i words) {
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const uint32_t *x, size_t x_stride,
+static ALWAYS_INLINE void sum_tile(gpt2c_sums to, const uint32_t *x, size_t x_stride,
                                    size_t pairs, const uint32_t *w, size_t columns,
                                    const size_t rows, const size_t vectors) {
     const size_t panel = pairs * GPT2C_PANEL;
@@ -48,7 +48,10 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const uint32_t *x, 
         GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
 
-    for (size_t pair = 0; pair < pairs; pair++, w += GPT2C_PANEL) {
+    const gpt2c_ahead ahead = gpt2c_ahead_of(to, w, panel * sizeof *w, pairs);
+    const char *next_panel = ahead.at;
+    for (size_t pair = 0; pair < pairs; pair++, w += GPT2C_PANEL, next_panel += ahead.step) {
+        if (rows > 1) _mm_prefetch(next_panel, _MM_HINT_T1);
         __m512bh weights[8];
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
@@ -73,9 +76,9 @@ static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const uint32_t *x, 
         const size_t begin = v * GPT2C_LANES;
         const __mmask16 lanes = gpt2c_lanes(columns > begin ? columns - begin : 0);
         if (whole)
-            _mm512_storeu_ps(out + r * n_out + begin, sums[r][v]);
+            _mm512_storeu_ps(to.at + r * to.stride + begin, sums[r][v]);
         else
-            _mm512_mask_storeu_ps(out + r * n_out + begin, lanes, sums[r][v]);
+            _mm512_mask_storeu_ps(to.at + r * to.stride + begin, lanes, sums[r][v]);
     }
 }
 
@@ -85,16 +88,17 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
     const uint32_t *x = (const uint32_t *)args->prepared + rows.begin * stride;
     for (size_t c = columns.begin; c < columns.end;) {
         const size_t left = columns.end - c;
-        float *out = sums.at + c - columns.begin;
+        gpt2c_sums to = sums;
+        to.at += c - columns.begin;
         const uint32_t *w = (const uint32_t *)args->w->data + c * pairs;
         if (n == 1 && left > 3 * GPT2C_PANEL) {
-            sum_tile(out, sums.stride, x, stride, pairs, w, left, 1, 8);
+            sum_tile(to, x, stride, pairs, w, left, 1, 8);
             c += 4 * GPT2C_PANEL;
             continue;
         }
         switch (n) {
 #define GPT2C_ROWS(N) \
-    case N: sum_tile(out, sums.stride, x, stride, pairs, w, left, N, 2); break;
+    case N: sum_tile(to, x, stride, pairs, w, left, N, 2); break;
             GPT2C_EACH_TILE_ROWS(GPT2C_ROWS)
 #undef GPT2C_ROWS
         default: break;

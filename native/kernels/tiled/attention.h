@@ -146,10 +146,26 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
     gpt2c_weighted_sum(values, rows, n, parts->sum);
 }
 
+/* A single row reads little of each head, too little for the processor to see where it goes on. */
+#define GPT2C_FETCH_BYTES ((size_t)1 << 14)
+
+static inline void gpt2c_fetch(const void *from, size_t n_bytes) {
+    for (size_t i = 0; i < n_bytes && i < GPT2C_FETCH_BYTES; i += GPT2C_BLOCK * sizeof(float))
+        __builtin_prefetch((const char *)from + i);
+}
+
+/* Asks for the first K and V of a head, of n positions at most. */
+static inline void gpt2c_fetch_head(const gpt2c_kv *kv, size_t head, size_t n) {
+    const size_t positions = gpt2c_pad(n, GPT2C_BLOCK), number = gpt2c_kv_number_bytes(kv->f16);
+    gpt2c_fetch(gpt2c_number_at(kv, kv->k, gpt2c_k_at(kv, head, 0)), positions * kv->head_dim * number);
+    gpt2c_fetch(gpt2c_number_at(kv, kv->v, gpt2c_v_at(kv, head, 0)), n * gpt2c_v_stride(kv) * number);
+}
+
 static inline void gpt2c_attention_tiled(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads,
                                          const gpt2c_attention_parts *parts) {
     const size_t n = rows.end - rows.begin, groups = (n + parts->group_rows - 1) / parts->group_rows;
     for (size_t h = heads.begin; h < heads.end; h++) {
+        if (n == 1 && h + 1 < heads.end) gpt2c_fetch_head(args->kv, h + 1, args->position + rows.end);
         for (size_t i = 0; i < groups; i++) {
             const gpt2c_span group = gpt2c_share(n, groups, i);
             gpt2c_attend_group(args, rows.begin + group.begin, group.end - group.begin, h, parts);

@@ -12,10 +12,13 @@
 
 #include "tile.h"
 
-/* Where the sums of some rows and columns go: those of the next row lie `stride` floats further on. */
+/* Where the sums of some rows and columns go: those of the next row lie `stride` floats further on. A
+ * tile's share in asking for the next panel is part `part` of `parts`; 0 of them: nobody asks. */
 typedef struct gpt2c_sums {
     float *at;
     size_t stride;
+    size_t part;
+    size_t parts;
 } gpt2c_sums;
 
 /* The sums of a few rows and whole panels. */
@@ -26,16 +29,34 @@ typedef void gpt2c_sum_function(const gpt2c_linear_args *args, gpt2c_span rows, 
 typedef void gpt2c_finish_function(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                    const float *sums);
 
+/* What to ask for in a loop of so many steps, `step` bytes further on in each: a tile's share of the panel
+ * behind the one of n_bytes at w. A few lines with each tile, into L2: asked for in its own first tile, a
+ * panel would come at half the speed of the arithmetic. */
+typedef struct gpt2c_ahead {
+    const char *at;
+    size_t step;
+} gpt2c_ahead;
+
+static inline gpt2c_ahead gpt2c_ahead_of(gpt2c_sums sums, const void *w, size_t n_bytes, size_t steps) {
+    if (sums.parts == 0) return (gpt2c_ahead){w, 0};
+    const size_t share = (n_bytes + sums.parts - 1) / sums.parts;
+    return (gpt2c_ahead){(const char *)w + n_bytes + sums.part * share, (share + steps - 1) / steps};
+}
+
 /* Those sums as a tile, for float32 panels. */
 static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_span rows,
                                            gpt2c_span columns, gpt2c_sums sums) {
     const size_t n_in = args->w->n_in;
+    const float *w = (const float *)args->w->data + columns.begin * n_in;
+    const gpt2c_ahead ahead = gpt2c_ahead_of(sums, w, n_in * GPT2C_PANEL * sizeof *w, n_in);
     return (gpt2c_tile){
+        .ahead = ahead.at,
+        .ahead_step = ahead.step,
         .out = sums.at,
         .out_stride = sums.stride,
         .x = args->x + rows.begin * n_in,
         .x_stride = n_in,
-        .w = (const float *)args->w->data + columns.begin * n_in,
+        .w = w,
         .w_pair = n_in * GPT2C_PANEL,
         .w_odd = GPT2C_BLOCK,
         .w_step = GPT2C_PANEL,
@@ -61,9 +82,10 @@ static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span r
  * rows may be a multiple of 4096 bytes apart: a load then waits for every store before it that has the
  * same place in its page. */
 static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span panel,
-                                          gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
+                                          size_t part, size_t parts, gpt2c_sum_function *sum,
+                                          gpt2c_finish_function *finish) {
     float room[GPT2C_MOST_TILE_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
-    const gpt2c_sums sums = {room, GPT2C_PANEL};
+    const gpt2c_sums sums = {room, GPT2C_PANEL, part, parts};
     gpt2c_fetch_lines(args, rows, panel);
     sum(args, rows, panel, sums);
     for (size_t r = rows.begin; r < rows.end; r++)
@@ -73,7 +95,7 @@ static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_s
 static inline void gpt2c_linear_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                         gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
     const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
-    const gpt2c_sums sums = {args->out + row * args->w->n_out + columns.begin, args->w->n_out};
+    const gpt2c_sums sums = {args->out + row * args->w->n_out + columns.begin, args->w->n_out, 0, 0};
     sum(args, (gpt2c_span){row, row + 1}, columns, sums);
     if (!plain) finish(args, row, columns, sums.at);
 }
@@ -88,10 +110,11 @@ static inline void gpt2c_linear_tiled(const gpt2c_linear_args *args, gpt2c_span 
     }
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
         const gpt2c_span panel = {c, columns.end - c < GPT2C_PANEL ? columns.end : c + GPT2C_PANEL};
+        const size_t parts = tiles > 1 && panel.end < columns.end ? tiles : 0;
         for (size_t i = 0; i < tiles; i++) {
-            const gpt2c_span part = gpt2c_share(n, tiles, i);
-            const gpt2c_span tile = {rows.begin + part.begin, rows.begin + part.end};
-            gpt2c_linear_tile_rows(args, tile, panel, sum, finish);
+            const gpt2c_span share = gpt2c_share(n, tiles, i);
+            const gpt2c_span tile = {rows.begin + share.begin, rows.begin + share.end};
+            gpt2c_linear_tile_rows(args, tile, panel, i, parts, sum, finish);
         }
     }
 }

@@ -28,6 +28,8 @@ typedef struct gpt2c_tile {
     int w_f16; /* 1: of halves, which are widened; 0: of floats */
     size_t n;
     size_t columns;
+    const char *ahead; /* NULL, or what to ask for meanwhile, `ahead_step` bytes further on in each step */
+    size_t ahead_step;
     int resume; /* 1: add to what out holds; 0: start from 0 */
 } gpt2c_tile;
 
