@@ -31,6 +31,11 @@ def published_code(folder: Path) -> Any:
 
 
 def expected_logits(folder: Path, ids: list[int]) -> np.ndarray:
+    return _expected_logits(folder, tuple(ids))
+
+
+@cache
+def _expected_logits(folder: Path, ids: tuple[int, ...]) -> np.ndarray:
     with torch.no_grad():
         return np.asarray(published_code(folder)(torch.tensor([ids])).logits[0])
 
@@ -62,6 +67,11 @@ def test_greedy_ids_of_random_models(name: str, binding: str, model_folder: Call
 
 
 def greedy(folder: Path, ids: list[int]) -> list[int]:
+    return _greedy(folder, tuple(ids))
+
+
+@cache
+def _greedy(folder: Path, ids: tuple[int, ...]) -> list[int]:
     out = published_code(folder).generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
