@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def times(work: Path) -> dict[Path, int]:
-    kept = [work / name for name in ("vocabulary", "tokens", "first", "second", "draft")]
+    kept = [work / name for name in ("vocabulary", "tokens", "run-1", "run-2", "run-3", "draft")]
     return {path: path.stat().st_mtime_ns for folder in kept for path in folder.rglob("*") if path.is_file()}
 
 

@@ -41,37 +41,49 @@ PROMPTS = ("Once upon a time", '"What is the matter?" said')
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes of a recipe. `runs` are the arguments of tools/train.py that set a run apart."""
+    """The sizes of a recipe, and the arguments of tools/train.py that set its runs apart.
+
+    runs: each goes on from the model of the one before it. n_hold_out: tokens at the start of the text
+    that runs are watched on.
+    """
 
     n_vocab: int
-    n_hold_out: int  # tokens at the start of the training text, which runs are watched on
-    runs: dict[str, str]
+    n_hold_out: int
+    runs: tuple[str, ...]
+    draft: str
     n_sample: int
 
 
 FULL = Recipe(
     n_vocab=8192,
     n_hold_out=131_072,
-    runs={
-        "first": "--shape L8-H4-E256-V8192-C512 --batch 8 --steps 3657 --lr 3e-3 --warmup 60 --decay 2194 "
+    runs=(
+        "--shape L8-H4-E256-V8192-C512 --batch 8 --steps 3657 --lr 3e-3 --warmup 60 --decay 2194 "
         "--weight-decay 0.05 --seed 1337 --compile",
-        "second": "--batch 16 --steps 1000 --lr 3e-3 --warmup 30 --decay 600 --weight-decay 0.05 --seed 1 "
+        "--batch 16 --steps 900 --lr 3e-3 --warmup 30 --decay 500 --weight-decay 0.05 --seed 1 "
         "--save-every 100 --compile --save-as f16",
-        "draft": "--shape L2-H4-E96-V8192-C512 --batch 16 --steps 600 --lr 6e-3 --warmup 30 "
-        "--weight-decay 0.05 --seed 2 --compile --save-as f16",
-    },
+        "--batch 8 --steps 1450 --lr 2e-3 --warmup 20 --decay 950 --weight-decay 0.05 --seed 2 "
+        "--save-every 100 --valid-every 300 --compile --save-as f16",
+    ),
+    draft="--shape L2-H4-E96-V8192-C512 --batch 16 --steps 400 --lr 6e-3 --warmup 30 --weight-decay 0.05 "
+    "--seed 3 --compile --save-as f16",
     n_sample=80,
 )
 QUICK = Recipe(
     n_vocab=400,
     n_hold_out=256,
-    runs={
-        "first": "--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --decay 3",
-        "second": "--batch 2 --steps 6 --warmup 2 --decay 3 --save-as f16",
-        "draft": "--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --save-as f16",
-    },
+    runs=(
+        "--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --decay 3",
+        "--batch 2 --steps 6 --warmup 2 --decay 3",
+        "--batch 2 --steps 4 --warmup 2 --save-as f16",
+    ),
+    draft="--shape L1-H2-E16-V400-C32 --batch 2 --steps 6 --warmup 2 --save-as f16",
     n_sample=8,
 )
+FIRST = (
+    "3,657 steps of 8 windows (15.0 M tokens), peak rate 0.003, 60 steps of warmup, constant for 40 % of the "
+    "time, then linear to 2 %, seed 1337"
+)  # what was noted of the model that --first was given for the package
 
 
 def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
@@ -85,26 +97,26 @@ def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
     if not (tokens / "train.bin").exists():  # it is written last
         hold_out = "--hold-out", recipe.n_hold_out
         _do(prepare_text.main, text, "-o", tokens, "--vocabulary", vocabulary, *hold_out)
-    start = ["--model", first]
-    if first is None:
-        _train(work, "first", recipe, "--vocabulary", vocabulary)
-        start = ["--model", work / "first" / "model"]
-    _train(work, "second", recipe, *start)
-    model = work / "second" / "model"
-    _train(work, "draft", recipe, "--vocabulary", model, "--teacher", model)
-    _assemble(data / "valid.txt", work, recipe)
+    model: str | Path | None = first
+    runs = [(work / f"run-{n}", flags) for n, flags in enumerate(recipe.runs, 1)]
+    for run, flags in runs[0 if first is None else 1 :]:
+        start = ("--vocabulary", vocabulary) if model is None else ("--model", model)
+        model = _train(run, tokens, flags, *start)
+    assert model is not None
+    _train(work / "draft", tokens, recipe.draft, "--vocabulary", model, "--teacher", model)
+    _assemble(data / "valid.txt", work, [run for run, _ in runs], recipe.n_sample)
 
 
-def _train(work: Path, name: str, recipe: Recipe, *more: object) -> None:
-    """A run of tools/train.py, unless it is done: begun, or taken up again."""
-    run = work / name
-    if (run / "model").exists():
-        return
-    resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
-    if not resume:
-        shutil.rmtree(run, ignore_errors=True)  # what a run without a checkpoint has left
-    tokens = work / "tokens" / "train.bin", "--valid", work / "tokens" / "valid.bin"
-    _do(train.main, *tokens, "-o", run, *recipe.runs[name].split(), *more, *resume)
+def _train(run: Path, tokens: Path, flags: str, *more: object) -> Path:
+    """The model of a run of tools/train.py, which is begun or taken up again unless it is done."""
+    model = run / "model"
+    if not model.exists():
+        resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
+        if not resume:
+            shutil.rmtree(run, ignore_errors=True)  # what a run without a checkpoint has left
+        files = tokens / "train.bin", "--valid", tokens / "valid.bin"
+        _do(train.main, *files, "-o", run, *flags.split(), *more, *resume)
+    return model
 
 
 def _do(main: Callable[[list[str]], int], *words: object) -> None:
@@ -114,13 +126,13 @@ def _do(main: Callable[[list[str]], int], *words: object) -> None:
         raise Gpt2cError(f"tools/{main.__module__}.py failed; the same command goes on from here")
 
 
-def _assemble(valid: Path, work: Path, recipe: Recipe) -> None:
-    """Measure the model, and put it together with its vocabulary and README in WORK/assets."""
-    made, text = work / "second" / "model", prepare_text.read_text(valid)
+def _assemble(valid: Path, work: Path, runs: list[Path], n_sample: int) -> None:
+    """Measure the last run's model, and put it with its vocabulary and README into WORK/assets."""
+    made, text = runs[-1] / "model", prepare_text.read_text(valid)
     record = {
-        "runs": {name: _run_record(work / name) for name in recipe.runs if (work / name).exists()},
+        "runs": [_run_record(run) if run.exists() else None for run in runs],
         "scores": {weights: _score(made, text, weights) for weights in ("f32", "bf16", "q8", "q4")},
-        "samples": [_sample(made, prompt, recipe.n_sample) for prompt in PROMPTS],
+        "samples": [_sample(made, prompt, n_sample) for prompt in PROMPTS],
     }
     with gpt2c.load(made) as model:
         record["config"] = vars(model.config) | {"n_parameters": model.config.n_parameters}
@@ -174,7 +186,7 @@ def _sample(folder: Path, prompt: str, n: int) -> str:
 
 def readme(record: dict[str, Any]) -> str:
     """The README of the assets: the template with the figures of a record."""
-    config, runs = record["config"], record["runs"]
+    config = record["config"]
     scores = "\n".join(
         f"| {weights:7} | {s['nll']:13.4f} | {s['perplexity']:10.2f} | {s['bits_per_byte']:9.4f} |"
         for weights, s in record["scores"].items()
@@ -185,7 +197,7 @@ def readme(record: dict[str, Any]) -> str:
         "n_vocab": f"{config['n_vocab']:,}",
         "n_parameters": f"{config['n_parameters']:,}",
         "megabytes": f"{record['bytes'] / 1e6:.1f}",
-        "second": _words(runs["second"]),
+        "runs": "\n".join(f"{n}. {_words(run)}." for n, run in enumerate(record["runs"], 1)),
         "n_scored": f"{record['scores']['f32']['n_tokens']:,}",
         "scores": scores,
         "samples": "\n\n".join("> " + " ".join(sample.split()) for sample in record["samples"]),
@@ -193,7 +205,9 @@ def readme(record: dict[str, Any]) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(fields)
 
 
-def _words(run: dict[str, Any]) -> str:
+def _words(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return FIRST
     return (
         f"{run['steps']:,} steps of {run['batch']} windows ({run['n_tokens'] / 1e6:.1f} M tokens), "
         f"peak rate {run['lr']:g}, "
