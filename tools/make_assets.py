@@ -3,9 +3,10 @@
     python tools/make_assets.py DATA -o WORK [--first MODEL] [--quick]
 
 DATA holds train.txt.xz (or train.txt) with documents parted by `<|endoftext|>`, and valid.txt. WORK gets
-vocabulary/, tokens/, a folder for each run of tools/train.py, and in the end assets/: the model, its
-vocabulary, and its README with the figures that were measured. A recipe that was interrupted goes on where it
-stopped when the same command is given again; on two CPU cores it takes hours.
+vocabulary/, tokens/, a folder for each run of tools/train.py, assets/ with the model, its vocabulary, and its
+README with the figures that were measured, and in the end draft/ with a small model that guesses for it.
+A recipe that was interrupted goes on where it stopped when the same command is given again; on two CPU cores
+it takes hours.
 
 --first MODEL skips the vocabulary and the first run, and goes on from that model. --quick shrinks everything,
 to see that the recipe runs. Needs the extra: pip install 'gpt2c[train]'.
@@ -103,8 +104,8 @@ def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
         start = ("--vocabulary", vocabulary) if model is None else ("--model", model)
         model = _train(run, tokens, flags, *start)
     assert model is not None
-    _train(work / "draft", tokens, recipe.draft, "--vocabulary", model, "--teacher", model)
     _assemble(data / "valid.txt", work, [run for run, _ in runs], recipe.n_sample)
+    _train(work / "draft", tokens, recipe.draft, "--vocabulary", model, "--teacher", model)
 
 
 def _train(run: Path, tokens: Path, flags: str, *more: object) -> Path:
