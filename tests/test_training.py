@@ -48,6 +48,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Training flushes them, and must not leave the process so."""
+    yield
+    assert np.float32(1e-30) * np.float32(1e-10) > 0
+
+
 @pytest.fixture
 def ids() -> np.ndarray:
     """A text with something to learn: each id mostly follows from the one before it."""

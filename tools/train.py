@@ -129,7 +129,6 @@ def train(args: argparse.Namespace) -> None:
     """Train as the arguments say. Gpt2cError: nothing was begun, or the run can be resumed."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)
     model, fields, vocabulary = _start(args)
     run: Path = args.output
     model_folder = run / "model"
