@@ -354,6 +354,8 @@ def _check_ids(vocabulary: Vocabulary, n_vocab: int | None) -> None:
             wrong = f"has id {_show(id)}, not an integer from 0 up"
         elif n_vocab is not None and id >= n_vocab:
             wrong = f"has id {_show(id)}, but the config's vocabulary ends at {n_vocab - 1}"
+        elif id >= MOST_ENTRIES:
+            wrong = f"has id {_show(id)}, which no vocabulary reaches (at most {MOST_ENTRIES - 1})"
         elif id in token_of:
             wrong = f"has id {id}, as has {_show(token_of[id])}"
         elif not token:

@@ -242,6 +242,15 @@ BAD_FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("id", [2_000_000, 2**32, 2**63, 2**70])
+def test_ids_are_bounded_without_a_config_too(id, tmp_path):
+    with pytest.raises(ModelFileError) as error:
+        Tokenizer.from_folder(folder(tmp_path, WORDS | {"x y": id}), None)
+    assert one_line(error, tmp_path) == (
+        f"vocab.json: token 'x y' has id {id}, which no vocabulary reaches (at most 1999999)"
+    )
+
+
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_a_broken_vocabulary_is_refused_by_file_and_entry(case, tmp_path):
     vocab, merges, message = BAD_FILES[case]
