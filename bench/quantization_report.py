@@ -1,9 +1,11 @@
 """Write docs/quantization.md: what q8 and q4 cost in accuracy and save in memory and time.
 
-    python bench/quantization_report.py             # accuracy; needs the texts of $GPT2C_DATA, a few minutes
-    python bench/quantization_report.py --timing    # times, on a machine with nothing else running
+    python bench/quantization_report.py                    # both halves, on an idle machine
+    python bench/quantization_report.py --only accuracy    # one of them; needs the texts of $GPT2C_DATA
+    python bench/quantization_report.py --only timing
 
-Each writes its half of bench/results/quantization.json, then the page and its pictures from the whole file.
+Accuracy takes a few minutes, timing two. Each writes its half of bench/results/quantization.json, then the
+page and its pictures are made from the whole file.
 With the published weights in $GPT2C_GPT2_DIR it measures them, too, on WikiText-2.
 """
 
@@ -176,7 +178,7 @@ covered, the embedding, which is also the output head, included. Activations are
 of 32 and products summed in integers; [native/quantized.h](../native/quantized.h) states it all. `gpt2c
 quantize --calibrate FILE` feeds rounding errors back ([gpt2c/calibration.py](../gpt2c/calibration.py)).
 
-This page is written by `python bench/quantization_report.py`, which also times with `--timing`; nothing in
+This page is written by `python bench/quantization_report.py`, on an idle machine; nothing in
 it is edited by hand."""
 
 
@@ -290,7 +292,7 @@ def say(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--timing", action="store_true", help="measure times instead of accuracy")
+    parser.add_argument("--only", choices=("accuracy", "timing"), help="measure this half (default: both)")
     parser.add_argument("--rounds", type=int, default=7, help="of each timing (default 7)")
     parser.add_argument(
         "--windows", type=int, default=100, help="of the text, spread evenly (default 100; 0 is all)"
@@ -301,12 +303,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     path = args.results / "quantization.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    if not args.draw:
-        part = "timing" if args.timing else "accuracy"
-        command = " ".join(["python bench/quantization_report.py", *(argv or sys.argv[1:])])
+    measured = {"accuracy": lambda: all_accuracy(args.windows), "timing": lambda: timing(args.rounds)}
+    for part in () if args.draw else measured if args.only is None else (args.only,):
+        command = " ".join(["python bench/quantization_report.py", *(sys.argv[1:] if argv is None else argv)])
         origin = harness.Origin(command, harness.now(), harness.commit(ROOT), harness.this_machine())
-        models = timing(args.rounds) if args.timing else all_accuracy(args.windows)
-        record[part] = {"origin": origin.lines(), "models": models}
+        record[part] = {"origin": origin.lines(), "models": measured[part]()}
         harness.write_atomic(path, harness.as_json(record))
     draw(record, args.docs / "quantization", slug_of)
     harness.write_atomic(args.docs / "quantization.md", page(record))
