@@ -244,11 +244,11 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
 
 
 def timing_section(model: Mapping[str, Any]) -> list[str]:
-    def table(what: str, unit: str) -> str:
+    def table(what: str, unit: str, digits: int) -> str:
         rows = [
             [
                 f"{n} tokens",
-                *(f"{row[f]['median']:.2f} ({row[f]['min']:.2f}..{row[f]['max']:.2f})" for f in FORMATS),
+                *("{median:,.{0}f} ({min:,.{0}f}..{max:,.{0}f})".format(digits, **row[f]) for f in FORMATS),
             ]
             for n, row in model[what].items()
         ]
@@ -265,9 +265,9 @@ def timing_section(model: Mapping[str, Any]) -> list[str]:
             ],
         ),
         "Decoding behind 4 tokens, milliseconds a token: median (least..most).",
-        table("decode", "ms a token over"),
+        table("decode", "ms a token over", 2),
         "Prefill, tokens a second.",
-        table("prefill", "tokens/s of"),
+        table("prefill", "tokens/s of", 0),
         *(
             f"![{what}](quantization/{slug}-{name}.png)"
             for name, what in (
