@@ -15,6 +15,7 @@ EXTRAS = {
     "gguf": "gguf",
     "huggingface_hub": "hub",
     "numba": "numba",
+    "lm_eval": "eval",
     "setuptools": "dev",
     "Cython": "dev",
 }

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import optional
 
 import gpt2c
 from gpt2c import bindings, run
@@ -51,8 +52,8 @@ def model():
 
 @cache
 def published(folder: Path) -> Any:
-    torch = pytest.importorskip("torch", reason="the parity extra is not installed")
-    transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
+    torch = optional("torch")
+    transformers = optional("transformers")
     load = transformers.GPT2LMHeadModel.from_pretrained
     return load(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
@@ -61,7 +62,7 @@ def expected(
     folder: Path, prompt: list[int], n: int, eos: int | None, num_beams: int, **wanted: Any
 ) -> list[tuple[list[int], float]]:
     """(ids, score) of each beam; EOS, which transformers pads with, is cut behind its first."""
-    torch = pytest.importorskip("torch", reason="the parity extra is not installed")
+    torch = optional("torch")
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small as these are, a second one is only waited for
     found = published(folder).generate(
@@ -135,7 +136,7 @@ def test_random_models_find_what_transformers_finds(
     data: st.DataObject,
     binding: str,
 ) -> None:
-    pytest.importorskip("transformers", reason="the parity extra is not installed")
+    optional("transformers")
     # An EOS that comes: one of the tokens that a plain generation has.
     plain = loaded(name, binding=binding).generate(prompt, n).ids
     eos = data.draw(st.sampled_from([None, *plain]))

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from models import write_model
 from processes import INSTALLED, python
+from references import optional
 
 import gpt2c
 from gpt2c.hub import EMBEDDED_MODEL
 
-lm_eval = pytest.importorskip(
-    "lm_eval", reason="the eval extra is not installed: no evaluation by lm-evaluation-harness"
-)
+lm_eval = optional("lm_eval")
 
 from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
@@ -91,8 +90,8 @@ def by_name(args: str) -> Any:
 
 @pytest.fixture(scope="module")
 def of_transformers(tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    torch = pytest.importorskip("torch", reason="the parity extra is not installed")
-    pytest.importorskip("accelerate", reason="lm_eval's own model of transformers needs it: lm_eval[hf]")
+    torch = optional("torch")
+    pytest.importorskip("accelerate", reason="lm_eval's own model needs it: pip install 'lm_eval[hf]'")
     from lm_eval.models.huggingface import HFLM
 
     n_threads = torch.get_num_threads()
