@@ -19,7 +19,8 @@ Recipe = tuple[int, bytes, bytes]  # a token's merge: rank, left part, right par
 BYTE: Recipe = (-1, b"", b"")  # of a single byte, which no merge makes
 
 # Contractions, then letters, digits and other marks with at most one space in front, then white space
-# without the last space before a word. GPT-2's own pattern; `regex` and tiktoken both read it.
+# without the last space before a word. GPT-2's own pattern; `regex` and tiktoken both read it, each with the
+# letters and numbers of the Unicode version that it knows.
 PIECE_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # What `\s` means there: Unicode's White_Space, which str.isspace() and `re` get wrong (U+001C to U+001F).

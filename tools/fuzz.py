@@ -2,13 +2,15 @@
 
     python tools/fuzz.py                        every target, 20 seconds of processor time each
     python tools/fuzz.py core --seconds 600     one of them for longer
+    python tools/fuzz.py --seed 1               tries the same inputs each time, in the same order
     python tools/fuzz.py --record               and write their counts to docs/fuzzing.md
     python tools/fuzz.py --list
 
 `loader` and `tokenizer` are Python and need Atheris (the extra `fuzz`); `packed` and `core` are C and
 need clang with its libFuzzer (Debian: clang), and run under AddressSanitizer and UBSan. They start from the
 corpus in tests/fuzz/corpus; what they find on the way goes to a folder that is forgotten. An input that
-fails is kept in the working directory, and its reproduction is that target with the file as argument.
+fails is kept in the working directory and printed, and its reproduction is that target with the file as
+argument.
 
 `--seed-corpus` writes the corpus anew.
 """
@@ -16,6 +18,7 @@ fails is kept in the working directory, and its reproduction is that target with
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import platform
 import re
@@ -97,13 +100,14 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | None:
-    """Run one target; prints a line with its counts. None: it found something."""
+def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -> Counts | None:
+    """Run one target; prints a line with its counts. None: it found something. Seed 0: another each time."""
     found = base / f"found-{target}"
     found.mkdir()
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(native_build.ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONHASHSEED": "0",
         "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=512",
     }
     # Both limits are of the clock on the wall, which runs on while a process is held or waits for its turn.
@@ -116,6 +120,7 @@ def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | 
                 *command,
                 *limits,
                 f"-max_total_time={max(5, round(left))}",
+                f"-seed={seed}",
                 str(found),
                 str(FUZZ / "corpus" / target),
             ],
@@ -128,9 +133,10 @@ def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | 
         executed = re.findall(r"stat::number_of_executed_units: +(\d+)", said)
         covered = re.findall(r"cov: (\d+)", said)
         if run.returncode != 0 or not executed or not covered:
-            print(said[-4000:], file=sys.stderr)
+            print(what_was_found(said), file=sys.stderr)
             print(f"{target:<10} FAILED with exit {run.returncode}", flush=True)
             return None
+        seed += seed > 0
         runs += int(executed[-1])
         edges = max(edges, int(covered[-1]))
     counts = Counts(runs, round(processor_seconds() - begin), edges)
@@ -140,6 +146,15 @@ def fuzz(target: str, command: list[str], seconds: int, base: Path) -> Counts | 
         flush=True,
     )
     return counts
+
+
+def what_was_found(said: str) -> str:
+    """A fuzzer's output without its progress: the traceback or the sanitizer's report, and the input."""
+    lines = [line for line in said.splitlines() if not re.match(r"#\d+\s", line)]
+    kept = re.search(r"Test unit written to (\S+)", said)
+    if kept and Path(kept[1]).exists():
+        lines.append("its bytes in base64: " + base64.b64encode(Path(kept[1]).read_bytes()).decode())
+    return "\n".join(lines)[-16000:]
 
 
 def record(target: str, counts: Counts) -> None:
@@ -246,6 +261,7 @@ def main() -> int:
         "--seconds", type=int, default=20, help="of processor time, for each target (default: 20)"
     )
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: another each time)")
     parser.add_argument("--record", action="store_true", help="write the counts to docs/fuzzing.md")
     parser.add_argument("--seed-corpus", action="store_true", help="write tests/fuzz/corpus anew")
     args = parser.parse_args()
@@ -261,7 +277,7 @@ def main() -> int:
     good = True
     with tempfile.TemporaryDirectory() as folder:
         for target, command in build(args.targets or [*PYTHON, *C], Path(folder)).items():
-            counts = fuzz(target, command, args.seconds, Path(folder))
+            counts = fuzz(target, command, args.seconds, args.seed, Path(folder))
             good &= counts is not None
             if counts is not None and args.record:
                 record(target, counts)

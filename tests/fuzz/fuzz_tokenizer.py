@@ -3,7 +3,8 @@
 An even first byte: the rest is three files, cut by zero bytes: vocab.json, merges.txt, tokenizer.json (one
 that is empty is not there); reading them must succeed or raise one of gpt2c's errors. An odd one: merges
 made of the bytes over a vocabulary that fits them, and a text, for which tiktoken's core must give the ids
-of the readable loop, and decoding the text.
+of the readable loop, and decoding the text. The text has no character that is younger than Unicode 3.2: of
+the latest, tiktoken and `regex`, which cuts the loop's pieces, do not always know the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import atheris
@@ -50,7 +52,8 @@ def merges(data: bytes) -> None:
             pairs.append((number, left, right))
     ids = {token: id for id, token in enumerate(tokens)}
     tokenizer = Tokenizer(Vocabulary(ids, pairs, Path("fuzz"), "fuzz"))
-    text = provider.ConsumeUnicode(300)
+    drawn = provider.ConsumeUnicode(300)
+    text = "".join(char for char in drawn if unicodedata.ucd_3_2_0.category(char) != "Cn")
     found = tokenizer.encode(text)
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     assert tokenizer.decode(found) == whole
