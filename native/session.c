@@ -17,21 +17,46 @@ static size_t buffer_rows(const gpt2c_model *model) {
     return gpt2c_is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
 }
 
-/* Puts a buffer of n floats (each of `layers` layers its own, if kept) behind the others. */
-static gpt2c_buffer place(size_t *arena, size_t n, size_t layers, int kept) {
-    const size_t whole_lines = (n + 15) / 16 * 16;
-    const gpt2c_buffer buffer = {*arena, kept ? whole_lines : 0};
-    *arena += kept ? layers * whole_lines : whole_lines;
-    return buffer;
+/* How long an output is read: to the end of attention's half of a layer, to the end of the MLP's, or
+ * beyond. What is kept for later calls has a place of its own in every layer. */
+typedef enum lifetime { ATTENTION,
+                        MLP,
+                        PASS,
+                        KEPT } lifetime;
+
+typedef struct plan_row {
+    gpt2c_buffer *buffer;
+    lifetime lifetime;
+    size_t n_floats; /* of one layer */
+    size_t layers;   /* if kept */
+} plan_row;
+
+static gpt2c_buffer place(size_t *end, const plan_row *row) {
+    const size_t n = gpt2c_pad(row->n_floats, GPT2C_ALIGNMENT / sizeof(float));
+    const gpt2c_buffer placed = {*end, row->lifetime == KEPT ? n : 0};
+    *end += row->lifetime == KEPT ? row->layers * n : n;
+    return placed;
 }
 
-static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
+/* The number of floats that all take together. The two halves of a layer share one place. */
+static size_t place_rows(const plan_row *rows, size_t n) {
+    size_t ends[] = {[ATTENTION] = 0, [MLP] = 0}, shared = 0;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].lifetime == PASS || rows[i].lifetime == KEPT) *rows[i].buffer = place(&shared, &rows[i]);
+    ends[ATTENTION] = ends[MLP] = shared;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].lifetime == ATTENTION || rows[i].lifetime == MLP)
+            *rows[i].buffer = place(&ends[rows[i].lifetime], &rows[i]);
+    return ends[ATTENTION] > ends[MLP] ? ends[ATTENTION] : ends[MLP];
+}
+
+static size_t place_all(const gpt2c_model *model, gpt2c_buffers *b) {
     const gpt2c_model_config *c = &model->config;
-    const size_t layers = (size_t)c->n_layer, rows = buffer_rows(model);
-    const size_t embd = rows * (size_t)c->n_embd, inner = rows * (size_t)c->n_inner;
-    const size_t head_dim = (size_t)(c->n_embd / c->n_head);
+    const size_t layers = (size_t)c->n_layer, rows = buffer_rows(model), n_embd = (size_t)c->n_embd;
+    const size_t embd = rows * n_embd, inner = rows * (size_t)c->n_inner;
+    const size_t widest = c->n_inner > c->n_embd ? (size_t)c->n_inner : n_embd;
     const size_t context = gpt2c_pad((size_t)c->n_ctx, GPT2C_KV_TILE);
-    const size_t cache = context * (size_t)c->n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE) *
+    const size_t cache = context * (size_t)c->n_head * gpt2c_pad(n_embd / (size_t)c->n_head, GPT2C_KV_TILE) *
                          gpt2c_kv_number_bytes(c->kv_f16) / sizeof(float);
     const int kv = gpt2c_switch_on(model, GPT2C_SWITCH_KV);
     const int linear = gpt2c_switch_on(model, GPT2C_SWITCH_LINEAR);
@@ -40,27 +65,29 @@ static gpt2c_buffers place_all(const gpt2c_model *model, size_t *arena) {
     const int layernorm = gpt2c_switch_on(model, GPT2C_SWITCH_LAYERNORM);
     const int unembed = gpt2c_switch_on(model, GPT2C_SWITCH_UNEMBED);
 
-    gpt2c_buffers b;
-    b.x = place(arena, embd, layers + 1, residual && !layernorm);
-    b.ln_1 = place(arena, embd, layers, layernorm && !kv);
-    b.qkv = place(arena, 3 * embd, layers, 0);
-    b.k = place(arena, cache, layers, kv);
-    b.v = place(arena, cache, layers, kv);
-    b.attn = place(arena, embd, layers, kv && !linear);
-    b.attn_proj = place(arena, embd, layers, linear && !residual);
-    b.x_mid = place(arena, embd, layers, residual && !layernorm);
-    b.ln_2 = place(arena, embd, layers, layernorm && !linear);
-    b.mlp_fc = place(arena, inner, layers, linear && !gelu);
-    b.mlp_gelu = place(arena, inner, layers, gelu && !linear);
-    b.mlp_proj = place(arena, embd, layers, linear && !residual);
-    b.ln_f = place(arena, embd, 1, layernorm && !unembed);
-    const size_t widest = (size_t)(c->n_inner > c->n_embd ? c->n_inner : c->n_embd);
-    b.prepared = place(arena, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1, 0);
-    b.prepared_rest = place(arena, GPT2C_LOGIT_ROWS * gpt2c_prepared_bytes((size_t)c->n_embd) / sizeof(float), 1, 0);
-    b.head_x = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_embd, 1, 0);
-    b.scores = place(arena, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1, 0);
-    b.logits = place(arena, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1, 0);
-    return b;
+    /* mlp_gelu in front of mlp_fc, and the projections last: fused operations leave those out, and what they
+     * do use then lies close together. */
+    const plan_row plan[] = {
+        {&b->x, residual && !layernorm ? KEPT : PASS, embd, layers + 1},
+        {&b->ln_1, layernorm && !kv ? KEPT : ATTENTION, embd, layers},
+        {&b->qkv, ATTENTION, 3 * embd, 1},
+        {&b->k, kv ? KEPT : PASS, cache, layers},
+        {&b->v, kv ? KEPT : PASS, cache, layers},
+        {&b->attn, kv && !linear ? KEPT : ATTENTION, embd, layers},
+        {&b->attn_proj, linear && !residual ? KEPT : ATTENTION, embd, layers},
+        {&b->x_mid, residual && !layernorm ? KEPT : PASS, embd, layers},
+        {&b->ln_2, layernorm && !linear ? KEPT : MLP, embd, layers},
+        {&b->mlp_gelu, gelu && !linear ? KEPT : MLP, inner, layers},
+        {&b->mlp_fc, linear && !gelu ? KEPT : MLP, inner, layers},
+        {&b->mlp_proj, linear && !residual ? KEPT : MLP, embd, layers},
+        {&b->ln_f, layernorm && !unembed ? KEPT : PASS, embd, 1},
+        {&b->prepared, PASS, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1},
+        {&b->prepared_rest, PASS, GPT2C_LOGIT_ROWS * gpt2c_prepared_bytes(n_embd) / sizeof(float), 1},
+        {&b->head_x, PASS, GPT2C_LOGIT_ROWS * n_embd, 1},
+        {&b->scores, PASS, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1},
+        {&b->logits, PASS, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1},
+    };
+    return place_rows(plan, sizeof plan / sizeof *plan);
 }
 
 /* The arena of a session that ended, if there is one: the pages that were used are there already, which
@@ -88,9 +115,7 @@ gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *pol
     made->model = model;
     made->poll = poll;
     made->poll_context = poll_context;
-    size_t arena = 0;
-    made->buffers = place_all(model, &arena);
-    made->arena = take_arena(model, arena);
+    made->arena = take_arena(model, place_all(model, &made->buffers));
     made->ids = gpt2c_alloc((size_t)model->config.n_ctx, sizeof(int32_t));
     if (made->arena == NULL || made->ids == NULL) {
         gpt2c_session_free(made);

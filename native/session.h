@@ -7,7 +7,7 @@
 
 /* Output of one operation, as rows of floats in the session's arena. An output is kept for every
  * layer only if its own switch is on and that of an operation that reads it is off; otherwise all
- * layers share one place (layer_stride 0). */
+ * layers share one place (layer_stride 0), and so do attention's half of a layer and the MLP's. */
 typedef struct gpt2c_buffer {
     size_t offset;
     size_t layer_stride;
