@@ -17,12 +17,13 @@ static size_t buffer_rows(const gpt2c_model *model) {
     return gpt2c_is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
 }
 
-/* How long an output is read: to the end of attention's half of a layer, to the end of the MLP's, or
- * beyond. What is kept for later calls has a place of its own in every layer. */
-typedef enum lifetime { ATTENTION,
-                        MLP,
-                        PASS,
-                        KEPT } lifetime;
+/* How long an output is read. */
+typedef enum lifetime {
+    ATTENTION, /* to the end of attention's half of a layer */
+    MLP,       /* to the end of the MLP's */
+    PASS,      /* by other halves or layers of the pass */
+    KEPT,      /* by later passes: each layer has a place of its own */
+} lifetime;
 
 typedef struct plan_row {
     gpt2c_buffer *buffer;
@@ -40,10 +41,10 @@ static gpt2c_buffer place(size_t *end, const plan_row *row) {
 
 /* The number of floats that all take together. The two halves of a layer share one place. */
 static size_t place_rows(const plan_row *rows, size_t n) {
-    size_t ends[] = {[ATTENTION] = 0, [MLP] = 0}, shared = 0;
+    size_t shared = 0;
     for (size_t i = 0; i < n; i++)
         if (rows[i].lifetime == PASS || rows[i].lifetime == KEPT) *rows[i].buffer = place(&shared, &rows[i]);
-    ends[ATTENTION] = ends[MLP] = shared;
+    size_t ends[] = {[ATTENTION] = shared, [MLP] = shared};
     for (size_t i = 0; i < n; i++)
         if (rows[i].lifetime == ATTENTION || rows[i].lifetime == MLP)
             *rows[i].buffer = place(&ends[rows[i].lifetime], &rows[i]);
