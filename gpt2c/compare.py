@@ -123,7 +123,7 @@ def _prompt_ids(path: Path, prompt: str, max_new_tokens: int) -> list[int]:
     with load_checkpoint(path) as checkpoint:
         config = checkpoint.config
         try:
-            ids = Tokenizer.from_folder(checkpoint.folder, config).encode(prompt)
+            ids = Tokenizer(checkpoint.read_vocabulary(), config).encode(prompt)
         except FileNotFoundError:
             ids = [byte % config.n_vocab for byte in prompt.encode()]
     if not ids:
