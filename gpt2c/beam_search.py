@@ -129,7 +129,7 @@ class _Sessions:
         self, first: Session, new_session: Callable[[], Session], plan: Plan, row: Continuation
     ) -> None:
         self._new_session = new_session
-        self._can_copy = plan.backend == "native"
+        self._can_copy = plan.copies_sessions
         self._most_rows = min(BATCH_ROWS, row.config.n_ctx) if plan.is_incremental else 1
         self._row = row
         self._free: list[Session] = []

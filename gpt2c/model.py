@@ -206,7 +206,7 @@ class Model:
         n = operator.index(n)
         if n < 0:
             raise OptionError(f"the number of prompts to keep must be >= 0, not {n}")
-        old, self._prompt_cache = self._prompt_cache, PromptCache(n) if n else None
+        old, self._prompt_cache = self._prompt_cache, PromptCache(n, self.plan.copies_sessions) if n else None
         if old is not None:
             old.clear()
 

@@ -122,6 +122,11 @@ class Plan:
         return sum(1 << s for s, name in enumerate(SWITCHES) if name in self.options)
 
     @property
+    def copies_sessions(self) -> bool:
+        """A session can take over another one's tokens, which the C core alone lets it."""
+        return self.backend == "native"
+
+    @property
     def is_incremental(self) -> bool:
         """All six switches are on: a feed computes new tokens alone, and one pass can serve many sessions."""
         return all(name in self.options for name in SWITCHES)
