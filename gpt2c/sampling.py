@@ -140,9 +140,16 @@ def apply_min_p(logits: Floats, p: float) -> Floats:
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
-    """Probabilities, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    """Probabilities, in float64. OptionError: every token is ruled out."""
+    shifted = np.exp(logits.astype(np.float64) - _largest(logits))
     return np.asarray(shifted / shifted.sum())
+
+
+def _largest(logits: Floats) -> np.float32:
+    largest: np.float32 = logits.max()
+    if np.isneginf(largest):
+        raise OptionError("the settings rule out every token of the vocabulary")
+    return largest
 
 
 def process(
@@ -228,11 +235,9 @@ class Sampler:
         """
         _check_finite(logits)
         logits = self._process(logits, ids)
-        best = int(logits.argmax())
-        if np.isneginf(logits[best]):
-            raise OptionError("the settings rule out every token of the vocabulary")
         if self._settings.temperature == 0:
-            return best
+            _largest(logits)  # there is one
+            return int(logits.argmax())
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
 
