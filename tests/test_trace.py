@@ -161,6 +161,32 @@ def test_one_trace_at_a_time() -> None:
         assert len(trace.feeds) == 1
 
 
+def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpt2c.load() as model:
+        binding, tracing = model._binding, model.trace()
+        trace = tracing.__enter__()
+
+        class EndsTheTrace:
+            @staticmethod
+            def Session(native: object) -> object:
+                tracing.__exit__(None, None, None)
+                return binding.Session(native)
+
+        monkeypatch.setattr(model, "_binding", EndsTheTrace)
+        with model.session() as session:
+            session.feed([1])
+        assert len(trace.sessions) == len(trace.feeds) == 1
+
+
+@pytest.mark.parametrize("n_best", [-1, 1.5, None])
+def test_a_number_of_likeliest_tokens_that_is_none_is_refused(n_best: object) -> None:
+    with gpt2c.load() as model:
+        with pytest.raises(gpt2c.OptionError, match="n_best must be an integer >= 0"), model.trace(n_best):
+            pass
+        with model.trace():
+            pass
+
+
 # ---- The C call ----
 
 
