@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +251,26 @@ def test_the_report_has_a_line_for_each_operation_and_token(capsys: pytest.Captu
         for words, token in zip(reports["1"][-4:], found["ids"], strict=True):
             assert model.tokenizer.decode([token]).strip() in " ".join(words[2:])
     assert "shape" in reports["2"][1] and "GB/s" in reports["2"][1]
+
+
+def test_where_a_pass_checks_guesses_it_is_told_pass_by_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "trace.json"
+    argv = ["--prompt", "the cat sat. the cat sat. the cat", "--max-new-tokens", "20", "--temperature", "0"]
+    guesses = ["--draft", "ngram", "--num-assistant-tokens", "3", "--trace", "1", "--trace-file", str(file)]
+    assert run.main([*argv, *guesses]) == 0
+    err = capsys.readouterr().err
+    guessed = re.search(r"of (\d+) guesses held, (\d+) passes for 20 tokens", err)
+    n_guessed, n_passes = int(guessed[1]), int(guessed[2])
+    told = err.partition("trace: pass by pass: ")[2].splitlines()[1:]
+    assert [int(line.split()[1]) for line in told] == list(range(1, n_passes + 1))
+    n_ran = [int(line.split()[3]) for line in told]
+    assert sum(n_ran[1:]) == n_passes - 1 + n_guessed > n_passes - 1
+    spans = [event for event in json.loads(file.read_text())["traceEvents"] if "n_ids" in event["args"]]
+    assert [span["args"]["n_ids"] for span in spans] == n_ran
+    assert not any("chosen" in span["args"] for span in spans)
+    assert spans[1]["name"] == f"pass 1, tokens: {n_ran[1]}"
 
 
 def test_the_file_is_what_trace_viewers_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
