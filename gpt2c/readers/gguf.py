@@ -148,7 +148,8 @@ class GgufFile(MappedFile):
         if self.metadata.get("tokenizer.ggml.model") != "gpt2" or tokens is None or merges is None:
             return None
         name = self.path.name
-        if not all(isinstance(text, str) for part in (tokens, merges) for text in part):
+        lists = isinstance(tokens, list) and isinstance(merges, list)
+        if not lists or not all(isinstance(text, str) for text in (*tokens, *merges)):
             raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of text")
         ids: dict[str, Any] = {}
         for id, token in enumerate(tokens):
