@@ -95,7 +95,7 @@ def _stored_shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def _dtype_of(checkpoint: Checkpoint, spec: TensorSpec, dtype: str | None) -> str:
-    if len(spec.shape) == 1 or spec.kind == "wpe":
+    if not spec.is_matrix:
         return "f32"
     return dtype or NAME_OF_STORED[checkpoint.dtype(spec.kind, spec.layer)]
 
