@@ -132,9 +132,9 @@ class Plan:
         return all(name in self.options for name in SWITCHES)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """' (did you mean ...?)' when a known name is close, else ''."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -170,6 +170,12 @@ def _one_value(name: str, in_opts: str | None, argument: str | None) -> str | No
     if in_opts is not None and argument is not None and in_opts != argument:
         raise OptionError(f"two values for {name}: {in_opts!r} in the options and {argument!r}")
     return in_opts or argument
+
+
+def isa_of(environ: Mapping[str, str]) -> str | None:
+    """The instruction set that $GPT2C_ISA names; None: the best that there is."""
+    named = environ.get("GPT2C_ISA")
+    return named if named and named != "auto" else None
 
 
 def _choose_isa(
@@ -255,10 +261,7 @@ def resolve(
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
     n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS") or None, cores)
-    from_environment = environ.get("GPT2C_ISA")
-    chosen_isa = _choose_isa(
-        wanted, named_isa, None if from_environment == "auto" else from_environment, isas
-    )
+    chosen_isa = _choose_isa(wanted, named_isa, isa_of(environ), isas)
     _add_needs(wanted)
     names = tuple(option.name for option in OPTIONS if option.name in wanted)
     return Plan(names, chosen_isa, n_threads, chosen_weights)
