@@ -196,7 +196,8 @@ class Model:
         """How probable the model finds a text (or token ids), token by token; see `gpt2c.scoring.score`.
 
         progress: is told now and again how many more tokens are done.
-        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1.
+        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1,
+        Gpt2cError where a logit is not a finite number, which takes damaged weights.
         """
         ids = self._ids(text_or_ids)
         return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)

@@ -233,7 +233,7 @@ class Sampler:
         Gpt2cError: a logit is not a finite number, which takes damaged weights, or the settings rule out
         every token.
         """
-        _check_finite(logits)
+        check_finite(logits)
         logits = self._process(logits, ids)
         if self._settings.temperature == 0:
             _largest(logits)  # there is one
@@ -245,6 +245,7 @@ class Sampler:
         return process(logits, ids, self._settings, len(ids) - self._n_prompt, self._eos)
 
 
-def _check_finite(logits: Floats) -> None:
+def check_finite(logits: Floats) -> None:
+    """Gpt2cError: a logit is not a finite number."""
     if not np.isfinite(logits).all():
         raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")

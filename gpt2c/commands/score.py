@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,12 +61,11 @@ def run(args: argparse.Namespace) -> None:
 
 def as_json(score: Score, logprobs: bool = False) -> dict[str, Any]:
     """The object that --json prints, and --jsonl for each line; JSON has no infinity, which is null there."""
-    finite = score.perplexity < float("inf")
     found = {
         "tokens": score.logprobs.size + 1,
         "nll": score.nll,
-        "perplexity": score.perplexity if finite else None,
-        "bits_per_byte": score.bits_per_byte,
+        "perplexity": None if score.perplexity == math.inf else score.perplexity,
+        "bits_per_byte": None if score.bits_per_byte == math.inf else score.bits_per_byte,
     }
     return {**found, "logprobs": score.logprobs.tolist()} if logprobs else found
 
