@@ -39,14 +39,12 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         """OptionError names the number that is out of range."""
-        _require(
-            _is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0"
-        )
+        _require(is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0")
         _require(_is_int(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "an integer >= 0 (0: off)")
-        _require(_is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
-        _require(_is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        _require(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         penalty = self.repetition_penalty
-        _require(_is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
+        _require(is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
         seed_ok = self.seed is None or (_is_int(self.seed) and self.seed >= 0)
         _require(seed_ok, "seed", self.seed, "an integer >= 0")
         size, least = self.no_repeat_ngram_size, self.min_new_tokens
@@ -63,7 +61,8 @@ class SamplingSettings:
         )
 
 
-def _is_real(value: object) -> bool:
+def is_real(value: object) -> bool:
+    """Whether it is a finite number, of Python or NumPy, and no bool."""
     return _is_int(value) or (isinstance(value, (float, np.floating)) and math.isfinite(value))
 
 

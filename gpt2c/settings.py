@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from .errors import OptionError
-from .sampling import SamplingSettings
+from .sampling import SamplingSettings, is_real
 from .text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ def _beams(
     num_beams: int, length_penalty: float, early_stopping: EarlyStopping, excluded: dict[str, bool]
 ) -> BeamSettings | None:
     """None for a single beam. excluded: what cannot be had with several, and whether it is asked for."""
-    is_number = isinstance(length_penalty, (int, float)) and not isinstance(length_penalty, bool)
-    if not is_number or not abs(length_penalty) <= MOST_LENGTH_PENALTY:
+    if not is_real(length_penalty) or abs(length_penalty) > MOST_LENGTH_PENALTY:
         most = MOST_LENGTH_PENALTY
         raise OptionError(f"length_penalty must be a number from {-most} to {most}, not {length_penalty!r}")
     if early_stopping not in (False, True, "never") or not isinstance(early_stopping, (bool, str)):
