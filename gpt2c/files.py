@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .errors import Gpt2cError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def user_folder(environ: Mapping[str, str], variable: str, under_home: str) -> Path | None:
@@ -54,6 +56,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     If an exception ends it, nothing has changed.
     """
+    import tempfile  # here, because it brings a dozen modules along, and who generates writes no files
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -64,6 +68,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def sha256(data: bytes) -> _Hash:
+    """A SHA-256 begun with these bytes."""
+    import hashlib  # here, because it brings OpenSSL along, 4 MB, and a small model needs no checksum
+
+    return hashlib.sha256(data)
 
 
 def _umask() -> int:

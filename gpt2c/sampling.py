@@ -13,9 +13,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-
-# Now, because NumPy would import it at the first token, where a Ctrl-C can be lost in it.
-from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
 from .errors import Gpt2cError, OptionError
@@ -211,17 +208,23 @@ class Sampler:
         self._settings = settings
         self._n_prompt = n_prompt
         self._eos = eos
-        self._random = Generator(PCG64(settings.seed))
+        if settings.temperature > 0:
+            # Not before, because it is 3 MB that greedy use does without; nor at the first token, where a
+            # Ctrl-C can be lost in the import.
+            from numpy.random import PCG64, Generator
+
+            self._random = Generator(PCG64(settings.seed))
 
     def fork(self) -> Sampler:
         """Another one that will take the same random numbers."""
         fork = Sampler(self._settings, self._n_prompt, self._eos)
-        fork._random = deepcopy(self._random)
+        if self._settings.temperature > 0:
+            fork._random = deepcopy(self._random)
         return fork
 
     def logprobs(self, logits: Floats, ids: Sequence[int]) -> Floats:
         """What transformers' beam search adds up: log probabilities [n_vocab], behind all but sampling."""
-        _check_finite(logits)
+        check_finite(logits)
         shifted = logits - logits.max()
         shifted -= np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
         return self._process(shifted, ids)
