@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from .generation import Completion
+from .terminal import columns
 from .trace import Feed, Operation, Trace
 
 TokenText = Callable[[int], str]
@@ -111,19 +112,6 @@ def _size(operations: Sequence[Operation]) -> list[str]:
         f"{n_bytes / a_feed / 1e6:.3f}",
         f"{n_bytes / ns:.1f}" if ns else "",
     ]
-
-
-def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of words, the first flush left, the others right."""
-    n = max(map(len, rows))
-    full = [[*row, *[""] * (n - len(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    for row in full:
-        cells = [
-            cell.rjust(width) if c else cell.ljust(width)
-            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
 
 
 # ---- For a viewer ----

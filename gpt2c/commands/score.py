@@ -13,10 +13,9 @@ from typing import Any
 from ..errors import Gpt2cError, OptionError, TokenError
 from ..run import add_model_arguments, load_model
 from ..scoring import Score
+from ..terminal import draw_bar
 
 HELP = "score texts: log probabilities, perplexity, bits a byte"
-
-_BAR = 30  # characters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     with load_model(args) as model:
         print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
         encoded = [(n, model.tokenizer.encode(t) if isinstance(t, str) else t) for n, t in texts]
-        progress = _progress_bar(sum(len(ids) - 1 for _, ids in encoded))
+        progress = _progress_bar(sum(max(0, len(ids) - 1) for _, ids in encoded))
         for n, ids in encoded:
             try:
                 score = model.score(ids, args.stride, progress=progress)
@@ -113,9 +112,6 @@ def _progress_bar(n_all: int) -> Callable[[int], None]:
     def draw(n: int) -> None:
         nonlocal n_done
         n_done += n
-        filled = _BAR * n_done // max(n_all, 1)
-        end = "\n" if n_done == n_all else ""
-        bar = "#" * filled + "." * (_BAR - filled)
-        print(f"\r[{bar}] {n_done:,} of {n_all:,} tokens", end=end, file=sys.stderr, flush=True)
+        draw_bar(n_done, n_all, f"{n_done:,} of {n_all:,} tokens")
 
     return draw if sys.stderr.isatty() else lambda n: None
