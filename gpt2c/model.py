@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,7 @@ class Model:
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
         began, trace = now_ns(), self._trace  # which may end meanwhile, in another thread
-        session = Session(self, self._binding.Session(self._open()), trace)
+        session = Session(self, self._binding.Session(self._open()))
         if trace is not None:
             trace.sessions.append((began, now_ns()))
         with self._running_lock:
@@ -135,7 +134,10 @@ class Model:
         return identity_of(self.config, self.plan, loaded)
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
-        """Logits [len(ids), n_vocab] of every position, whatever the plan."""
+        """Logits [len(ids), n_vocab], float32, of every position, whatever the plan.
+
+        Raises TokenError (no ids, or a bad one), ContextLengthError.
+        """
         with self.session() as session:
             return session.feed_all(ids)
 
@@ -203,9 +205,10 @@ class Model:
         return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)
 
     def embed(self, text_or_ids: str | Ids) -> NDArray[np.float32]:
-        """Hidden states [T, n_embd] behind the final layer norm, of each token of a text or of token ids.
+        """Hidden states [T, n_embd], float32, behind the final layer norm, of the T tokens of a text, or of
+        token ids.
 
-        Raises ContextLengthError for more tokens than the context holds.
+        Raises TokenError (none, or a bad id), ContextLengthError for more tokens than the context holds.
         """
         with self.session() as session:
             return session.feed_hidden(self._ids(text_or_ids))
@@ -231,7 +234,9 @@ class Model:
 
     @contextmanager
     def trace(self, n_best: int = 5) -> Iterator[Trace]:
-        """Record what sessions made meanwhile do; see trace.py. One at a time: it is for looking, and slower.
+        """Record what sessions do meanwhile; see trace.py. One at a time: it is for looking, and slower.
+
+        Passes that serve several sessions (of a batch, of beams) are not recorded.
 
         n_best: how many of the likeliest tokens to keep of each step; with 0 no logits are computed for it.
         OptionError: the model is being traced already, or n_best is no whole number from 0.
@@ -239,9 +244,10 @@ class Model:
         n_best = whole_number("n_best", n_best)
         if self._trace is not None:
             raise OptionError("the model is being traced already")
-        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
+        trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
+        self._trace = trace
         try:
-            yield self._trace
+            yield trace
         finally:
             self._trace = None
 
@@ -252,11 +258,11 @@ class Model:
         for session in running:
             session.cancel()
 
-    def save_packed(self, path: Path, key: bytes) -> None:
+    def save_packed(self, path: str | os.PathLike[str], key: bytes) -> None:
         """Write the weights as they lie in memory, for the C core to map (native/packed.c).
 
-        key: up to 127 bytes that say what the file was made from. Raises ModelFileError; nothing is
-        left half written.
+        key: up to 127 bytes that say what the file was made from. Raises ModelFileError, and OptionError for
+        a longer key or another engine than the C core; nothing is left half written.
         """
         native = self._open()
         if not isinstance(native, NativeModel):

@@ -18,7 +18,6 @@ from .session_file import read_session, write_session
 if TYPE_CHECKING:
     from .bindings import NativeSession
     from .model import Model
-    from .trace import Trace
 
 Ids = Sequence[int] | NDArray[np.integer]
 Floats = NDArray[np.float32]
@@ -53,9 +52,8 @@ def n_common(a: Sequence[int], b: Sequence[int]) -> int:
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
-    def __init__(self, model: Model, native: NativeSession, trace: Trace | None = None) -> None:
+    def __init__(self, model: Model, native: NativeSession) -> None:
         self._model = model
-        self._trace = trace
         self._native: NativeSession | None = native
         self.cancelled = False
 
@@ -219,9 +217,9 @@ class Session:
         next_id: bool = False,
         next_ids: NDArray[np.int32] | None = None,
     ) -> int:
-        native = self._open()
-        if self._trace is not None:
-            return self._trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
+        native, trace = self._open(), self._model._trace
+        if trace is not None:
+            return trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
         return native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
 
 

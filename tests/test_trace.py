@@ -176,7 +176,7 @@ def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytes
         monkeypatch.setattr(model, "_binding", EndsTheTrace)
         with model.session() as session:
             session.feed([1])
-        assert len(trace.sessions) == len(trace.feeds) == 1
+        assert (len(trace.sessions), len(trace.feeds)) == (1, 0)
 
 
 @pytest.mark.parametrize("n_best", [-1, 1.5, None])
@@ -186,6 +186,18 @@ def test_a_number_of_likeliest_tokens_that_is_none_is_refused(n_best: object) ->
             pass
         with model.trace():
             pass
+
+
+def test_a_session_is_recorded_as_long_as_the_trace_lasts(binding: str) -> None:
+    with gpt2c.load(binding=binding) as model:
+        model.cache_prompts(1)
+        before = model.generate([1, 2, 3], 3)
+        with model.trace() as trace:
+            after = model.generate([*before.prompt_ids, *before.ids], 2)
+        assert after.timings.reused_tokens > 0
+        assert [(feed.n_past, feed.n_ids) for feed in trace.feeds] == [(5, 1), (6, 1)]
+        model.generate([*after.prompt_ids, *after.ids], 2)
+        assert len(trace.feeds) == 2
 
 
 # ---- The C call ----

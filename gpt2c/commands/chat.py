@@ -119,7 +119,6 @@ class Talk:
         """Answer with this model from now on, and trace it if that is wanted."""
         self.tracing.close()
         self.model = model
-        model.cache_prompts(0)  # a session is traced only if it was made to be
         model.cache_prompts(1)  # each prompt is the last one, and what came of it, and a turn
         self.trace = self.tracing.enter_context(model.trace()) if self.trace_level else None
 
