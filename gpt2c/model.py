@@ -252,7 +252,10 @@ class Model:
             self._trace = None
 
     def cancel(self) -> None:
-        """End every generation that runs on this model now; each returns with "cancelled"."""
+        """End every generation that runs on this model now; each returns with "cancelled".
+
+        Other calls that run now (of score, embed, logits, a session) raise CancelledError.
+        """
         with self._running_lock:
             running = list(self._running)
         for session in running:
