@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .errors import CancelledError, OptionError
 from .generation import Beam, Continuation, Source, Token
 from .options import Plan
+from .sampling import NO_TOKEN_LEFT
 from .session import BATCH_ROWS, Session, feed_batch, n_common
 from .settings import BeamSettings
 
@@ -86,7 +87,7 @@ class _Search:
                 break
             logits = self._sessions.feed(beams)
         if not self._finished:
-            raise OptionError("the settings rule out every token of the vocabulary")
+            raise OptionError(NO_TOKEN_LEFT)
         return self._finished
 
     def _continued(self, beams: Sequence[_Path], logits: NDArray[np.float32]) -> list[_Path]:

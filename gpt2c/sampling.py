@@ -19,6 +19,8 @@ from .errors import Gpt2cError, OptionError
 
 Floats = NDArray[np.float32]
 
+NO_TOKEN_LEFT = "the settings rule out every token of the vocabulary"
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -144,7 +146,7 @@ def softmax(logits: Floats) -> NDArray[np.float64]:
 def _largest(logits: Floats) -> np.float32:
     largest: np.float32 = logits.max()
     if np.isneginf(largest):
-        raise OptionError("the settings rule out every token of the vocabulary")
+        raise OptionError(NO_TOKEN_LEFT)
     return largest
 
 
