@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from .options import SWITCHES
 from .session_file import read_session, write_session
 
 if TYPE_CHECKING:
-    from .bindings import NativeSession
+    from .bindings import Binding, NativeSession
     from .model import Model
 
 Ids = Sequence[int] | NDArray[np.integer]
@@ -239,6 +239,6 @@ def feed_batch(
     ids = np.fromiter((i for row in rows for i in row), np.int32)
     n_ids = np.array([len(row) for row in rows], np.uintp)
     next_ids = np.empty(len(rows), np.int32) if logits is None else None
-    binding = sessions[0]._model._binding
+    binding = cast("Binding", sessions[0]._model._binding)  # such a plan is the C core's
     binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
     return [] if next_ids is None else [int(i) for i in next_ids]
