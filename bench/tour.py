@@ -16,6 +16,8 @@ from typing import Any
 
 from harness import markdown_table, write_atomic
 
+from gpt2c.config import ModelConfig
+
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "docs/tour.in.md"
 RECORD = ROOT / "bench/results/ladder.json"
@@ -101,10 +103,7 @@ class Tour:
         return f"{rung['share']:.0%} of what {rung['waits_for']} allows"
 
     def parameters(self, model: str) -> str:
-        c = self._models[model]["config"]
-        d, inner = c["n_embd"], c["n_inner"]
-        layer = 4 * d * d + 2 * d * inner + 9 * d + inner
-        return f"{((c['n_vocab'] + c['n_ctx'] + 2) * d + c['n_layer'] * layer) / 1e6:.1f} million"
+        return f"{ModelConfig(**self._models[model]['config']).n_parameters / 1e6:.1f} million"
 
     def operation_share(self, model: str, name: str, *operations: str) -> str:
         """Of the pass in the middle of the text, in some operations."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .errors import CancelledError, OptionError
 from .generation import Beam, Continuation, Source, Token
 from .options import Plan
+from .sampling import NO_TOKEN_LEFT
 from .session import BATCH_ROWS, Session, feed_batch, n_common
 from .settings import BeamSettings
 
@@ -86,7 +87,7 @@ class _Search:
                 break
             logits = self._sessions.feed(beams)
         if not self._finished:
-            raise OptionError("the settings rule out every token of the vocabulary")
+            raise OptionError(NO_TOKEN_LEFT)
         return self._finished
 
     def _continued(self, beams: Sequence[_Path], logits: NDArray[np.float32]) -> list[_Path]:
@@ -129,7 +130,7 @@ class _Sessions:
         self, first: Session, new_session: Callable[[], Session], plan: Plan, row: Continuation
     ) -> None:
         self._new_session = new_session
-        self._can_copy = plan.backend == "native"
+        self._can_copy = plan.copies_sessions
         self._most_rows = min(BATCH_ROWS, row.config.n_ctx) if plan.is_incremental else 1
         self._row = row
         self._free: list[Session] = []

@@ -20,6 +20,7 @@ from .backends import Choices
 from .compare_worker import Request, Result, logits_of
 from .errors import ContextLengthError, Gpt2cError, OptionError, TokenError
 from .hub import resolve_model
+from .terminal import columns
 from .tokenizer import Tokenizer
 from .weights import load_checkpoint
 
@@ -123,7 +124,7 @@ def _prompt_ids(path: Path, prompt: str, max_new_tokens: int) -> list[int]:
     with load_checkpoint(path) as checkpoint:
         config = checkpoint.config
         try:
-            ids = Tokenizer.from_folder(checkpoint.folder, config).encode(prompt)
+            ids = Tokenizer(checkpoint.read_vocabulary(), config).encode(prompt)
         except FileNotFoundError:
             ids = [byte % config.n_vocab for byte in prompt.encode()]
     if not ids:
@@ -232,22 +233,14 @@ _COLUMNS = ("backend", "tok/s", "ms/token", "TTFT ms", "load s", "peak MB", "log
 
 def as_table(done: Comparison) -> str:
     """The rows in columns, and below them the reasons."""
-    table = [_COLUMNS, *(_cells(row, done) for row in done.rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if c == 0 else cell.rjust(width)
-            for c, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in table
-    ]
-    lines += [f"{row.backend}: {row.reason}" for row in done.rows if row.reason]
-    return "\n".join(lines)
+    table = columns([_COLUMNS, *(_cells(row, done) for row in done.rows)])
+    reasons = (f"{row.backend}: {row.reason}" for row in done.rows if row.reason)
+    return "\n".join([*table, *reasons])
 
 
 def _cells(row: Row, done: Comparison) -> tuple[str, ...]:
     if row.status != "ok":
-        return (row.backend, row.status, "", "", "", "", "", "")
+        return row.backend, row.status
     same = "yes" if row.same_text else "tie" if row.reason.startswith("a tie") else "no"
     return (
         row.backend,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .errors import Gpt2cError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def user_folder(environ: Mapping[str, str], variable: str, under_home: str) -> Path | None:
@@ -22,14 +24,14 @@ def user_folder(environ: Mapping[str, str], variable: str, under_home: str) -> P
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise Gpt2cError if a file cannot be put there: said before long work, not after it."""
-    folder = Path(path).parent
+    """Raise Gpt2cError if `write_whole` cannot put a file there: said before long work, not after it."""
+    folder = os.path.dirname(os.path.realpath(path))
     if os.path.isdir(path):
         raise Gpt2cError(f"cannot write {os.fspath(path)!r}: it is a folder")
-    if not folder.is_dir():
-        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: there is no folder {os.fspath(folder)!r}")
-    if not os.access(folder, os.W_OK):
-        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: no permission in {os.fspath(folder)!r}")
+    if not os.path.isdir(folder):
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: there is no folder {folder!r}")
+    if not os.access(path if _is_special(path) else folder, os.W_OK):
+        raise Gpt2cError(f"cannot write {os.fspath(path)!r}: no permission in {folder!r}")
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
@@ -38,10 +40,10 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     What is there and no ordinary file (a pipe, a device) is written into and not replaced.
     """
     try:
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        if _is_special(path):
             Path(path).write_text(text, encoding="utf-8")
             return
-        with replacing(Path(os.path.realpath(path))) as file:
+        with replacing(Path(path)) as file:
             file.write(text.encode())
             os.fchmod(file.fileno(), 0o666 & ~_umask())
     except OSError as error:
@@ -52,8 +54,11 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file, its owner's alone, that is on the disk in `path`'s place when the block ends; OSError.
 
-    If an exception ends it, nothing has changed.
+    A link stays one: what it leads to is replaced. If an exception ends the block, nothing has changed.
     """
+    path = Path(os.path.realpath(path))
+    import tempfile  # here, because it brings a dozen modules along, and who generates writes no files
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -64,6 +69,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether it is there, and no ordinary file."""
+    return os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode)
+
+
+def sha256(data: bytes) -> _Hash:
+    """A SHA-256 begun with these bytes."""
+    import hashlib  # here, because it brings OpenSSL along, 4 MB, and a small model needs no checksum
+
+    return hashlib.sha256(data)
 
 
 def _umask() -> int:

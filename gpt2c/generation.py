@@ -55,11 +55,11 @@ class Timings:
 class Completion:
     """A continuation.
 
-    text: without the prompt, ending before a stop string, "" for a model without a vocabulary. ids:
-    every new token; the last is EOS when finish_reason is "eos". finish_reason: "eos", "stop", "length"
-    (max_new_tokens or the context is reached) or "cancelled". logprobs: one for each of ids, or None if they
-    were not asked for. dropped_tokens: how many of the oldest went when the context slid. beams: the best
-    continuations of a beam search, this one first; else None.
+    text: without the prompt, ending before a stop string, "" for a model without a vocabulary. ids: every new
+    token; the last is EOS when finish_reason is "eos". prompt_ids: all of the prompt's tokens. finish_reason:
+    "eos", "stop", "length" (max_new_tokens or the context is reached) or "cancelled". logprobs: one for each
+    of ids, or None if they were not asked for. dropped_tokens: how many of the oldest went when the context
+    slid. beams: the best continuations of a beam search, this one first; else None.
     """
 
     text: str

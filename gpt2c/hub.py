@@ -15,6 +15,7 @@ from pathlib import Path
 from .config import quoted
 from .errors import BackendUnavailable, ModelFileError, ModelNotFoundError
 from .readers import SUFFIXES, names_of_suffixes
+from .tokenizer import VOCABULARY_FILES
 
 _LOG = logging.getLogger("gpt2c")
 
@@ -28,9 +29,7 @@ _FILES = (
     "config.json",
     "*.safetensors",
     "model.safetensors.index.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
+    *VOCABULARY_FILES,
 )
 
 _OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import bindings
 from .bindings import Binding, NativeMatrix
 from .errors import OptionError
-from .options import nearest
+from .options import isa_of, nearest
 from .session import as_ids
 
 __all__ = [
@@ -363,9 +363,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
     rows = _isas(chosen.name)
     supported = [name for name, _, ok in rows if ok]
     if isa == "auto":
-        isa = os.environ.get("GPT2C_ISA", "auto")
-    if isa == "auto":
-        isa = supported[-1]
+        isa = isa_of(os.environ) or supported[-1]
     number = _index_of("instruction set", isa, ("auto", *(name for name, _, _ in rows))) - 1
     if isa not in supported:
         raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
@@ -374,7 +372,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
 
 def _index_of(what: str, name: str, known: tuple[str, ...]) -> int:
     if name not in known:
-        guess = nearest(str(name), known)
+        guess = nearest(name, known)
         raise OptionError(f"unknown {what} {name!r}{guess} (there are: {', '.join(known)})")
     return known.index(name)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ from .generation import Completion, Continuation, Source, Stream, one_by_one
 from .prompt_cache import PromptCache
 from .scoring import Score, score
 from .session import Ids, Session, as_ids
-from .settings import GenerationSettings, generation_settings, takes
+from .settings import GenerationSettings, generation_settings, takes, whole_number
 from .speculative import speculative
 from .tokenizer import Tokenizer, Vocabulary
 from .trace import Trace, now_ns
@@ -71,8 +69,7 @@ class Model:
     """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
 
     `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi", or the name of another
-    engine than the C core; `batch_size`: how many prompts `generate_batch` continues side by side, 32 unless
-    it is set.
+    engine than the C core; `batch_size`: 32 unless it is set.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class Model:
         self.binding = runner.name
         self._binding = runner
         self._native: LoadedModel | None = loaded
-        self.batch_size = 32
+        self._batch_size = 32
         self._prompt_cache: PromptCache | None = None
         self._read_vocabulary = read_vocabulary
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -101,16 +98,26 @@ class Model:
         return Tokenizer(self._read_vocabulary(), self.config)
 
     @property
+    def batch_size(self) -> int:
+        """How many prompts `generate_batch` continues side by side. OptionError: it is set to no whole
+        number from 1."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, n: int) -> None:
+        self._batch_size = whole_number("batch_size", n, least=1)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of weights in memory."""
         return self._open().weight_bytes()
 
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
-        began = now_ns()
-        session = Session(self, self._binding.Session(self._open()), self._trace)
-        if self._trace is not None:
-            self._trace.sessions.append((began, now_ns()))
+        began, trace = now_ns(), self._trace  # which may end meanwhile, in another thread
+        session = Session(self, self._binding.Session(self._open()))
+        if trace is not None:
+            trace.sessions.append((began, now_ns()))
         with self._running_lock:
             self._running.add(session)
         return session
@@ -127,7 +134,10 @@ class Model:
         return identity_of(self.config, self.plan, loaded)
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
-        """Logits [len(ids), n_vocab] of every position, whatever the plan."""
+        """Logits [len(ids), n_vocab], float32, of every position, whatever the plan.
+
+        Raises TokenError (no ids, or a bad one), ContextLengthError.
+        """
         with self.session() as session:
             return session.feed_all(ids)
 
@@ -170,6 +180,10 @@ class Model:
             for row in rows:
                 for _ in self._run(row, settings):
                     pass
+                if row.reason == "cancelled":  # as those behind it are that were not begun
+                    break
+            for row in rows:
+                row.reason = row.reason or "cancelled"
         elif rows:
             run_batch(self.session, rows, self.batch_size, self.config.n_ctx, self.config.n_vocab)
         return [row.completion() for row in rows]
@@ -184,15 +198,17 @@ class Model:
         """How probable the model finds a text (or token ids), token by token; see `gpt2c.scoring.score`.
 
         progress: is told now and again how many more tokens are done.
-        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1.
+        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1,
+        Gpt2cError where a logit is not a finite number, which takes damaged weights.
         """
         ids = self._ids(text_or_ids)
         return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)
 
     def embed(self, text_or_ids: str | Ids) -> NDArray[np.float32]:
-        """Hidden states [T, n_embd] behind the final layer norm, of each token of a text or of token ids.
+        """Hidden states [T, n_embd], float32, behind the final layer norm, of the T tokens of a text, or of
+        token ids.
 
-        Raises ContextLengthError for more tokens than the context holds.
+        Raises TokenError (none, or a bad id), ContextLengthError for more tokens than the context holds.
         """
         with self.session() as session:
             return session.feed_hidden(self._ids(text_or_ids))
@@ -203,10 +219,8 @@ class Model:
 
         Off at first, and with n = 0, which frees them. A session of GPT-2 small takes up to 75 MB.
         """
-        n = operator.index(n)
-        if n < 0:
-            raise OptionError(f"the number of prompts to keep must be >= 0, not {n}")
-        old, self._prompt_cache = self._prompt_cache, PromptCache(n) if n else None
+        n = whole_number("the number of prompts to keep", n)
+        old, self._prompt_cache = self._prompt_cache, PromptCache(n, self.plan.copies_sessions) if n else None
         if old is not None:
             old.clear()
 
@@ -220,31 +234,38 @@ class Model:
 
     @contextmanager
     def trace(self, n_best: int = 5) -> Iterator[Trace]:
-        """Record what sessions made meanwhile do; see trace.py. One at a time: it is for looking, and slower.
+        """Record what sessions do meanwhile; see trace.py. One at a time: it is for looking, and slower.
+
+        Passes that serve several sessions (of a batch, of beams) are not recorded.
 
         n_best: how many of the likeliest tokens to keep of each step; with 0 no logits are computed for it.
-        OptionError: the model is being traced already.
+        OptionError: the model is being traced already, or n_best is no whole number from 0.
         """
+        n_best = whole_number("n_best", n_best)
         if self._trace is not None:
             raise OptionError("the model is being traced already")
-        self._trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
+        trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
+        self._trace = trace
         try:
-            yield self._trace
+            yield trace
         finally:
             self._trace = None
 
     def cancel(self) -> None:
-        """End every generation that runs on this model now; each returns with "cancelled"."""
+        """End every generation that runs on this model now; each returns with "cancelled".
+
+        Other calls that run now (of score, embed, logits, a session) raise CancelledError.
+        """
         with self._running_lock:
             running = list(self._running)
         for session in running:
             session.cancel()
 
-    def save_packed(self, path: Path, key: bytes) -> None:
+    def save_packed(self, path: str | os.PathLike[str], key: bytes) -> None:
         """Write the weights as they lie in memory, for the C core to map (native/packed.c).
 
-        key: up to 127 bytes that say what the file was made from. Raises ModelFileError; nothing is
-        left half written.
+        key: up to 127 bytes that say what the file was made from. Raises ModelFileError, and OptionError for
+        a longer key or another engine than the C core; nothing is left half written.
         """
         native = self._open()
         if not isinstance(native, NativeModel):
@@ -291,6 +312,7 @@ class Model:
     def _check_draft(self, draft: object) -> None:
         if not isinstance(draft, Model):
             raise OptionError(f"draft must be None, 'ngram' or a loaded model, not {draft!r}")
+        draft._open()
         ours, theirs = self.tokenizer_or_none, draft.tokenizer_or_none
         same = draft.config.n_vocab == self.config.n_vocab
         if not same or (ours is not None and theirs is not None and not ours.has_tokens_of(theirs)):

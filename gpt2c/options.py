@@ -122,14 +122,19 @@ class Plan:
         return sum(1 << s for s, name in enumerate(SWITCHES) if name in self.options)
 
     @property
+    def copies_sessions(self) -> bool:
+        """A session can take over another one's tokens, which the C core alone lets it."""
+        return self.backend == "native"
+
+    @property
     def is_incremental(self) -> bool:
         """All six switches are on: a feed computes new tokens alone, and one pass can serve many sessions."""
         return all(name in self.options for name in SWITCHES)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """' (did you mean ...?)' when a known name is close, else ''."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -165,6 +170,12 @@ def _one_value(name: str, in_opts: str | None, argument: str | None) -> str | No
     if in_opts is not None and argument is not None and in_opts != argument:
         raise OptionError(f"two values for {name}: {in_opts!r} in the options and {argument!r}")
     return in_opts or argument
+
+
+def isa_of(environ: Mapping[str, str]) -> str | None:
+    """The instruction set that $GPT2C_ISA names; None: the best that there is."""
+    named = environ.get("GPT2C_ISA")
+    return named if named and named != "auto" else None
 
 
 def _choose_isa(
@@ -250,10 +261,7 @@ def resolve(
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
     n_threads = _choose_threads(wanted, named_threads, environ.get("GPT2C_THREADS") or None, cores)
-    from_environment = environ.get("GPT2C_ISA")
-    chosen_isa = _choose_isa(
-        wanted, named_isa, None if from_environment == "auto" else from_environment, isas
-    )
+    chosen_isa = _choose_isa(wanted, named_isa, isa_of(environ), isas)
     _add_needs(wanted)
     names = tuple(option.name for option in OPTIONS if option.name in wanted)
     return Plan(names, chosen_isa, n_threads, chosen_weights)

@@ -11,7 +11,6 @@ The cache only ever saves time: whatever is wrong with it, `load()` goes on with
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import Any
 
 from .bindings import Binding, NativeModel
 from .errors import Gpt2cError, ModelFileError
-from .files import user_folder
+from .files import sha256, user_folder
 from .options import Plan
 from .weights import Checkpoint
 
@@ -121,7 +120,7 @@ def _file_of(checkpoint: Checkpoint, plan: Plan, format_version: int, folder: Pa
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> NativeModel | None:

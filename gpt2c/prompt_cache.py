@@ -16,8 +16,10 @@ class PromptCache:
     Any number of threads may use one; a session is lent to one of them at a time.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, can_copy: bool) -> None:
+        """can_copy: `Plan.copies_sessions` of the model."""
         self._most = n
+        self._can_copy = can_copy
         self._sessions: list[Session] = []  # the one used last comes last
         self._lock = threading.Lock()
 
@@ -46,8 +48,9 @@ class PromptCache:
             if best is None or n_best == 0:
                 return make()
             self._sessions.remove(best)
-            if best.n_past <= n_best + 1:
+            if best.n_past <= n_best + 1 or not self._can_copy:
                 best.rewind(n_best)
+                best.cancelled = False  # by a cancel() of other work, while it lay here
                 return best
             # It holds more, which another prompt may want.
             self._sessions.append(best)

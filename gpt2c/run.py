@@ -184,7 +184,7 @@ def read_prompt(args: argparse.Namespace) -> str:
     elif source is None:
         return DEFAULT_PROMPT
     elif source == "-":
-        data = sys.stdin.buffer.read() if sys.stdin else b""
+        data = sys.stdin.buffer.read()
     else:
         try:
             data = Path(source).read_bytes()
@@ -324,10 +324,10 @@ def as_json(completion: Completion, plan: str) -> dict[str, Any]:
 
 def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a command; turn each error into its one line and exit status, and each warning into a line."""
-    for name in ("stdout", "stderr"):
+    for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # started with it closed
-            setattr(sys, name, io.StringIO())
-        elif hasattr(getattr(sys, name), "reconfigure"):
+            setattr(sys, name, io.TextIOWrapper(io.BytesIO()))
+        elif name != "stdin" and hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)

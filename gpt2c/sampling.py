@@ -13,14 +13,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-
-# Now, because NumPy would import it at the first token, where a Ctrl-C can be lost in it.
-from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
 from .errors import Gpt2cError, OptionError
 
 Floats = NDArray[np.float32]
+
+NO_TOKEN_LEFT = "the settings rule out every token of the vocabulary"
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,12 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         """OptionError names the number that is out of range."""
-        _require(
-            _is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0"
-        )
+        _require(is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0")
         _require(_is_int(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "an integer >= 0 (0: off)")
-        _require(_is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
-        _require(_is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        _require(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         penalty = self.repetition_penalty
-        _require(_is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
+        _require(is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
         seed_ok = self.seed is None or (_is_int(self.seed) and self.seed >= 0)
         _require(seed_ok, "seed", self.seed, "an integer >= 0")
         size, least = self.no_repeat_ngram_size, self.min_new_tokens
@@ -63,7 +60,8 @@ class SamplingSettings:
         )
 
 
-def _is_real(value: object) -> bool:
+def is_real(value: object) -> bool:
+    """Whether it is a finite number, of Python or NumPy, and no bool."""
     return _is_int(value) or (isinstance(value, (float, np.floating)) and math.isfinite(value))
 
 
@@ -140,9 +138,16 @@ def apply_min_p(logits: Floats, p: float) -> Floats:
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
-    """Probabilities, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    """Probabilities, in float64. OptionError: every token is ruled out."""
+    shifted = np.exp(logits.astype(np.float64) - _largest(logits))
     return np.asarray(shifted / shifted.sum())
+
+
+def _largest(logits: Floats) -> np.float32:
+    largest: np.float32 = logits.max()
+    if np.isneginf(largest):
+        raise OptionError(NO_TOKEN_LEFT)
+    return largest
 
 
 def process(
@@ -205,17 +210,23 @@ class Sampler:
         self._settings = settings
         self._n_prompt = n_prompt
         self._eos = eos
-        self._random = Generator(PCG64(settings.seed))
+        if settings.temperature > 0:
+            # Not before, because it is 3 MB that greedy use does without; nor at the first token, where a
+            # Ctrl-C can be lost in the import.
+            from numpy.random import PCG64, Generator
+
+            self._random = Generator(PCG64(settings.seed))
 
     def fork(self) -> Sampler:
         """Another one that will take the same random numbers."""
         fork = Sampler(self._settings, self._n_prompt, self._eos)
-        fork._random = deepcopy(self._random)
+        if self._settings.temperature > 0:
+            fork._random = deepcopy(self._random)
         return fork
 
     def logprobs(self, logits: Floats, ids: Sequence[int]) -> Floats:
         """What transformers' beam search adds up: log probabilities [n_vocab], behind all but sampling."""
-        _check_finite(logits)
+        check_finite(logits)
         shifted = logits - logits.max()
         shifted -= np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
         return self._process(shifted, ids)
@@ -226,13 +237,11 @@ class Sampler:
         Gpt2cError: a logit is not a finite number, which takes damaged weights, or the settings rule out
         every token.
         """
-        _check_finite(logits)
+        check_finite(logits)
         logits = self._process(logits, ids)
-        best = int(logits.argmax())
-        if np.isneginf(logits[best]):
-            raise OptionError("the settings rule out every token of the vocabulary")
         if self._settings.temperature == 0:
-            return best
+            _largest(logits)  # there is one
+            return int(logits.argmax())
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
 
@@ -240,6 +249,7 @@ class Sampler:
         return process(logits, ids, self._settings, len(ids) - self._n_prompt, self._eos)
 
 
-def _check_finite(logits: Floats) -> None:
+def check_finite(logits: Floats) -> None:
+    """Gpt2cError: a logit is not a finite number."""
     if not np.isfinite(logits).all():
         raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")

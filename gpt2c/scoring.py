@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .config import ModelConfig
 from .errors import OptionError, TokenError
 from .options import Plan
+from .sampling import check_finite
 from .session import Session, n_common
 from .tokenizer import Tokenizer
 
@@ -111,7 +112,11 @@ def _checked_stride(stride: int | None, n: int, n_ctx: int) -> int:
 
 
 def logprobs_of(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Of ids[r] by logits[r], which are changed: the exponentials in float32, their sum in float64."""
+    """Of ids[r] by logits[r], which are changed: the exponentials in float32, their sum in float64.
+
+    Gpt2cError: a logit is not a finite number, which takes damaged weights.
+    """
+    check_finite(logits)
     largest = logits.max(-1, keepdims=True)
     chosen = np.take_along_axis(logits, ids[:, None].astype(np.int64), -1)
     shifted = (chosen - largest)[:, 0].astype(np.float64)

@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,8 @@ from .options import SWITCHES
 from .session_file import read_session, write_session
 
 if TYPE_CHECKING:
-    from .bindings import NativeSession
+    from .bindings import Binding, NativeSession
     from .model import Model
-    from .trace import Trace
 
 Ids = Sequence[int] | NDArray[np.integer]
 Floats = NDArray[np.float32]
@@ -53,9 +52,8 @@ def n_common(a: Sequence[int], b: Sequence[int]) -> int:
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
-    def __init__(self, model: Model, native: NativeSession, trace: Trace | None = None) -> None:
+    def __init__(self, model: Model, native: NativeSession) -> None:
         self._model = model
-        self._trace = trace
         self._native: NativeSession | None = native
         self.cancelled = False
 
@@ -219,9 +217,9 @@ class Session:
         next_id: bool = False,
         next_ids: NDArray[np.int32] | None = None,
     ) -> int:
-        native = self._open()
-        if self._trace is not None:
-            return self._trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
+        native, trace = self._open(), self._model._trace
+        if trace is not None:
+            return trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
         return native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
 
 
@@ -241,6 +239,6 @@ def feed_batch(
     ids = np.fromiter((i for row in rows for i in row), np.int32)
     n_ids = np.array([len(row) for row in rows], np.uintp)
     next_ids = np.empty(len(rows), np.int32) if logits is None else None
-    binding = sessions[0]._model._binding
+    binding = cast("Binding", sessions[0]._model._binding)  # such a plan is the C core's
     binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
     return [] if next_ids is None else [int(i) for i in next_ids]

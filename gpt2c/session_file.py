@@ -12,7 +12,6 @@ them), shape, instruction set and options. Number of threads and fusing do not m
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from .config import parse_json_object, read_bounded
 from .errors import ModelFileError
-from .files import replacing
+from .files import replacing, sha256
 
 MAGIC = b"gpt2c se"
 _DIGEST_BYTES = 32
@@ -38,7 +37,7 @@ def write_session(path: Path, header: Header, state: memoryview) -> None:
     """
     text = json.dumps(header, sort_keys=True).encode()
     first = MAGIC + len(text).to_bytes(4, "little") + text
-    digest = hashlib.sha256(first)
+    digest = sha256(first)
     digest.update(state)
     if path.exists() and not path.is_file():  # renaming would put a file in its place
         raise ModelFileError(f"{path}: is not a regular file")
@@ -61,7 +60,7 @@ def read_session(path: Path, expected: Header, n_most: int) -> tuple[int, np.nda
     if data[: len(MAGIC)] != MAGIC:
         raise ModelFileError(f"{path.name}: is not a session's file")
     content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
+    if sha256(content).digest() != digest:
         raise ModelFileError(f"{path.name}: is damaged: its checksum does not fit")
     begin = _LENGTH_AT.stop + int.from_bytes(content[_LENGTH_AT], "little")
     header = parse_json_object(content[_LENGTH_AT.stop : begin], path.name, ModelFileError)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from .errors import OptionError
-from .sampling import SamplingSettings
+from .sampling import SamplingSettings, is_real
 from .text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -108,19 +108,19 @@ def generation_settings(
     if overflow not in ("error", "slide"):
         raise OptionError(f"overflow must be 'error' or 'slide', not {overflow!r}")
     if num_assistant_tokens is not None:
-        num_assistant_tokens = _count(
+        num_assistant_tokens = whole_number(
             "num_assistant_tokens", num_assistant_tokens, least=1, most=MOST_ASSISTANT_TOKENS
         )
     return GenerationSettings(
-        _count("max_new_tokens", max_new_tokens),
+        whole_number("max_new_tokens", max_new_tokens),
         sampling,
         _strings(stop),
         draft,
         num_assistant_tokens,
         overflow,
-        None if logprobs is None else _count("logprobs", logprobs),
+        None if logprobs is None else whole_number("logprobs", logprobs),
         _beams(
-            _count("num_beams", num_beams, least=1, most=MOST_BEAMS),
+            whole_number("num_beams", num_beams, least=1, most=MOST_BEAMS),
             length_penalty,
             early_stopping,
             {
@@ -136,8 +136,7 @@ def _beams(
     num_beams: int, length_penalty: float, early_stopping: EarlyStopping, excluded: dict[str, bool]
 ) -> BeamSettings | None:
     """None for a single beam. excluded: what cannot be had with several, and whether it is asked for."""
-    is_number = isinstance(length_penalty, (int, float)) and not isinstance(length_penalty, bool)
-    if not is_number or not abs(length_penalty) <= MOST_LENGTH_PENALTY:
+    if not is_real(length_penalty) or abs(length_penalty) > MOST_LENGTH_PENALTY:
         most = MOST_LENGTH_PENALTY
         raise OptionError(f"length_penalty must be a number from {-most} to {most}, not {length_penalty!r}")
     if early_stopping not in (False, True, "never") or not isinstance(early_stopping, (bool, str)):
@@ -150,7 +149,8 @@ def _beams(
     return BeamSettings(num_beams, float(length_penalty), early_stopping)
 
 
-def _count(name: str, value: object, least: int = 0, most: int | None = None) -> int:
+def whole_number(name: str, value: object, least: int = 0, most: int | None = None) -> int:
+    """The value, which is an integer in that range. OptionError names it where it is not."""
     try:
         n = operator.index(value)  # type: ignore[arg-type]  # that is the question
     except TypeError:
@@ -172,7 +172,7 @@ def _strings(stop: str | Iterable[str]) -> tuple[str, ...]:
 
 def _ids(given: Iterable[int]) -> tuple[int, ...]:
     try:
-        return tuple(_count("a suppressed token", i) for i in given)
+        return tuple(whole_number("a suppressed token", i) for i in given)
     except TypeError:
         raise OptionError(f"suppress_tokens must be token ids, not {given!r}") from None
 

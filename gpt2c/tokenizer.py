@@ -34,6 +34,10 @@ WHITE_SPACE = re.compile(f"[{bpe.WHITE_SPACE}]")
 NOT_WHITE_SPACE = re.compile(f"[^{bpe.WHITE_SPACE}]")
 
 
+VOCABULARY_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.json")
+"""What `read_vocabulary` looks for in a folder."""
+
+
 class Tokenizer:
     """A checkpoint's vocabulary: `encode` and `decode`, and the bytes of single tokens.
 
@@ -229,10 +233,9 @@ class Vocabulary:
 
 def read_vocabulary(folder: Path) -> Vocabulary:
     """Read a folder's vocabulary files. ModelNotFoundError or ModelFileError names the file."""
-    vocab, merges, both = folder / "vocab.json", folder / "merges.txt", folder / "tokenizer.json"
+    vocab, merges, added, both = (folder / name for name in VOCABULARY_FILES)
     if vocab.exists() and merges.exists():
         ids = _read_json(vocab)
-        added = folder / "added_tokens.json"
         if added.exists():
             _add_tokens(ids, _read_json(added).items(), added)
         return Vocabulary(ids, _merges_of_lines(_read_text(merges), merges), vocab, f"{merges}: line")

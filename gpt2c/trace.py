@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .sampling import softmax
+
 if TYPE_CHECKING:
     from .bindings import NativeSession
 
@@ -116,6 +118,6 @@ class Trace:
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
     """The n largest of [n_vocab] as (id, probability), the softmax of all in float64."""
-    exp = np.exp(logits.astype(np.float64) - float(logits.max()))
-    ids = np.argsort(-exp, kind="stable")[:n]
-    return [(int(i), float(exp[i] / exp.sum())) for i in ids]
+    probabilities = softmax(logits)
+    ids = np.argsort(-probabilities, kind="stable")[:n]
+    return [(int(i), float(probabilities[i])) for i in ids]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from .generation import Completion
+from .terminal import columns
 from .trace import Feed, Operation, Trace
 
 TokenText = Callable[[int], str]
@@ -16,16 +17,25 @@ Span = tuple[str, int, int, dict[str, Any]]  # name, begin and end in ns, and wh
 
 def lines(trace: Trace, completion: Completion, text_of: TokenText, level: int) -> Iterator[str]:
     """level 1: how the time to the first token splits, the time of each operation, the tokens that were
-    likeliest at each step. Level 2 also: shapes and bytes of the operations.
+    likeliest at each step (of guesses a pass checks several: then, at each pass). Level 2 also: shapes and
+    bytes of the operations.
     """
     if not trace.feeds:
         return
     yield _first_token(trace, completion)
     yield from _operations(trace, level)
+    if completion.timings.drafted:
+        yield "pass by pass: ms, how many tokens ran, and what was likeliest behind the last of them"
+        for n, feed in enumerate(trace.feeds, 1):
+            yield f"{n:5} {feed.ms:9.3f}  {feed.n_ids:12} <- {_best(feed, text_of)}"
+        return
     yield "token by token: ms, and what was likeliest"
     for n, (feed, chosen) in enumerate(zip(trace.feeds, completion.ids, strict=False), 1):
-        best = "  ".join(f"{text_of(i)!r} {p:.3f}" for i, p in feed.best)
-        yield f"{n:5} {feed.ms:9.3f}  {text_of(chosen)!r:12} <- {best}"
+        yield f"{n:5} {feed.ms:9.3f}  {text_of(chosen)!r:12} <- {_best(feed, text_of)}"
+
+
+def _best(feed: Feed, text_of: TokenText) -> str:
+    return "  ".join(f"{text_of(i)!r} {p:.3f}" for i, p in feed.best)
 
 
 def _first_token(trace: Trace, completion: Completion) -> str:
@@ -104,30 +114,19 @@ def _size(operations: Sequence[Operation]) -> list[str]:
     ]
 
 
-def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of words, the first flush left, the others right."""
-    n = max(map(len, rows))
-    full = [[*row, *[""] * (n - len(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    for row in full:
-        cells = [
-            cell.rjust(width) if c else cell.ljust(width)
-            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
-
-
 # ---- For a viewer ----
 
 
 def chrome_trace(trace: Trace, completion: Completion, text_of: TokenText) -> str:
     """JSON in the Trace Event Format: complete events ("X"), times in microseconds from the start."""
     spans: list[Span] = [("session", begin, end, {}) for begin, end in trace.sessions]
+    is_token_by_token = not completion.timings.drafted
     for n, feed in enumerate(trace.feeds):
-        name = f"prompt of {feed.n_ids}" if n == 0 else f"token {n}"
+        later = f"token {n}" if is_token_by_token else f"pass {n}, tokens: {feed.n_ids}"
+        name = f"prompt of {feed.n_ids}" if n == 0 else later
         best = {f"{text_of(i)!r} ({i})": round(p, 6) for i, p in feed.best}
         about: dict[str, Any] = {"n_past": feed.n_past, "n_ids": feed.n_ids, "best": best}
-        if n < len(completion.ids):
+        if is_token_by_token and n < len(completion.ids):
             about["chosen"] = text_of(completion.ids[n])
         spans.append((name, feed.begin_ns, feed.end_ns, about))
         spans += [_operation_span(op) for op in feed.operations]

@@ -227,6 +227,30 @@ def test_cancel_ends_all_and_keeps_what_there_is(binding: str) -> None:
         assert native.memory()[0] == before
 
 
+def test_cancel_ends_those_too_that_wait_for_their_turn(
+    loaded: Callable[..., gpt2c.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, feed_greedy = loaded("tiny"), gpt2c.Session.feed_greedy
+
+    def feed_and_cancel(session: gpt2c.Session, ids: list[int]) -> int:
+        next_id = feed_greedy(session, ids)
+        model.cancel()
+        return next_id
+
+    monkeypatch.setattr(gpt2c.Session, "feed_greedy", feed_and_cancel)
+    found = model.generate_batch([[1], [2], [3]], 9, draft="ngram")  # one after another
+    assert [(c.finish_reason, len(c.ids)) for c in found] == [("cancelled", n) for n in (1, 0, 0)]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, None, "8"])
+def test_a_batch_has_a_whole_number_of_prompts(loaded: Callable[..., gpt2c.Model], size: object) -> None:
+    model = loaded("tiny")
+    before = model.batch_size
+    with pytest.raises(gpt2c.OptionError, match=f"batch_size must be an integer >= 1, not {size!r}"):
+        model.batch_size = size
+    assert model.batch_size == before
+
+
 def test_many_batches_at_once_do_not_disturb_each_other(binding: str) -> None:
     with gpt2c.load(binding=binding) as model:
         expected = [model.generate(text, 10).ids for text in TEXTS]

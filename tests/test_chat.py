@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 
 import pytest
+from processes import INSTALLED, NO_HANG
 
 import gpt2c
 from gpt2c import cli
@@ -76,6 +80,7 @@ def test_settings_and_the_plan_can_be_changed(chat) -> None:
         ("/trace 3", "/trace 1 tells what each answer took, 2 shapes and bytes too, 0 nothing"),
         ("/isa mmx", "unknown instruction set 'mmx'"),
         ("/threads two", "threads must be a number, not 'two'"),
+        ("/threads ²", "threads must be a number, not '²'"),
         ("/opts", "/opts VALUE; now: opts=kv,"),
         ("word " * 600, "this turn alone is longer than the context"),
     ],
@@ -104,6 +109,28 @@ def test_ctrl_c_at_the_prompt_leaves(chat) -> None:
     status, _, err = chat([KeyboardInterrupt()])
     assert status == 1
     assert err.endswith("gpt2c: interrupted\n")
+
+
+def test_another_engine_talks_too(chat) -> None:
+    status, out, err = chat(["One?", "/clear", "Two?"], "--backend", "numpy")
+    assert (status, out.count("Watson:")) == (0, 2)
+    assert err.splitlines() == ["gpt2c: backend=numpy weights=f32; /help lists commands"]
+
+
+def test_bytes_that_are_no_text_and_a_closed_input_are_no_crash(tmp_path) -> None:
+    command = [sys.executable, "-m", "gpt2c", "chat", "--max-new-tokens", "3"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(INSTALLED),
+        "PYTHONIOENCODING": "utf-8:strict",
+        "GPT2C_HISTORY": "off",
+    }
+    how = {"env": environment, "cwd": tmp_path, "capture_output": True, "timeout": NO_HANG}
+    done = subprocess.run(command, input=b"a \xff b\n", **how)
+    assert (done.returncode, done.stdout.count(b"Watson:")) == (0, 1)
+    close = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"]
+    done = subprocess.run([*close, *command], **how)
+    assert (done.returncode, done.stdout) == (0, b"You: \n")
 
 
 def test_no_readline_is_said_and_is_no_error(chat, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from other_formats import write_gguf
 from test_backends import EVERY, ROUNDING
 from test_reference import oracle
 
@@ -19,6 +20,7 @@ from gpt2c import compare as compare_module
 from gpt2c.backends import Choices
 from gpt2c.compare import Comparison, Row, as_table, compare
 from gpt2c.compare_worker import Request, Result, logits_of, measure
+from gpt2c.hub import EMBEDDED_MODEL
 
 KEYS = [
     "backend",
@@ -104,6 +106,13 @@ def test_the_table_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split("  ")[0] == "backend" and lines[0].endswith("logits within  same text")
     assert {line.split()[0] for line in lines[1:]} == {"native", "numpy"}
     assert all(line.endswith("yes") for line in lines[1:])
+
+
+def test_a_prompt_is_read_with_the_vocabulary_of_the_weight_file(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "model.gguf", EMBEDDED_MODEL, vocabulary=True)
+    with gpt2c.load() as model:
+        expected = model.generate("The sea", 4).text
+    assert compared("native", model=str(tmp_path / "model.gguf")).rows[0].text == expected
 
 
 def test_progress_is_told_before_and_after_each() -> None:

@@ -144,6 +144,25 @@ def test_the_vocabulary_goes_along(tmp_path: Path) -> None:
 # ---- GGUF ----
 
 
+def test_padding_of_a_vocabulary_is_padding_again(tmp_path: Path) -> None:
+    folder = tmp_path / "padded"
+    convert(EMBEDDED_MODEL, folder)
+    ids = json.loads((folder / "vocab.json").read_text())
+    last = ids.pop("<|endoftext|>")
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    convert(folder, tmp_path / "padded.gguf")
+    [named] = [
+        field.contents()[last]
+        for field in optional("gguf").GGUFReader(tmp_path / "padded.gguf").fields.values()
+        if field.name == "tokenizer.ggml.tokens"
+    ]
+    assert named == f"[PAD{last}]"
+    with gpt2c.load(folder) as model, gpt2c.load(tmp_path / "padded.gguf") as draft:
+        assert draft.tokenizer.decode([1, last]) == model.tokenizer.decode([1, last])
+        assert draft.tokenizer.encode(named, allow_special=True) == model.tokenizer.encode(named)
+        assert model.generate("The sea", 5, draft=draft).text == model.generate("The sea", 5).text
+
+
 @pytest.mark.parametrize("dtype", ROUND)
 @pytest.mark.parametrize("name", ["odd", "untied", "epsilon"])
 def test_a_written_gguf_file_is_what_the_gguf_package_reads(

@@ -58,5 +58,18 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     check_writable(tmp_path / "new.json")
     with pytest.raises(Gpt2cError, match="it is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(Gpt2cError, match="there is no folder"):
-        check_writable(tmp_path / "no" / "new.json")
+    (tmp_path / "link").symlink_to(tmp_path / "no" / "new.json")
+    for path in (tmp_path / "no" / "new.json", tmp_path / "link"):
+        with pytest.raises(Gpt2cError, match=f"there is no folder '{tmp_path / 'no'}'"):
+            check_writable(path)
+
+
+def test_permission_is_asked_of_what_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for a file that is replaced there, and a device or pipe itself; root may write to all."""
+    os.mkfifo(tmp_path / "pipe")
+    asked: list[str] = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(os.fspath(path)) or "pipe" in str(path))
+    check_writable(tmp_path / "pipe")
+    with pytest.raises(Gpt2cError, match=f"no permission in '{tmp_path}'"):
+        check_writable(tmp_path / "file")
+    assert asked == [str(tmp_path / "pipe"), str(tmp_path)]

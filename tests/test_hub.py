@@ -131,7 +131,15 @@ def test_a_hub_id_is_fetched_with_the_files_that_a_model_needs(
     [(name, options)] = calls
     assert name == "org/name"
     assert options["local_files_only"] is False
-    assert set(options["allow_patterns"]) >= {"config.json", "*.safetensors", "merges.txt"}  # type: ignore[call-overload]
+    assert set(options["allow_patterns"]) == {  # type: ignore[call-overload]
+        "config.json",
+        "*.safetensors",
+        "model.safetensors.index.json",
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "tokenizer.json",
+    }
 
 
 def test_without_the_network_the_cached_copy_serves_and_a_warning_says_so(

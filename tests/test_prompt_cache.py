@@ -92,6 +92,24 @@ def test_it_holds_so_many_sessions_and_gives_them_back(model: gpt2c.Model, bindi
     assert native.memory()[0] < before + of_one
 
 
+def test_a_cancel_of_the_past_does_not_end_what_goes_on_from_there(model: gpt2c.Model) -> None:
+    model.cache_prompts(1)
+    first = model.generate(PROMPT, 3)
+    model.cancel()  # nothing runs
+    second = model.generate([*PROMPT, *first.ids], 3)
+    assert (second.finish_reason, second.timings.reused_tokens) == ("length", len(PROMPT) + 2)
+
+
+def test_an_engine_that_copies_no_session_goes_on_from_there_too(model_folder: Callable[[str], Path]) -> None:
+    with gpt2c.load(model_folder("tiny"), backend="numpy") as model:
+        longer, other = [*PROMPT, 7, 7, 7], [*PROMPT, 9]
+        expected = model.generate(other, 5).ids
+        model.cache_prompts(2)
+        model.generate(longer, 5)
+        found = model.generate(other, 5)
+    assert (found.ids, found.timings.reused_tokens) == (expected, len(PROMPT))
+
+
 def test_many_threads_may_share_it(model: gpt2c.Model) -> None:
     prompts = [[i % 3, 1, 2, i % 5] for i in range(12)]
     expected = [model.generate(prompt, 8).ids for prompt in prompts]
@@ -110,6 +128,8 @@ def test_many_threads_may_share_it(model: gpt2c.Model) -> None:
     assert [found[i] for i in range(12)] == expected
 
 
-def test_a_negative_number_is_refused(model: gpt2c.Model) -> None:
-    with pytest.raises(gpt2c.OptionError, match="the number of prompts to keep must be >= 0, not -1"):
-        model.cache_prompts(-1)
+@pytest.mark.parametrize("n", [-1, 1.5, "2"])
+def test_what_is_no_number_of_prompts_is_refused(model: gpt2c.Model, n: object) -> None:
+    line = f"the number of prompts to keep must be an integer >= 0, not {n!r}"
+    with pytest.raises(gpt2c.OptionError, match=line):
+        model.cache_prompts(n)

@@ -164,9 +164,11 @@ def test_suppressed_tokens_never_come_and_eos_not_before_its_time(model):
     assert (soon.ids, soon.finish_reason) == ([eos], "eos")
 
 
-def test_settings_that_leave_no_token_are_an_error(model):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("more", [{}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 1.0, "min_p": 0.1}])
+def test_settings_that_leave_no_token_are_an_error(model, more):
     with pytest.raises(gpt2c.OptionError, match="the settings rule out every token of the vocabulary"):
-        model.generate(PROMPT, 9, suppress_tokens=range(model.config.n_vocab))
+        model.generate(PROMPT, 9, suppress_tokens=range(model.config.n_vocab), **more)
 
 
 @pytest.mark.parametrize(

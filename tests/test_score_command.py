@@ -11,6 +11,8 @@ import pytest
 
 import gpt2c
 from gpt2c import cli
+from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.tokenizer import END_OF_TEXT
 
 TEXT = "It was a dark night, and the old man looked at the sea."
 
@@ -77,9 +79,8 @@ def test_standard_input_is_a_file_too(capsys, monkeypatch, expected) -> None:
 
 def test_a_terminal_gets_a_progress_bar(score, monkeypatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    n = len(TEXT)
     _, _, err = score(TEXT, "--json")
-    assert f"\r[{'#' * 30}] " in err or n == 0
+    assert f"\r[{'#' * 30}] " in err
     assert err.rstrip().endswith("tokens")
 
 
@@ -106,6 +107,24 @@ def test_each_error_is_one_line(score, content, argv, status, line) -> None:
     found, out, err = score(content, *argv)
     assert (found, out) == (status, "")
     assert err.splitlines()[-1].startswith(f"gpt2c: error: {line}")
+
+
+def test_tokens_without_bytes_have_no_bits_a_byte(capsys, tmp_path) -> None:
+    folder = tmp_path / "padded"
+    folder.mkdir()
+    for file in EMBEDDED_MODEL.iterdir():
+        (folder / file.name).symlink_to(file)
+    ids = json.loads((EMBEDDED_MODEL / "vocab.json").read_text())
+    (folder / "vocab.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps({t: i for t, i in ids.items() if t != END_OF_TEXT}))
+    padding = ids[END_OF_TEXT]
+    (tmp_path / "in").write_text(json.dumps({"ids": [1, padding, padding]}))
+    assert cli.main(["score", str(tmp_path / "in"), "--jsonl", "--model", str(folder)]) == 0
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is not JSON")
+
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse)["bits_per_byte"] is None
 
 
 def test_a_file_that_is_not_there_is_an_error_of_one_line(capsys, tmp_path) -> None:

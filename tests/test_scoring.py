@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from models import write_model
 from references import optional
 
 import gpt2c
@@ -112,6 +114,18 @@ def test_the_sums_are_those_of_the_log_probabilities(model: gpt2c.Model) -> None
     assert score.nll == pytest.approx(-score.logprobs.mean())
     n_bytes = len(TEXT.encode()) - len(model.tokenizer.token_bytes(ids[0]))
     assert score.bits_per_byte == pytest.approx(-score.logprobs.sum() / math.log(2) / n_bytes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_weights_that_are_damaged_give_no_score(value: float, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", "tiny")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    tensors["ln_f.bias"][3] = value
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    line = "the model's logits are not finite numbers: its weights must be damaged"
+    with gpt2c.load(folder) as damaged, pytest.raises(gpt2c.Gpt2cError, match=line):
+        damaged.score([1, 2, 3])
 
 
 def test_greedy_tokens_have_the_log_probabilities_that_generate_gives(model: gpt2c.Model) -> None:

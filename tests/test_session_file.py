@@ -38,6 +38,17 @@ def test_a_session_read_back_goes_on_with_the_same_bits(
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
+def test_a_link_to_a_state_stays_a_link(tmp_path: Path, model_folder: Callable[[str], Path]) -> None:
+    (tmp_path / "link").symlink_to("state")
+    with gpt2c.load(model_folder("odd")) as model, model.session() as session:
+        session.feed(IDS)
+        session.save(tmp_path / "link")
+        with model.session() as other:
+            other.load(tmp_path / "state")
+            assert other.ids == IDS
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_the_other_binding_and_other_threads_read_it_too(
     tmp_path: Path, model_folder: Callable[[str], Path]
 ) -> None:

@@ -260,6 +260,16 @@ def test_a_draft_that_becomes_good_is_found_out() -> None:
 # ---- Refusals, and memory ----
 
 
+def test_a_closed_draft_is_refused_before_any_work(
+    model: gpt2c.Model, model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gpt2c.load() as draft:
+        pass
+    monkeypatch.setattr(gpt2c.Model, "session", lambda self: pytest.fail("a session was made"))
+    with pytest.raises(gpt2c.ClosedError, match="the model is closed"):
+        model.generate([1], 3, draft=draft)
+
+
 def test_what_cannot_be_a_draft_is_refused_before_any_work(
     model: gpt2c.Model, loaded: Callable[..., gpt2c.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

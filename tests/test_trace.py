@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,44 @@ def test_one_trace_at_a_time() -> None:
         assert len(trace.feeds) == 1
 
 
+def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpt2c.load() as model:
+        binding, tracing = model._binding, model.trace()
+        trace = tracing.__enter__()
+
+        class EndsTheTrace:
+            @staticmethod
+            def Session(native: object) -> object:
+                tracing.__exit__(None, None, None)
+                return binding.Session(native)
+
+        monkeypatch.setattr(model, "_binding", EndsTheTrace)
+        with model.session() as session:
+            session.feed([1])
+        assert (len(trace.sessions), len(trace.feeds)) == (1, 0)
+
+
+@pytest.mark.parametrize("n_best", [-1, 1.5, None])
+def test_a_number_of_likeliest_tokens_that_is_none_is_refused(n_best: object) -> None:
+    with gpt2c.load() as model:
+        with pytest.raises(gpt2c.OptionError, match="n_best must be an integer >= 0"), model.trace(n_best):
+            pass
+        with model.trace():
+            pass
+
+
+def test_a_session_is_recorded_as_long_as_the_trace_lasts(binding: str) -> None:
+    with gpt2c.load(binding=binding) as model:
+        model.cache_prompts(1)
+        before = model.generate([1, 2, 3], 3)
+        with model.trace() as trace:
+            after = model.generate([*before.prompt_ids, *before.ids], 2)
+        assert after.timings.reused_tokens > 0
+        assert [(feed.n_past, feed.n_ids) for feed in trace.feeds] == [(5, 1), (6, 1)]
+        model.generate([*after.prompt_ids, *after.ids], 2)
+        assert len(trace.feeds) == 2
+
+
 # ---- The C call ----
 
 
@@ -224,6 +263,26 @@ def test_the_report_has_a_line_for_each_operation_and_token(capsys: pytest.Captu
         for words, token in zip(reports["1"][-4:], found["ids"], strict=True):
             assert model.tokenizer.decode([token]).strip() in " ".join(words[2:])
     assert "shape" in reports["2"][1] and "GB/s" in reports["2"][1]
+
+
+def test_where_a_pass_checks_guesses_it_is_told_pass_by_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "trace.json"
+    argv = ["--prompt", "the cat sat. the cat sat. the cat", "--max-new-tokens", "20", "--temperature", "0"]
+    guesses = ["--draft", "ngram", "--num-assistant-tokens", "3", "--trace", "1", "--trace-file", str(file)]
+    assert run.main([*argv, *guesses]) == 0
+    err = capsys.readouterr().err
+    guessed = re.search(r"of (\d+) guesses held, (\d+) passes for 20 tokens", err)
+    n_guessed, n_passes = int(guessed[1]), int(guessed[2])
+    told = err.partition("trace: pass by pass: ")[2].splitlines()[1:]
+    assert [int(line.split()[1]) for line in told] == list(range(1, n_passes + 1))
+    n_ran = [int(line.split()[3]) for line in told]
+    assert sum(n_ran[1:]) == n_passes - 1 + n_guessed > n_passes - 1
+    spans = [event for event in json.loads(file.read_text())["traceEvents"] if "n_ids" in event["args"]]
+    assert [span["args"]["n_ids"] for span in spans] == n_ran
+    assert not any("chosen" in span["args"] for span in spans)
+    assert spans[1]["name"] == f"pass 1, tokens: {n_ran[1]}"
 
 
 def test_the_file_is_what_trace_viewers_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

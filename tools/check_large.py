@@ -21,8 +21,8 @@ from pathlib import Path
 
 from random_model import SHAPES, write_random_model
 
-from gpt2c.commands.convert import draw_bar
 from gpt2c.options import WEIGHTS
+from gpt2c.terminal import bar_of_bytes
 
 RESULT = Path(__file__).resolve().parent.parent / "bench" / "results" / "large.md"
 LIMITS = {"f32": 1.2}  # times the weights as they lie in memory; formats that are not here:
@@ -31,14 +31,14 @@ OTHER_LIMIT = 1.5
 CODE = """
 import json, sys
 import gpt2c
+from gpt2c.compare_worker import peak_memory
 with gpt2c.load(sys.argv[1], weights=sys.argv[2]) as model:
     done = model.generate([1, 2, 3, 4, 5], 4)
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     print(json.dumps({
         "ids": done.ids,
         "weights": model.weight_bytes,
         "parameters": model.config.n_parameters,
-        "peak": 1024 * int(status["VmHWM"].split()[0]),
+        "peak": peak_memory(),
     }))
 """
 
@@ -65,8 +65,7 @@ def main() -> int:
     rows, good = [], True
     with tempfile.TemporaryDirectory() as base:
         folder, cache = Path(base) / args.shape, Path(base) / "cache"
-        progress = draw_bar if sys.stderr.isatty() else None
-        write_random_model(folder, args.shape, seed=1, progress=progress)
+        write_random_model(folder, args.shape, seed=1, progress=bar_of_bytes())
         for weights in args.weights:
             first, second = (run(folder, weights, cache) for _ in range(2))
             for name, said in (("laid out", first), ("mapped", second)):

@@ -28,9 +28,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, built or not
 
-from gpt2c.commands.convert import draw_bar
 from gpt2c.config import ModelConfig, parse_config
 from gpt2c.errors import ConfigError
+from gpt2c.terminal import bar_of_bytes
 from gpt2c.weights import TensorSpec, tensor_specs
 from gpt2c.writers import DTYPES, Progress, encode
 from gpt2c.writers.huggingface import write_safetensors
@@ -177,9 +177,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, type=Path)
     parser.add_argument("--force", action="store_true", help="overwrite a model that is there")
     args = parser.parse_args(argv)
-    progress = draw_bar if sys.stderr.isatty() else None
     try:
-        write_random_model(args.output, args.shape, args.seed, args.dtype, args.force, progress)
+        write_random_model(args.output, args.shape, args.seed, args.dtype, args.force, bar_of_bytes())
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written", file=sys.stderr)
         return 130

@@ -6,7 +6,6 @@ An engine brings the arithmetic alone (`Engine`); the rest stands in for a bindi
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -180,25 +179,6 @@ class CachedRunner:
 
     def traced_ops(self) -> list[str]:
         return []
-
-    def batch_feed(
-        self,
-        sessions: Sequence[CachedSession],
-        ids: NDArray[np.int32],
-        n_ids: NDArray[np.uintp],
-        last_logits: NDArray[np.float32] | None = None,
-        next_ids: NDArray[np.int32] | None = None,
-    ) -> None:
-        """As gpt2c_batch_feed, one session after the other: nothing is gained, nothing is different."""
-        ends = np.cumsum(n_ids)
-        for i, (session, end) in enumerate(zip(sessions, ends, strict=True)):
-            chosen = session.feed(
-                ids[int(end - n_ids[i]) : int(end)],
-                last_logits=None if last_logits is None else last_logits[i],
-                next_id=next_ids is not None,
-            )
-            if next_ids is not None:
-                next_ids[i] = chosen
 
 
 def opener(name: str, engine: type[Engine]) -> Opener:

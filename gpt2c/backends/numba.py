@@ -18,7 +18,7 @@ class Engine(numpy_engine.Engine):
         self._configure(checkpoint.config)
         self.weights = checkpoint.quantization or "f32"
         specs = list(checkpoint.specs())
-        matrices = [spec for spec in specs if len(spec.shape) == 2 and spec.kind != "wpe"]
+        matrices = [spec for spec in specs if spec.is_matrix]
         self._p = {spec.name: checkpoint.array(spec) for spec in specs if spec not in matrices}
         self._linears = {spec.name: _linear_of(checkpoint, spec) for spec in matrices}
         self._head = self._linears.get("lm_head.weight", self._linears["wte.weight"])
@@ -36,7 +36,7 @@ class Engine(numpy_engine.Engine):
 
 
 def _linear_of(checkpoint: Checkpoint, spec: TensorSpec) -> Linear:
-    n_in, n_out = spec.shape[::-1] if spec.kind in ("wte", "lm_head") else spec.shape
+    n_in, n_out = spec.shape[::-1] if spec.is_transposed else spec.shape
     stored = checkpoint.quantized(spec.kind, spec.layer)
     if stored is not None:
         return Linear(np.array(np.frombuffer(stored[1], np.uint8)), n_in, n_out, stored[0])

@@ -114,21 +114,11 @@ class NativeMatrix(Protocol):
 
 
 class Runner(Protocol):
-    """What makes sessions and feeds several at once: a binding, or another engine (gpt2c/backends)."""
+    """What makes sessions: a binding, or another engine (gpt2c/backends)."""
 
     name: str
 
     def Session(self, model: Any) -> NativeSession: ...
-    def batch_feed(
-        self,
-        sessions: Sequence[Any],
-        ids: np.ndarray,
-        n_ids: np.ndarray,
-        last_logits: np.ndarray | None = None,
-        next_ids: np.ndarray | None = None,
-    ) -> None:
-        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
-
     def traced_ops(self) -> list[str]:
         """Names of the operations in a trace, in the order of gpt2c_traced_op."""
 
@@ -145,6 +135,16 @@ class Binding(Runner, Protocol):
         """(live bytes, peak bytes, allocations so far)."""
 
     def memory_fail_at(self, n: int) -> None: ...
+    def batch_feed(
+        self,
+        sessions: Sequence[Any],
+        ids: np.ndarray,
+        n_ids: np.ndarray,
+        last_logits: np.ndarray | None = None,
+        next_ids: np.ndarray | None = None,
+    ) -> None:
+        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
+
     def packed_version(self) -> int:
         """Of the packed files' format; those of another are refused."""
 

@@ -7,6 +7,7 @@ turn, and the model writes the line that follows its name until the other's name
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Talk until /quit or the end of input."""
+    """Talk until /quit or the end of input. Bytes that are not UTF-8 become U+FFFD."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     with line_editing(keep=not args.no_history):
         _talk(args)
 
@@ -116,7 +119,6 @@ class Talk:
         """Answer with this model from now on, and trace it if that is wanted."""
         self.tracing.close()
         self.model = model
-        model.cache_prompts(0)  # a session is traced only if it was made to be
         model.cache_prompts(1)  # each prompt is the last one, and what came of it, and a turn
         self.trace = self.tracing.enter_context(model.trace()) if self.trace_level else None
 
@@ -211,11 +213,7 @@ class Talk:
             now = ", ".join(f"{name} {value}" for name, value in self.settings.items())
             raise OptionError(f"/set NAME VALUE, NAME being one of those of now: {now}")
         name, text = words
-        try:
-            value = SETTINGS[name](text)
-        except ValueError:
-            raise OptionError(f"{name} must be a number, not {text!r}") from None
-        changed = {**self.settings, name: value}
+        changed = {**self.settings, name: _number(name, SETTINGS[name], text)}
         self.model.stream([0], **changed).close()  # checks them
         self.settings = changed
 
@@ -231,9 +229,7 @@ class Talk:
             raise OptionError(f"/{part} VALUE; now: {self.model.plan} binding={self.model.binding}")
         value: Any = words[0]
         if part == "threads":
-            if not value.isdigit():
-                raise OptionError(f"threads must be a number, not {value!r}")
-            value = int(value)
+            value = _number(part, int, value)
         changed = argparse.Namespace(**{**vars(self.args), part: value})
         other = load_model(changed)
         old, self.args = self.model, changed
@@ -249,6 +245,13 @@ class Talk:
             "/trace N          1: tell what each answer took; 2: shapes and bytes too; 0: nothing\n"
             f"/{', /'.join(PLAN)} VALUE   go on with another plan: /isa avx2, /opts all,kv_f16, ..."
         )
+
+
+def _number(name: str, kind: Callable[[str], Any], text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise OptionError(f"{name} must be a number, not {text!r}") from None
 
 
 def _summary(completion: Completion) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from .. import hub
 from ..errors import OptionError
+from ..terminal import bar_of_bytes
 from ..weights import load_checkpoint
 from ..writers import DTYPES, write_folder, write_gguf
 
@@ -31,12 +31,4 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"unknown dtype {args.dtype!r} (there are: {', '.join(DTYPES)})")
     write = write_gguf if args.output.suffix == ".gguf" else write_folder
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
-        write(checkpoint, args.output, args.dtype, draw_bar if sys.stderr.isatty() else None)
-
-
-def draw_bar(n_done: int, n_all: int) -> None:
-    """A bar of the bytes written, on standard error."""
-    filled = 30 * n_done // n_all
-    end = "\n" if n_done == n_all else ""
-    bar = "#" * filled + "." * (30 - filled)
-    print(f"\r[{bar}] {n_done / 1e6:.0f} of {n_all / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)
+        write(checkpoint, args.output, args.dtype, bar_of_bytes())

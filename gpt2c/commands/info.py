@@ -61,11 +61,7 @@ def _shape_lines(config: ModelConfig) -> Iterator[str]:
 def _bytes_by_format(model: Model) -> str:
     """Matrices are in the plan's format; position embeddings, biases and norms are float32 in any."""
     total, name = model.weight_bytes, model.plan.weights
-    plain = sum(
-        4 * math.prod(spec.shape)
-        for spec in tensor_specs(model.config)
-        if len(spec.shape) == 1 or spec.kind == "wpe"
-    )
+    plain = sum(4 * math.prod(spec.shape) for spec in tensor_specs(model.config) if not spec.is_matrix)
     by_format = {"f32": total} if name == "f32" else {name: total - plain, "f32": plain}
     return ", ".join(f"{name} {n:,} bytes" for name, n in by_format.items())
 

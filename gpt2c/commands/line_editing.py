@@ -40,7 +40,7 @@ def line_editing(keep: bool = True) -> Iterator[None]:
         print("gpt2c: no line editing: this Python has no readline", file=sys.stderr)
         yield
         return
-    path = history_file() if keep and sys.stdin is not None and sys.stdin.isatty() else None
+    path = history_file() if keep and sys.stdin.isatty() else None
     if path is None:
         yield
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from .. import hub
@@ -11,10 +10,10 @@ from ..calibration import N_WINDOWS
 from ..config import quoted
 from ..errors import ModelFileError
 from ..quantized import FORMATS
+from ..terminal import bar_of_bytes
 from ..tokenizer import Tokenizer
 from ..weights import Checkpoint, load_checkpoint
 from ..writers import write_quantized
-from .convert import draw_bar
 
 HELP = "write a model in 8 or 4 bits"
 
@@ -43,8 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """Quantize, showing the progress on a terminal."""
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
         ids = _calibration_ids(checkpoint, args.calibrate) if args.calibrate else ()
-        progress = draw_bar if sys.stderr.isatty() else None
-        write_quantized(checkpoint, args.output, args.weights, progress, ids)
+        write_quantized(checkpoint, args.output, args.weights, bar_of_bytes(), ids)
 
 
 def _calibration_ids(checkpoint: Checkpoint, path: str) -> list[int]:

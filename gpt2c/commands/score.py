@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,9 @@ from typing import Any
 from ..errors import Gpt2cError, OptionError, TokenError
 from ..run import add_model_arguments, load_model
 from ..scoring import Score
+from ..terminal import draw_bar
 
 HELP = "score texts: log probabilities, perplexity, bits a byte"
-
-_BAR = 30  # characters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     with load_model(args) as model:
         print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
         encoded = [(n, model.tokenizer.encode(t) if isinstance(t, str) else t) for n, t in texts]
-        progress = _progress_bar(sum(len(ids) - 1 for _, ids in encoded))
+        progress = _progress_bar(sum(max(0, len(ids) - 1) for _, ids in encoded))
         for n, ids in encoded:
             try:
                 score = model.score(ids, args.stride, progress=progress)
@@ -60,12 +60,11 @@ def run(args: argparse.Namespace) -> None:
 
 def as_json(score: Score, logprobs: bool = False) -> dict[str, Any]:
     """The object that --json prints, and --jsonl for each line; JSON has no infinity, which is null there."""
-    finite = score.perplexity < float("inf")
     found = {
         "tokens": score.logprobs.size + 1,
         "nll": score.nll,
-        "perplexity": score.perplexity if finite else None,
-        "bits_per_byte": score.bits_per_byte,
+        "perplexity": None if score.perplexity == math.inf else score.perplexity,
+        "bits_per_byte": None if score.bits_per_byte == math.inf else score.bits_per_byte,
     }
     return {**found, "logprobs": score.logprobs.tolist()} if logprobs else found
 
@@ -113,9 +112,6 @@ def _progress_bar(n_all: int) -> Callable[[int], None]:
     def draw(n: int) -> None:
         nonlocal n_done
         n_done += n
-        filled = _BAR * n_done // max(n_all, 1)
-        end = "\n" if n_done == n_all else ""
-        bar = "#" * filled + "." * (_BAR - filled)
-        print(f"\r[{bar}] {n_done:,} of {n_all:,} tokens", end=end, file=sys.stderr, flush=True)
+        draw_bar(n_done, n_all, f"{n_done:,} of {n_all:,} tokens")
 
     return draw if sys.stderr.isatty() else lambda n: None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from ..config import ModelConfig, require_regular_file
 from ..errors import ClosedError, ModelFileError
+from ..files import sha256
 from ..tokenizer import Vocabulary
 
 
@@ -98,7 +98,7 @@ class MappedFile:
         """
         data = self._open()
         n_bytes, first = len(data), self._n_header
-        digest = hashlib.sha256(f"{n_bytes} {self._mtime_ns} ".encode())
+        digest = sha256(f"{n_bytes} {self._mtime_ns} ".encode())
         digest.update(data[:first])
         for offset in range(first, n_bytes, max(1, (n_bytes - first) // 16)):
             digest.update(data[offset : offset + 4096])

@@ -32,6 +32,8 @@ _STRING, _ARRAY = 8, 9
 # Of tensors: those that need no conversion.
 _PLAIN = {0: ("F32", 4), 1: ("F16", 2), 30: ("BF16", 2)}
 
+_UNUSED = 5  # of a vocabulary's types of tokens
+
 _MOST_ENTRIES = 1 << 20  # keys, tensors
 _MOST_STRING = 1 << 20
 
@@ -70,6 +72,11 @@ def gguf_name(name: str) -> str:
     if match:
         return f"blk.{match[1]}.{_THEIR_PARTS[match[2]]}.{match[3]}"
     return _THEIR_NAMES_OUTSIDE[name]
+
+
+def padding_token(id: int) -> str:
+    """What llama.cpp's converter calls an id that no token has."""
+    return f"[PAD{id}]"
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,15 @@ class GgufFile(MappedFile):
         if self.metadata.get("tokenizer.ggml.model") != "gpt2" or tokens is None or merges is None:
             return None
         name = self.path.name
-        if not all(isinstance(text, str) for part in (tokens, merges) for text in part):
+        lists = isinstance(tokens, list) and isinstance(merges, list)
+        if not lists or not all(isinstance(text, str) for text in (*tokens, *merges)):
             raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of text")
+        types = self.metadata.get("tokenizer.ggml.token_type")
+        types = types if isinstance(types, list) else []
         ids: dict[str, Any] = {}
         for id, token in enumerate(tokens):
+            if token == padding_token(id) and types[id : id + 1] == [_UNUSED]:
+                continue
             if ids.setdefault(token, id) != id:
                 raise ModelFileError(f"{name}: token {quoted(token)} is there twice")
         place = f"{name}: merge"

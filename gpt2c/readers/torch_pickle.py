@@ -125,8 +125,10 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ModelFileError(f"{path.name}: {quoted(name)} is {type(tensor).__name__}, not a tensor")
-        # One number shown as many (a stride of 0) would need memory that the file never had.
-        if tensor.layout != torch.strided or tensor.untyped_storage().nbytes() < tensor.nbytes:
+        # One number shown as many (a stride of 0) would need memory that the file never had. A meta tensor
+        # has no numbers; and a nested one calls itself strided, and has no shape.
+        is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested
+        if not is_plain or tensor.untyped_storage().nbytes() < tensor.nbytes:
             raise ModelFileError(f"{path.name}: tensor {quoted(name)} is not stored whole")
     return content
 
@@ -146,7 +148,7 @@ def _nanogpt(path: Path, data: mmap.mmap, mtime_ns: int, content: dict[str, Any]
     state = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}  # of torch.compile
     if not arguments.get("bias", True):
         for name in [name for name in state if name.endswith(".weight") and _has_bias(name)]:
-            zeros = torch.from_numpy(np.zeros(state[name].shape[0], np.float32))
+            zeros = torch.from_numpy(np.zeros(state[name].shape[:1], np.float32))
             state.setdefault(name.removesuffix("weight") + "bias", zeros)
     return TorchFile(path, data, mtime_ns, state, _LINEAR, config)
 

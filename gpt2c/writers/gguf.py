@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BackendUnavailable, ConfigError, ModelFileError, ModelNotFoundError
 from ..readers.base import is_projection
-from ..readers.gguf import gguf_name
+from ..readers.gguf import gguf_name, padding_token
 from ..tokenizer import Tokenizer, Vocabulary
 from ..weights import Checkpoint, TensorSpec
 from .atomic import new_file
@@ -95,7 +95,7 @@ def _stored_shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def _dtype_of(checkpoint: Checkpoint, spec: TensorSpec, dtype: str | None) -> str:
-    if len(spec.shape) == 1 or spec.kind == "wpe":
+    if not spec.is_matrix:
         return "f32"
     return dtype or NAME_OF_STORED[checkpoint.dtype(spec.kind, spec.layer)]
 
@@ -127,7 +127,7 @@ def _add_metadata(writer: Any, gguf: Any, checkpoint: Checkpoint, name: str, dty
 
 
 def _add_vocabulary(writer: Any, gguf: Any, vocabulary: Vocabulary, n_vocab: int) -> None:
-    tokens = [f"[PAD{id}]" for id in range(n_vocab)]
+    tokens = [padding_token(id) for id in range(n_vocab)]
     types = [gguf.TokenType.UNUSED] * n_vocab
     merged = {left + right for _, left, right in vocabulary.merges}
     for token, id in vocabulary.ids.items():

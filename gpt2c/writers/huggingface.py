@@ -12,12 +12,11 @@ from typing import IO, Any
 from ..config import ModelConfig, require_regular_file
 from ..errors import ModelFileError, ModelNotFoundError
 from ..readers.safetensors import DTYPE_BITS
-from ..tokenizer import Vocabulary
+from ..tokenizer import VOCABULARY_FILES, Vocabulary
 from ..weights import Checkpoint, TensorSpec
 from .atomic import new_folder
 from .dtypes import DTYPES, NAME_OF_STORED, encode
 
-VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json")
 _OTHER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 

@@ -106,6 +106,26 @@ def test_a_gguf_tensor_of_no_type(tmp_path: Path, refused: Refused, kind: int, l
     refused(tmp_path / "m.gguf", f"m.gguf: tensor 'a': {line}")
 
 
+@pytest.mark.parametrize("part", ["tokens", "merges"])
+@pytest.mark.parametrize("value", [struct.pack("<II", 4, 7), struct.pack("<I", 8) + text("ab")])
+def test_a_gguf_vocabulary_that_is_no_list(tmp_path: Path, refused: Refused, part: str, value: bytes) -> None:
+    numbers = {"block_count": 1, "attention.head_count": 1, "embedding_length": 4, "context_length": 8}
+    words = struct.pack("<IIQ", 9, 8, 1) + text("a b")
+    keys = {
+        **{f"gpt2.{name}": struct.pack("<II", 4, n) for name, n in numbers.items()},
+        "general.architecture": struct.pack("<I", 8) + text("gpt2"),
+        "tokenizer.ggml.model": struct.pack("<I", 8) + text("gpt2"),
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.merges": words,
+        f"tokenizer.ggml.{part}": value,
+    }
+    rest = b"".join(text(name) + value for name, value in keys.items())
+    (tmp_path / "m.gguf").write_bytes(
+        gguf(1, len(keys), rest + tensor("token_embd.weight", (4, 5)) + bytes(200))
+    )
+    refused(tmp_path / "m.gguf", "m.gguf: tokenizer.ggml.tokens and merges must be lists of text")
+
+
 def test_a_gguf_file_cut_short_anywhere(folder: Path, tmp_path: Path, binding: str) -> None:
     write_gguf(tmp_path / "whole.gguf", folder)
     data = (tmp_path / "whole.gguf").read_bytes()
@@ -161,6 +181,31 @@ def test_one_number_shown_as_a_billion(folder: Path, refused: Refused) -> None:
     torch.save(state, folder / "pytorch_model.bin")
     line = "pytorch_model.bin: tensor 'transformer.wte.weight' is not stored whole"
     refused(folder / "pytorch_model.bin", line)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["meta", "nested", "sparse"])
+def test_a_tensor_without_numbers_of_its_own(folder: Path, refused: Refused, kind: str) -> None:
+    torch = torch_or_skip()
+    state = torch_state(folder)
+    state["transformer.wte.weight"] = {
+        "meta": lambda like: like.to("meta"),
+        "nested": lambda like: torch.nested.nested_tensor([like, like[:1]]),
+        "sparse": lambda like: like.to_sparse(),
+    }[kind](state["transformer.wte.weight"])
+    torch.save(state, folder / "pytorch_model.bin")
+    line = "pytorch_model.bin: tensor 'transformer.wte.weight' is not stored whole"
+    refused(folder / "pytorch_model.bin", line)
+
+
+def test_a_norm_of_a_single_number(folder: Path, refused: Refused) -> None:
+    torch = torch_or_skip()
+    write_nanogpt(folder / "x.pt", folder, bias=False)
+    content = torch.load(folder / "x.pt")
+    content["model"] = {name: t for name, t in content["model"].items() if not name.endswith(".bias")}
+    content["model"]["transformer.ln_f.weight"] = torch.tensor(1.0)
+    torch.save(content, folder / "x.pt")
+    refused(folder / "x.pt", "x.pt: tensor 'transformer.ln_f.weight' has shape [], the config asks for [32]")
 
 
 CONTENTS = {

@@ -259,6 +259,9 @@ def test_the_instruction_set_is_chosen_by_name(on: On, monkeypatch: pytest.Monke
     monkeypatch.delenv("GPT2C_ISA")
     best = gpt2c.build_info(on["binding"])["isa"]
     assert_same_bits(kernels.gelu(X, binding=on["binding"]), kernels.gelu(X, isa=best))
+    for nothing in ("", "auto"):
+        monkeypatch.setenv("GPT2C_ISA", nothing)
+        assert_same_bits(kernels.gelu(X, binding=on["binding"]), kernels.gelu(X, isa=best))
 
 
 def test_an_instruction_set_that_the_machine_lacks_is_refused_by_the_core_too(on: On) -> None:
