@@ -40,9 +40,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
     """A model as the harness wants it.
 
     pretrained: a loaded model, or what `gpt2c.load` takes; so are weights, opts, threads, isa, binding and
-    backend. batch_size: prompts that a pass serves, or "auto" for 32. max_gen_toks: new tokens, where a
-    request does not say how many. seed: of what a task wants sampled. device and max_batch_size mean nothing
-    here: the harness gives every model its own defaults of them.
+    backend. batch_size: prompts that a pass serves; "auto" and the harness's "auto:N" are 32. max_gen_toks:
+    new tokens, where a request does not say how many. seed: of what a task wants sampled. device and
+    max_batch_size mean nothing here: the harness gives every model its own defaults of them.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
             self.model = pretrained
         else:
             self.model = load(pretrained, **how)
-        self.model.batch_size = 32 if batch_size == "auto" else int(batch_size)
+        self.model.batch_size = 32 if str(batch_size).startswith("auto") else int(batch_size)
         self._max_gen_toks = max_gen_toks
         self._seed = seed
 

@@ -133,6 +133,7 @@ def test_a_loaded_model_is_taken_as_it_is(tasks: list[dict[str, Any]]) -> None:
     with gpt2c.load(weights="q8", threads=1) as model:
         rounded = evaluate(HarnessModel(model, batch_size=2), tasks[1:2])
         assert model.batch_size == 2
+        assert HarnessModel(model, batch_size="auto:4").model.batch_size == 32
     exact = evaluate(by_name("weights=f32,threads=1"), tasks[1:2])
     a, b = (results["results"]["texts"]["bits_per_byte,none"] for results in (rounded, exact))
     assert a != b
