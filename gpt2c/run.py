@@ -44,9 +44,11 @@ def _options_help() -> str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which model runs, and how."""
+    """The flags that say which model runs, and how; what each option does stands below them."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
+    group.add_argument("--model", metavar="M", help="folder, file of weights or hub id (default: embedded)")
     group.add_argument(
         "--backend",
         metavar="B",
@@ -57,7 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
-    group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
+    group.add_argument("--isa", metavar="I", default="auto", help="instruction set of `info`, or auto")
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +79,6 @@ def add_length_argument(parser: argparse._ActionsContainer) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of `run`."""
-    parser.epilog = _options_help()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_prompt_arguments(parser)
     add_model_arguments(parser)
     group = add_generation_arguments(parser)

@@ -224,9 +224,13 @@ def test_version_and_help_end_well(gpt2c_run, main):
     assert out.startswith("usage: ")
 
 
-def test_help_names_every_option(gpt2c_run):
-    _, out, _ = gpt2c_run("--help")
-    for option in gpt2c.OPTIONS:
+@pytest.mark.parametrize("argv", [[], *([name] for name in cli.COMMANDS)], ids=lambda argv: "".join(argv))
+def test_help_says_what_a_command_does_and_names_every_option_that_it_takes(gpt2c_run, argv):
+    _, out, _ = gpt2c_run(*argv, "--help", main=cli.main if argv else run.main)
+    _, description, _ = out.split("\n\n", 2)
+    assert re.fullmatch(r"[A-Z].*\.", description, re.DOTALL)
+    assert ("--opts" in out) == (argv not in (["quantize"], ["convert"], ["download"]))
+    for option in gpt2c.OPTIONS if "--opts" in out else ():
         assert re.search(rf"^  {option.name} ", out, re.MULTILINE)
 
 
