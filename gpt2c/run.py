@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
     )
     group.add_argument(
-        "--draft", metavar="D", help="ngram, or a smaller model (folder, file, hub id) that guesses ahead"
+        "--draft", metavar="D", help="ngram, or a smaller model (as for --model) that guesses ahead"
     )
     group.add_argument(
         "--num-assistant-tokens", metavar="K", type=int, help="guesses a pass (default: as many as pay)"
