@@ -363,7 +363,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
     rows = _isas(chosen.name)
     supported = [name for name, _, ok in rows if ok]
     if isa == "auto":
-        isa = os.environ.get("GPT2C_ISA", "auto")
+        isa = os.environ.get("GPT2C_ISA") or "auto"
     if isa == "auto":
         isa = supported[-1]
     number = _index_of("instruction set", isa, ("auto", *(name for name, _, _ in rows))) - 1
