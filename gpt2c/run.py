@@ -160,18 +160,14 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def beams_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a beam search that the flags ask for, if they do."""
+    """The settings of a beam search; of a single beam, too, so that they are checked."""
+    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
+    settings = {"length_penalty": args.length_penalty, "early_stopping": early}
     if args.num_beams == 1:
-        return {}
+        return settings
     if args.trace or args.trace_file is not None:
         raise OptionError("--trace follows one continuation, not several beams")
-    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
-    return {
-        "num_beams": args.num_beams,
-        "length_penalty": args.length_penalty,
-        "early_stopping": early,
-        "temperature": args.temperature or 0.0,
-    }
+    return {**settings, "num_beams": args.num_beams, "temperature": args.temperature or 0.0}
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -221,9 +217,7 @@ def plan_line(model: Model) -> str:
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
     if args.compare:
-        from .commands import compare  # which uses this module
-
-        return compare.run(args)
+        return _compare(args)
     if args.trace_file is not None:
         check_writable(args.trace_file)
     prompt = read_prompt(args)
@@ -247,6 +241,20 @@ def run(args: argparse.Namespace) -> None:
             print(f"trace: {line}", file=sys.stderr)
     if trace is not None and args.trace_file is not None:
         write_whole(args.trace_file, trace_report.chrome_trace(trace, completion, text_of))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    """What `gpt2c compare` does. Flags that it does not have, other than to say "greedy", are refused."""
+    from .commands import compare  # which uses this module
+
+    here, there = Parser(), Parser()
+    add_arguments(here)
+    compare.add_arguments(there)
+    known = {"compare", *vars(there.parse_args([]))}
+    for name, default in vars(here.parse_args([])).items():
+        if name not in known and getattr(args, name) not in (default, 0):
+            raise OptionError(f"--compare is greedy, and takes no --{name.replace('_', '-')}")
+    compare.run(args)
 
 
 def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
