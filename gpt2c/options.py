@@ -129,7 +129,7 @@ class Plan:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """' (did you mean ...?)' when a known name is close, else ''."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

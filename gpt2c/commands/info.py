@@ -78,7 +78,8 @@ def _cache_line() -> str:
     if refused:
         return f"off: {folder}: {refused}"
     files = packed_cache.packed_files(folder)
-    return f"on, {folder}: {len(files)} packed files, {sum(map(_size, files)):,} bytes"
+    state = "read-only" if packed_cache.is_read_only(folder) else "on"
+    return f"{state}, {folder}: {len(files)} packed files, {sum(map(_size, files)):,} bytes"
 
 
 def _size(path: Path) -> int:
@@ -101,4 +102,6 @@ def verify_cache(binding: str) -> None:
             n_bad += 1
             print(f"BAD          {path}: {error}")
     if n_bad:
-        raise ModelFileError(f"{n_bad} bad packed files in the cache: delete them, a load makes them anew")
+        raise ModelFileError(
+            f"bad packed files in the cache: {n_bad}; they may be deleted, the next load makes them anew"
+        )
