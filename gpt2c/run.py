@@ -83,7 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     group = add_generation_arguments(parser)
     group.add_argument(
-        "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
+        "--stop",
+        metavar="S",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="end before any of these; - for standard input goes in front of it",
     )
     group.add_argument(
         "--draft", metavar="D", help="ngram, or a smaller model (as for --model) that guesses ahead"
