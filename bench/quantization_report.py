@@ -178,8 +178,8 @@ covered, the embedding, which is also the output head, included. Activations are
 of 32 and products summed in integers; [native/quantized.h](../native/quantized.h) states it all. `gpt2c
 quantize --calibrate FILE` feeds rounding errors back ([gpt2c/calibration.py](../gpt2c/calibration.py)).
 
-This page is written by `python bench/quantization_report.py`, on an idle machine; nothing in
-it is edited by hand."""
+This page is written by `python bench/quantization_report.py`; nothing in it is edited by hand. Times want an
+idle machine: the load average beside them says how idle it was."""
 
 
 def accuracy_section(model: Mapping[str, Any]) -> list[str]:

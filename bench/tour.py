@@ -149,8 +149,8 @@ class Tour:
                 table, formula = (
                     r["operations_ms"]["gelu"] * 1e3 for r in (rung, self._rung(model, rung["before"]))
                 )
-                found.append(f"{table:.0f} us in place of {formula:.0f} ({model})")
-            yield f"With {kernels} kernels a token's GELUs take {' and '.join(found)} by the table."
+                found.append(f"{formula:.0f} us by the formula and {table:.0f} by the table ({model})")
+            yield f"With {kernels} kernels a token's GELUs take {', '.join(found)}."
 
     def surprises(self) -> str:
         """Steps that missed the napkin by more than a quarter either way, and those that lost time."""

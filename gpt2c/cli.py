@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        command.add_arguments(subparsers.add_parser(name, help=command.HELP))
+        description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
+        command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=description))
     args = parser.parse_args(argv)
     return run_command.report_errors(COMMANDS[args.command].run, args)
 

@@ -1,6 +1,6 @@
 """EleutherAI's lm-evaluation-harness with gpt2c for its model (extra `eval`).
 
-    python -m gpt2c.evaluation run --model gpt2c --model_args pretrained=gpt2,weights=q8 --tasks piqa
+    python -m gpt2c.evaluation --model gpt2c --model_args pretrained=gpt2,weights=q8 --tasks piqa
 
 is the harness's own command, which knows the model `gpt2c` then. From Python, for a model that is loaded:
 
@@ -10,6 +10,7 @@ is the harness's own command, which knows the model `gpt2c` then. From Python, f
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,10 @@ try:
 except ImportError as error:
     from .errors import BackendUnavailable
 
-    raise BackendUnavailable(f"gpt2c.evaluation needs lm_eval (pip install 'gpt2c[eval]'): {error}") from None
+    missing = BackendUnavailable(f"gpt2c.evaluation needs lm_eval (pip install 'gpt2c[eval]'): {error}")
+    if __name__ == "__main__":
+        sys.exit(f"gpt2c: error: {missing}")
+    raise missing from None
 
 from .errors import ModelFileError, OptionError
 from .model import Model, load

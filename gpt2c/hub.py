@@ -20,7 +20,9 @@ from .tokenizer import VOCABULARY_FILES
 _LOG = logging.getLogger("gpt2c")
 
 EMBEDDED_MODEL = Path(__file__).parent / "assets"
-"""The folder of the model that comes with the package."""
+"""The folder of the model that comes with the package, which is called EMBEDDED_NAME."""
+
+EMBEDDED_NAME = "embedded"
 
 # "gpt2" or "org/name", as the hub itself allows them; everything else can only be a path.
 _HUB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,95})?")
@@ -55,8 +57,9 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
 
     `model`: None for the one that comes with the package; an existing folder; a file of one of the
     kinds in readers/ (a `.safetensors` file with its `config.json` beside it); or, as a `str` and where
-    nothing on disk has that name, a hub id such as "gpt2" or "org/name". A hub id is fetched or brought
-    up to date; when the hub cannot be reached, the copy in the local cache serves.
+    nothing on disk has that name, "embedded", which is the package's again, or a hub id such as "gpt2" or
+    "org/name". A hub id is fetched or brought up to date; when the hub cannot be reached, the copy in the
+    local cache serves.
 
     Raises `ModelNotFoundError` when there is nothing of that name, `ModelFileError` for another kind
     of file, `BackendUnavailable` when a hub id needs `huggingface_hub` and it is not installed.
@@ -68,6 +71,8 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
         return Path(name)
     if os.path.exists(name):
         return _weights_file(Path(name))
+    if model == EMBEDDED_NAME:
+        return EMBEDDED_MODEL
     if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(SUFFIXES):
         return _fetch(name)
     raise ModelNotFoundError(f"no model at {quoted(name, 300)}: there is no such folder or file")

@@ -43,17 +43,17 @@ def load(
 ) -> Model:
     """Load a GPT-2.
 
-    model: None for the embedded one, a folder in Hugging Face layout, a file of weights (.safetensors,
-    pytorch_model.bin, .gguf, nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two
-    with their config.json beside them), or a hub id such as "gpt2". weights: "f32", "bf16", "q8" or "q4",
+    model: a folder in Hugging Face layout, a file of weights (.safetensors, pytorch_model.bin, .gguf,
+    nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two with their config.json beside
+    them), a hub id such as "gpt2", or "embedded", which None means too. weights: "f32", "bf16", "q8" or "q4",
     converted through float32 where the model is stored in another; None: as stored if that is q8 or q4, else
     "f32". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
     an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
     on: its weights are kept as they lie in memory, see packed_cache.py.
 
     backend: "native", the C core; a preset of its options, such as "c_kv", which takes the place of opts; or
-    "numpy", "torch" or "hf", the same model computed by a library, for which all that is said of the C core
-    above is not to be given. See gpt2c/backends.
+    "numpy", "numba", "torch" or "hf", the same model computed by a library, which weights, opts, threads, isa
+    and binding are not for. See gpt2c/backends.
 
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.

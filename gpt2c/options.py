@@ -183,15 +183,17 @@ def _choose_isa(
 ) -> str:
     """The instruction set; `wanted` is brought into line with it."""
     supported = [name for name, ok in isas if ok]
+    origin = ""
     if named is None and "simd" in wanted:
         named = from_environment or supported[-1]
+        origin = " from GPT2C_ISA" if from_environment else ""
     if named is None:
         return "unroll" if "unroll" in wanted else "ref"
     if named not in [name for name, _ in isas]:
         names = ", ".join(name for name, _ in isas)
-        raise OptionError(f"unknown instruction set {named!r} (there are: auto, {names})")
+        raise OptionError(f"unknown instruction set {named!r}{origin} (there are: auto, {names})")
     if named not in supported:
-        raise OptionError(f"this machine cannot run {named!r} (it can: {', '.join(supported)})")
+        raise OptionError(f"this machine cannot run {named!r}{origin} (it can: {', '.join(supported)})")
     wanted -= {"simd", "unroll"}
     wanted |= set(_PLAIN_ISAS.get(named, ("simd", "aligned")))
     return named
@@ -214,11 +216,11 @@ def _choose_threads(wanted: set[str], named: str | None, from_environment: str |
     if named is None and "threads" not in wanted:
         return 1
     wanted.add("threads")
-    text = named or from_environment
+    name, text = ("threads", named) if named else ("GPT2C_THREADS", from_environment)
     if text is None:
         return cores
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
-        raise OptionError(f"threads must be an integer from 1 to {MOST_THREADS}, not {text!r}")
+        raise OptionError(f"{name} must be an integer from 1 to {MOST_THREADS}, not {text!r}")
     return int(text)
 
 

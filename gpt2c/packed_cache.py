@@ -96,6 +96,12 @@ def why_not(folder: Path) -> str:
     return ""
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether no file can be put there; before it is made, where it would be made."""
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return not os.access(there, os.W_OK | os.X_OK)
+
+
 def packed_files(folder: Path) -> list[Path]:
     """The packed files that a folder holds, in the order of their names."""
     try:

@@ -44,9 +44,11 @@ def _options_help() -> str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which model runs, and how."""
+    """The flags that say which model runs, and how; what each option does stands below them."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="M", help="folder, .safetensors file or hub id (default: embedded)")
+    group.add_argument("--model", metavar="M", help="folder, file of weights or hub id (default: embedded)")
     group.add_argument(
         "--backend",
         metavar="B",
@@ -57,7 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
-    group.add_argument("--isa", metavar="I", default="auto", help="instruction set, or auto")
+    group.add_argument("--isa", metavar="I", default="auto", help="instruction set of `info`, or auto")
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,16 +79,19 @@ def add_length_argument(parser: argparse._ActionsContainer) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of `run`."""
-    parser.epilog = _options_help()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_prompt_arguments(parser)
     add_model_arguments(parser)
     group = add_generation_arguments(parser)
     group.add_argument(
-        "--stop", metavar="S", nargs="+", action="extend", default=[], help="end before any of these"
+        "--stop",
+        metavar="S",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="end before any of these; - for standard input goes in front of it",
     )
     group.add_argument(
-        "--draft", metavar="D", help="ngram, or a smaller model (folder, file, hub id) that guesses ahead"
+        "--draft", metavar="D", help="ngram, or a smaller model (as for --model) that guesses ahead"
     )
     group.add_argument(
         "--num-assistant-tokens", metavar="K", type=int, help="guesses a pass (default: as many as pay)"
@@ -160,18 +165,14 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def beams_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a beam search that the flags ask for, if they do."""
+    """The settings of a beam search; of a single beam, too, so that they are checked."""
+    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
+    settings = {"length_penalty": args.length_penalty, "early_stopping": early}
     if args.num_beams == 1:
-        return {}
+        return settings
     if args.trace or args.trace_file is not None:
         raise OptionError("--trace follows one continuation, not several beams")
-    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
-    return {
-        "num_beams": args.num_beams,
-        "length_penalty": args.length_penalty,
-        "early_stopping": early,
-        "temperature": args.temperature or 0.0,
-    }
+    return {**settings, "num_beams": args.num_beams, "temperature": args.temperature or 0.0}
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -221,9 +222,7 @@ def plan_line(model: Model) -> str:
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
     if args.compare:
-        from .commands import compare  # which uses this module
-
-        return compare.run(args)
+        return _compare(args)
     if args.trace_file is not None:
         check_writable(args.trace_file)
     prompt = read_prompt(args)
@@ -247,6 +246,20 @@ def run(args: argparse.Namespace) -> None:
             print(f"trace: {line}", file=sys.stderr)
     if trace is not None and args.trace_file is not None:
         write_whole(args.trace_file, trace_report.chrome_trace(trace, completion, text_of))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    """What `gpt2c compare` does. Flags that it does not have, other than to say "greedy", are refused."""
+    from .commands import compare  # which uses this module
+
+    here, there = Parser(), Parser()
+    add_arguments(here)
+    compare.add_arguments(there)
+    known = {"compare", *vars(there.parse_args([]))}
+    for name, default in vars(here.parse_args([])).items():
+        if name not in known and getattr(args, name) not in (default, 0):
+            raise OptionError(f"--compare is greedy, and takes no --{name.replace('_', '-')}")
+    compare.run(args)
 
 
 def _summary(completion: Completion, guessed: bool) -> Iterator[str]:

@@ -86,8 +86,8 @@ def generation_settings(
     dropped, see context.py). logprobs: k to be told each new token's log probability and the k most probable.
 
     draft: None, "ngram" or a loaded model with the same tokenizer, whose guesses are checked several in a
-    pass: the result is the same, sooner. num_assistant_tokens: how many guesses a pass checks, None for as
-    many as pay.
+    pass: the result is the same, sooner. num_assistant_tokens: how many of a draft's guesses a pass checks,
+    None for as many as pay.
 
     num_beams: above 1, so many continuations are followed side by side for the most probable to be found, at
     temperature 0 and not by `stream`. length_penalty: a score is the sum of log probabilities divided by the
@@ -111,6 +111,8 @@ def generation_settings(
         num_assistant_tokens = whole_number(
             "num_assistant_tokens", num_assistant_tokens, least=1, most=MOST_ASSISTANT_TOKENS
         )
+        if draft is None:
+            raise OptionError("num_assistant_tokens is for a draft, and there is none")
     return GenerationSettings(
         whole_number("max_new_tokens", max_new_tokens),
         sampling,
@@ -142,6 +144,8 @@ def _beams(
     if early_stopping not in (False, True, "never") or not isinstance(early_stopping, (bool, str)):
         raise OptionError(f"early_stopping must be False, True or 'never', not {early_stopping!r}")
     if num_beams == 1:
+        if length_penalty != 1 or early_stopping is not False:
+            raise OptionError("length_penalty and early_stopping are for several beams, and num_beams is 1")
         return None
     for what, is_wanted in excluded.items():
         if is_wanted:

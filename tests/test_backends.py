@@ -228,6 +228,8 @@ def test_a_preset_takes_no_options_and_a_wrong_name_is_answered_with_the_nearest
         gpt2c.load(backend="c_kv", opts="kv")
     with pytest.raises(gpt2c.OptionError, match="did you mean 'numpy'"):
         gpt2c.load(backend="nunpy")
+    with pytest.raises(gpt2c.OptionError, match="unknown backend None"):
+        gpt2c.load(backend=None)
 
 
 @pytest.mark.parametrize(("backend", "package"), [("torch", "torch"), ("hf", "transformers")])

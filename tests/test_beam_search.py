@@ -289,6 +289,9 @@ def test_prompts_that_are_cached_are_gone_on_from(loaded: Callable[..., gpt2c.Mo
     assert found.timings.reused_tokens == 3
 
 
+ALONE = "length_penalty and early_stopping are for several beams, and num_beams is 1"
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
@@ -298,6 +301,8 @@ def test_prompts_that_are_cached_are_gone_on_from(loaded: Callable[..., gpt2c.Mo
         ({"length_penalty": math.nan}, "length_penalty must be a number from -10.0 to 10.0, not nan"),
         ({"length_penalty": "long"}, "length_penalty must be a number from -10.0 to 10.0, not 'long'"),
         ({"early_stopping": "soon"}, "early_stopping must be False, True or 'never', not 'soon'"),
+        ({"num_beams": 1, "length_penalty": 2}, ALONE),
+        ({"num_beams": 1, "early_stopping": "never"}, ALONE),
         ({"early_stopping": 1}, "early_stopping must be False, True or 'never', not 1"),
         ({"num_beams": 65}, "num_beams must be an integer from 1 to 64, not 65"),
         ({"num_beams": 0}, "num_beams must be an integer from 1 to 64, not 0"),
@@ -375,6 +380,11 @@ def test_the_command_searches_greedily_and_tells_all_beams(
         (["--temperature", "0.8"], "num_beams 2 and temperature 0.8 exclude each other"),
         (["--trace", "1"], "--trace follows one continuation, not several beams"),
         (["--early-stopping", "maybe"], "early_stopping must be False, True or 'never', not 'maybe'"),
+        (
+            ["--num-beams", "1", "--early-stopping", "maybe"],
+            "early_stopping must be False, True or 'never', not 'maybe'",
+        ),
+        (["--num-beams", "1", "--length-penalty", "2"], ALONE),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(

@@ -62,7 +62,7 @@ def test_the_subcommand_is_the_flag(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "names", lambda: ("native", "c_kv"))
-    for main, argv in ((run.main, ["--compare"]), (cli.main, ["compare"])):
+    for main, argv in ((run.main, ["--compare", "--temperature", "0"]), (cli.main, ["compare"])):
         assert main([*argv, "--prompt", "The sea", "--max-new-tokens", "2"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 3 and {line.split()[0] for line in lines[1:]} == {"native", "c_kv"}
@@ -275,3 +275,11 @@ def test_what_is_wrong_for_all_is_said_once(
     assert run.main(["--compare", *argv]) == status
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("argv", [["--temperature", "0.5"], ["--trace-file", "t.json"], ["--stop", "x"]])
+def test_a_flag_that_would_be_passed_over_is_refused(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--compare", *argv]) == 2
+    assert capsys.readouterr() == ("", f"gpt2c: error: --compare is greedy, and takes no {argv[0]}\n")

@@ -395,10 +395,10 @@ def test_a_misspelled_option_is_answered_with_the_nearest_one(folder, error_of):
 
 def test_an_unknown_instruction_set_is_answered_with_all_that_there_are(folder, error_of, monkeypatch):
     known = ", ".join(name for name, _, _ in bindings.select().isas())
-    expected = (2, f"gpt2c: error: unknown instruction set 'mmx' (there are: auto, {known})\n")
-    assert error_of(["--isa", "mmx"]) == expected
+    line = "gpt2c: error: unknown instruction set 'mmx'{} (there are: auto, {})\n"
+    assert error_of(["--isa", "mmx"]) == (2, line.format("", known))
     monkeypatch.setenv("GPT2C_ISA", "mmx")
-    assert error_of([]) == expected
+    assert error_of([]) == (2, line.format(" from GPT2C_ISA", known))
 
 
 def test_an_instruction_set_of_another_machine_is_refused(folder, error_of, monkeypatch, binding):
@@ -406,11 +406,20 @@ def test_an_instruction_set_of_another_machine_is_refused(folder, error_of, monk
     monkeypatch.setattr(bindings.load(binding), "isas", lambda: isas)
     status, err = error_of(["--isa", "far", "--binding", binding])
     assert (status, err) == (2, "gpt2c: error: this machine cannot run 'far' (it can: ref, unroll)\n")
+    monkeypatch.setenv("GPT2C_ISA", "far")
+    _, err = error_of(["--binding", binding])
+    assert err == "gpt2c: error: this machine cannot run 'far' from GPT2C_ISA (it can: ref, unroll)\n"
 
 
-def test_an_unknown_binding_in_the_environment_is_refused_too(folder, error_of, monkeypatch):
+def test_what_is_wrong_in_the_environment_is_refused_by_the_name_of_its_variable(
+    folder, error_of, monkeypatch
+):
     monkeypatch.setenv("GPT2C_BINDING", "ctypes")
-    line = "gpt2c: error: unknown binding 'ctypes' (there are: auto, cython, cffi)\n"
+    line = "gpt2c: error: unknown binding 'ctypes' from GPT2C_BINDING (there are: auto, cython, cffi)\n"
+    assert error_of([]) == (2, line)
+    monkeypatch.delenv("GPT2C_BINDING")
+    monkeypatch.setenv("GPT2C_THREADS", "many")
+    line = "gpt2c: error: GPT2C_THREADS must be an integer from 1 to 1024, not 'many'\n"
     assert error_of([]) == (2, line)
 
 

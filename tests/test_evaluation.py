@@ -190,6 +190,6 @@ metric_list: [{{metric: bits_per_byte}}]
 """
     )
     argv = ["--model", "gpt2c", "--model_args", "weights=q8,threads=1", "--tasks", "task.yaml"]
-    run = python("-m", "gpt2c.evaluation", "run", *argv, path=INSTALLED, cwd=tmp_path, HF_HOME=str(tmp_path))
+    run = python("-m", "gpt2c.evaluation", *argv, path=INSTALLED, cwd=tmp_path, HF_HOME=str(tmp_path))
     assert run.returncode == 0, run.stderr[-2000:]
     assert "bits_per_byte" in run.stdout

@@ -58,6 +58,13 @@ def test_none_is_the_embedded_model() -> None:
     assert EMBEDDED_MODEL.name == "assets"
 
 
+def test_the_embedded_model_has_a_name_too_unless_something_here_is_called_so(empty_folder: Path) -> None:
+    assert resolve_model("embedded") == EMBEDDED_MODEL
+    not_found(Path("embedded"))
+    make_model(empty_folder / "embedded")
+    assert resolve_model("embedded") == Path("embedded")
+
+
 def test_a_folder_is_taken_as_it_is_even_if_it_looks_like_a_hub_id(empty_folder: Path) -> None:
     make_model(empty_folder / "gpt2")
     assert resolve_model("gpt2") == Path("gpt2")

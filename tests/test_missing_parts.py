@@ -92,6 +92,13 @@ def test_without_any_binding_there_is_one_line(package, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"gpt2c: error: {no_cffi(path)}\n")
 
 
+def test_without_the_evaluation_harness_its_command_is_one_line(tmp_path):
+    (tmp_path / "lm_eval.py").write_text("raise ImportError('no harness')\n")
+    done = python("-m", "gpt2c.evaluation", "--tasks", "x", path=INSTALLED, cwd=tmp_path)
+    line = "gpt2c.evaluation needs lm_eval (pip install 'gpt2c[eval]'): no harness"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"gpt2c: error: {line}\n")
+
+
 # ---- Building ----
 
 

@@ -343,7 +343,22 @@ def test_info_verify_finds_the_bad_file(
     assert cli.main(["info", "--verify", "--model", str(model)]) == 1
     out, err = capsys.readouterr()
     assert re.search(rf"^good +{good}$", out, re.M) and re.search(rf"^BAD +{bad}: .*damaged", out, re.M)
-    assert err == "gpt2c: error: 1 bad packed files in the cache: delete them, a load makes them anew\n"
+    assert err == (
+        "gpt2c: error: bad packed files in the cache: 1; they may be deleted, the next load makes them anew\n"
+    )
+
+
+def test_info_says_that_nothing_can_be_put_into_the_cache(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = os.access
+    writable = {cache.parent: False}
+    monkeypatch.setattr(os, "access", lambda path, mode: writable.get(Path(path), able(path, mode)))
+    assert cli.main(["info", "--opts", "none"]) == 0
+    assert f"\ncache        read-only, {cache}: 0 packed files, 0 bytes\n" in capsys.readouterr().out
+    cache.mkdir()
+    assert cli.main(["info", "--opts", "none"]) == 0
+    assert f"\ncache        on, {cache}: 0 packed files, 0 bytes\n" in capsys.readouterr().out
 
 
 def test_info_says_that_the_cache_is_off(

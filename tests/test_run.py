@@ -224,9 +224,13 @@ def test_version_and_help_end_well(gpt2c_run, main):
     assert out.startswith("usage: ")
 
 
-def test_help_names_every_option(gpt2c_run):
-    _, out, _ = gpt2c_run("--help")
-    for option in gpt2c.OPTIONS:
+@pytest.mark.parametrize("argv", [[], *([name] for name in cli.COMMANDS)], ids=lambda argv: "".join(argv))
+def test_help_says_what_a_command_does_and_names_every_option_that_it_takes(gpt2c_run, argv):
+    _, out, _ = gpt2c_run(*argv, "--help", main=cli.main if argv else run.main)
+    _, description, _ = out.split("\n\n", 2)
+    assert re.fullmatch(r"[A-Z].*\.", description, re.DOTALL)
+    assert ("--opts" in out) == (argv not in (["quantize"], ["convert"], ["download"]))
+    for option in gpt2c.OPTIONS if "--opts" in out else ():
         assert re.search(rf"^  {option.name} ", out, re.MULTILINE)
 
 
@@ -382,6 +386,7 @@ def test_the_settings_of_transformers_are_flags_too(generated):
     [
         (["--overflow", "wrap"], "overflow must be 'error' or 'slide', not 'wrap'"),
         (["--num-assistant-tokens", "0"], "num_assistant_tokens must be an integer from 1 to 64, not 0"),
+        (["--num-assistant-tokens", "4"], "num_assistant_tokens is for a draft, and there is none"),
         (["--min-new-tokens", "-1"], "min_new_tokens must be an integer >= 0, not -1"),
     ],
 )

@@ -10,6 +10,7 @@ Python itself has some at its end: the core's own are counted by the tests, and 
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -68,7 +69,11 @@ def build(package: Path, objects: Path) -> None:
 
 
 def main() -> int:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All other arguments are pytest's.", allow_abbrev=False
+    )
+    parser.add_argument("--record", action="store_true", help="write the counts to docs/attacks.md")
+    args, arguments = parser.parse_known_args()
     # libstdc++ beside it, or AddressSanitizer does not find what throws exceptions in other people's C++.
     libraries = " ".join(map(path_of, ("libasan.so", "libstdc++.so.6")))
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +96,7 @@ def main() -> int:
             env=environment,
             cwd=folder,  # from the root, the checkout's package would be imported
         ).returncode
-        if "--record" in sys.argv:
+        if args.record:
             RESULT.write_text("\n".join([*HEAD, *count(report)]) + "\n")
     return status
 

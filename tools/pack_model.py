@@ -2,7 +2,8 @@
 
     python tools/pack_model.py [MODEL] -o FILE [--opts LIST]
 
-MODEL as for gpt2c.load (default: the embedded one). Of the options only `aligned` changes the file.
+MODEL as for gpt2c.load (default: the embedded one). `aligned`, `head_screen` and the weight
+formats are the options that change the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import gpt2c
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="folder, .safetensors file or hub id (default: embedded)")
+    parser.add_argument("model", nargs="?", help="folder, file of weights or hub id (default: embedded)")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
     parser.add_argument("--opts", default="all", help="'none' for row-major weights (default: all)")
     args = parser.parse_args()

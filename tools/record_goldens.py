@@ -9,6 +9,7 @@ compares gpt2c with them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def record(folder: Path, prompts: list[list[int]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # nothing but --help
     tokenizer = Tokenizer.from_folder(EMBEDDED_MODEL)
     goldens: dict[str, Any] = {
         "made_by": f"tools/record_goldens.py, transformers {transformers.__version__}, "

@@ -210,12 +210,16 @@ class Binding(Runner, Protocol):
 
 def load(name: str) -> Binding:
     """The binding of that name. BackendUnavailable: it is not built, or cannot be imported."""
-    if name not in NAMES:
-        raise OptionError(f"unknown binding {name!r} (there are: auto, {', '.join(NAMES)})")
+    _check(name)
     try:
         return cast(Binding, importlib.import_module(_MODULES[name]))
     except ImportError as error:
         raise BackendUnavailable(f"the {name} binding is not built: {error}") from None
+
+
+def _check(name: str, origin: str = "") -> None:
+    if name not in NAMES:
+        raise OptionError(f"unknown binding {name!r}{origin} (there are: auto, {', '.join(NAMES)})")
 
 
 def available() -> list[str]:
@@ -242,6 +246,8 @@ def select(name: str = "auto") -> Binding:
     global _warned
     if name == "auto":
         name = os.environ.get("GPT2C_BINDING") or "auto"
+        if name != "auto":
+            _check(name, " from GPT2C_BINDING")
     if name != "auto":
         return load(name)
     try:

@@ -24,6 +24,7 @@ from ..run import (
     add_generation_arguments,
     add_model_arguments,
     load_model,
+    plan_line,
     sampling_of,
     token_text,
     tokens_per_s,
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _talk(args: argparse.Namespace) -> None:
     talk = Talk(load_model(args), args)
-    print(f"gpt2c: {talk.model.plan}; /help lists commands", file=sys.stderr)
+    print(f"gpt2c: {plan_line(talk.model)}; /help lists commands", file=sys.stderr)
     try:
         while talk.goes_on:
             try:
@@ -226,7 +227,7 @@ class Talk:
     def _change_plan(self, part: str, words: list[str]) -> None:
         """Another model takes this one's place; if it cannot be loaded, this one stays."""
         if len(words) != 1:
-            raise OptionError(f"/{part} VALUE; now: {self.model.plan} binding={self.model.binding}")
+            raise OptionError(f"/{part} VALUE; now: {plan_line(self.model)}")
         value: Any = words[0]
         if part == "threads":
             value = _number(part, int, value)
@@ -235,7 +236,7 @@ class Talk:
         old, self.args = self.model, changed
         self._use(other)
         old.close()
-        print(f"gpt2c: {self.model.plan} binding={self.model.binding}", file=sys.stderr)
+        print(f"gpt2c: {plan_line(self.model)}", file=sys.stderr)
 
     def _help(self, words: list[str]) -> None:
         print(

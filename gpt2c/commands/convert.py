@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write a model anew: a folder in Hugging Face layout, or a GGUF file if OUT ends in .gguf. "
         "Whatever happens, OUT is there whole or not at all."
     )
-    parser.add_argument("model", metavar="MODEL", help="folder, file of weights or hub id")
+    parser.add_argument("model", metavar="MODEL", help="folder, file of weights, hub id or embedded")
     parser.add_argument("output", metavar="OUT", type=Path, help="what to write; must not be there yet")
     parser.add_argument("--dtype", metavar="D", help=f"{', '.join(DTYPES)} (default: as stored)")
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import bindings, build_info, packed_cache
+from .. import bindings, build_info, hub, packed_cache
 from ..config import ModelConfig
 from ..errors import ModelFileError
 from ..model import Model
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"gpt2c {built['version']}")
         print(f"binding      {built['binding']} (built: {', '.join(built['bindings'])})")
         print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: not on this machine)")
-        print(f"model        {args.model or 'embedded'}")
+        print(f"model        {args.model or hub.EMBEDDED_NAME}")
         print(
             f"shape        n_layer={c.n_layer} n_head={c.n_head} n_embd={c.n_embd} n_inner={c.n_inner} "
             f"n_ctx={c.n_ctx} n_vocab={c.n_vocab}"
@@ -74,7 +74,8 @@ def _cache_line() -> str:
     if refused:
         return f"off: {folder}: {refused}"
     files = packed_cache.packed_files(folder)
-    return f"on, {folder}: {len(files)} packed files, {sum(map(_size, files)):,} bytes"
+    state = "read-only" if packed_cache.is_read_only(folder) else "on"
+    return f"{state}, {folder}: {len(files)} packed files, {sum(map(_size, files)):,} bytes"
 
 
 def _size(path: Path) -> int:
@@ -97,4 +98,6 @@ def verify_cache(binding: str) -> None:
             n_bad += 1
             print(f"BAD          {path}: {error}")
     if n_bad:
-        raise ModelFileError(f"{n_bad} bad packed files in the cache: delete them, a load makes them anew")
+        raise ModelFileError(
+            f"bad packed files in the cache: {n_bad}; they may be deleted, the next load makes them anew"
+        )

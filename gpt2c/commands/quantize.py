@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write a model with its matrices in 8 or 4 bits, into a folder that loads like any other. "
         "Whatever happens, FOLDER is there whole or not at all. docs/quantization.md says what it costs."
     )
-    parser.add_argument("model", metavar="MODEL", help="folder, file of weights or hub id")
+    parser.add_argument("model", metavar="MODEL", help="folder, file of weights, hub id or embedded")
     parser.add_argument("--weights", metavar="F", required=True, help=f"format: {', '.join(FORMATS)}")
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, required=True, help="must not be there yet"

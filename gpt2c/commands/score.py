@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Gpt2cError, OptionError, TokenError
-from ..run import add_model_arguments, load_model
+from ..run import add_model_arguments, load_model, plan_line
 from ..scoring import Score
 from ..terminal import draw_bar
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     text = _read(args.file)
     texts = list(_lines(text, args.file)) if args.jsonl else [(1, text)]
     with load_model(args) as model:
-        print(f"gpt2c: {model.plan} binding={model.binding}", file=sys.stderr)
+        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
         encoded = [(n, model.tokenizer.encode(t) if isinstance(t, str) else t) for n, t in texts]
         progress = _progress_bar(sum(max(0, len(ids) - 1) for _, ids in encoded))
         for n, ids in encoded:
