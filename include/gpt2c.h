@@ -253,10 +253,12 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
 /* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i, `ids` holding
  * those of the first, then of the second, and so on; 256 tokens, and n_ctx, at most in all. Needs all
  * six switches on. last_logits [n_sessions, n_vocab] and next_ids [n_sessions] as in gpt2c_outputs, or
- * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed. */
+ * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed.
+ * To cancel one is to end the pass of all; the poll function is that of the first. */
 gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
                               const size_t *n_ids, float *last_logits, int32_t *next_ids);
 
+/* Tokens that the session holds; during a call what it held before. 0 for NULL. */
 size_t gpt2c_session_n_past(const gpt2c_session *session);
 
 /* Keeps the first n_past tokens and forgets the rest. */
