@@ -90,8 +90,6 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
 /* Of |x|: no estimate overflows below. */
 #define LARGEST_NORM 1e15f
 
-#define MOST_THREADS 1024
-
 typedef struct screening {
     const gpt2c_model *model;
     const float *x;
@@ -181,8 +179,8 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
-    float floors[MOST_THREADS];
-    for (size_t i = 0; i < MOST_THREADS; i++) floors[i] = -INFINITY;
+    float floors[GPT2C_MOST_THREADS];
+    for (size_t i = 0; i < GPT2C_MOST_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){
@@ -201,7 +199,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     session->screened_ids++;
     session->screened_candidates += n_candidates;
     pass->rows[GPT2C_SWITCH_UNEMBED] = 1;
-    const size_t panel_bytes = gpt2c_matrix_bytes(&model->wte) / gpt2c_panels(model->wte.n_out);
+    const size_t panel_bytes = gpt2c_matrix_bytes(&model->head) / gpt2c_panels(model->head.n_out);
     gpt2c_trace_head(pass, 1, gpt2c_screen_bytes(&model->screen) + s.panels * panel_bytes);
     *next_id = (int32_t)best;
     return 1;

@@ -12,11 +12,13 @@
 /* ---- Creation ---- */
 
 /* Bounds that keep every product below inside a size_t and far from any real model. */
+#if SIZE_MAX < UINT64_MAX
+#error "gpt2c needs a machine of 64 bits: a size_t of fewer does not hold these products"
+#endif
 #define MOST_LAYERS 1024
 #define MOST_WIDTH 65536
 #define MOST_CONTEXT (1 << 20)
 #define MOST_VOCABULARY (1 << 24)
-#define MOST_THREADS 1024
 
 #define FUSED_NEEDS                                                                \
     (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU | \
@@ -39,7 +41,7 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                      (config->format == 0 || config->aligned) && is_flag(config->head_screen) &&
                      (!config->head_screen ||
                       (config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0)) &&
-                     in_range(config->n_threads, MOST_THREADS) &&
+                     in_range(config->n_threads, GPT2C_MOST_THREADS) &&
                      is_flag(config->kv_f16) &&
                      (!config->kv_f16 || (config->switches & 1u << GPT2C_SWITCH_KV) != 0) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);

@@ -80,7 +80,8 @@ void gpt2c_trace_attention(gpt2c_pass *pass, size_t layer, gpt2c_span rows) {
 
 void gpt2c_trace_head(gpt2c_pass *pass, size_t rows, size_t bytes) {
     if (!is_on(pass)) return;
-    const size_t n_in = pass->session->model->wte.n_in, n_out = pass->session->model->wte.n_out;
+    const gpt2c_matrix *head = &pass->session->model->head;
+    const size_t n_in = head->n_in, n_out = head->n_out;
     write_event(pass, (gpt2c_trace_event){
                           .op = GPT2C_TRACED_HEAD,
                           .layer = -1,
