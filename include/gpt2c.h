@@ -133,7 +133,8 @@ typedef struct gpt2c_model_config {
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
     int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
-                                    reads the logits; needs aligned and switch 5; same ids as 0 */
+                                    reads the logits; needs aligned, switch 5 and a format that is not of
+                                    integers; same ids as 0 */
     int32_t kv_f16;              /* 1: K and V rounded to half precision when they are kept, and read as
                                     such by every row; needs switch 0 */
     int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_GELU_TANH */

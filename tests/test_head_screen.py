@@ -11,6 +11,7 @@ import safetensors.numpy
 from models import write_model
 
 import gpt2c
+from gpt2c.backends.native import native_config
 
 ISAS = gpt2c.build_info()["isas_supported"]
 TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
@@ -118,3 +119,13 @@ def test_absurd_sizes_prove_nothing_and_cost_no_id(how: dict[str, str], tmp_path
     with screened.session() as a, whole.session() as b:
         for i in range(30):
             assert a.feed_greedy([i]) == b.feed_greedy([i])
+
+
+@pytest.mark.parametrize("weights", ["q8", "q4"])
+def test_the_core_refuses_it_where_x_is_rounded_to_integers(weights: str, binding: str) -> None:
+    native = gpt2c.bindings.load(binding)
+    with gpt2c.load(binding=binding, opts="kv,unembed,head_screen") as model:
+        config = native_config(model.config, model.plan, [name for name, *_ in native.isas()])
+    native.Model(config)
+    with pytest.raises(gpt2c.OptionError):
+        native.Model({**config, "format": gpt2c.options.WEIGHTS.index(weights)})
