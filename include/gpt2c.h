@@ -421,7 +421,8 @@ gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *
 /* out[r] = e^x[r] / sum of e^x[r], n numbers a row. */
 gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n);
 
-/* out[r] = where x[r], n numbers, is largest; the lowest index wins a tie, a NaN counts as -infinity. */
+/* out[r] = where x[r], n < 2^31 numbers, is largest; the lowest index wins a tie, a NaN counts as
+ * -infinity. */
 gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n);
 
 typedef struct gpt2c_op_attention_args {
