@@ -293,15 +293,15 @@ void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
  * work is done; of several, as of several layers, the most that one of them computed. */
-gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
+gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[6]);
 
 /* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
  * or 0 where `fused` leaves them to the projections. */
-gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes);
+gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes);
 
 /* For head_screen: how many greedy ids were screened for since the session was made, and how many
  * candidates (tokens whose logits were then computed) that took in all. */
-gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
+gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates);
 
 /* What a trace tells apart. GELU and residual are there only where they are passes of their own. */
 typedef enum gpt2c_traced_op {
@@ -341,7 +341,7 @@ typedef struct gpt2c_trace_event {
 gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity);
 
 /* How many operations the last feed ran while traced; those beyond the capacity were not written. */
-gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events);
+gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events);
 
 /* Lets go of a session; NULL is allowed. No call may be running in it. The model keeps one ended session's
  * buffers for the next one, until it goes itself. */

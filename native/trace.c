@@ -102,8 +102,10 @@ gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *even
     return GPT2C_OK;
 }
 
-gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events) {
+gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events) {
     if (session == NULL || n_events == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     *n_events = session->n_events;
+    gpt2c_session_leave(session);
     return GPT2C_OK;
 }
