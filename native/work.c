@@ -37,9 +37,6 @@ int gpt2c_stopped(gpt2c_pass *pass) {
 
 /* ---- Rows ---- */
 
-static size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
-
 gpt2c_span gpt2c_rows_of(const gpt2c_pass *pass, gpt2c_switch s) {
     const int on = gpt2c_switch_on(pass->session->model, s);
     const size_t begin = on ? pass->n_past - pass->origin : 0;
