@@ -8,7 +8,8 @@
  *   - A model may be shared by any number of threads once it is frozen. A session belongs to one
  *     call at a time; a second call at the same time gets GPT2C_BUSY and changes nothing.
  *   - For one instruction set the results are the same to the bit whatever the number of threads,
- *     the chunks in which tokens are fed, and the work that is kept or recomputed.
+ *     the chunks in which tokens are fed, and the work that is kept or recomputed: in the
+ *     floating-point environment that C starts with, which rounds to nearest and has subnormals.
  *
  * The text between the two markers is plain C declarations without the preprocessor, because the
  * CFFI binding reads it as it stands.
