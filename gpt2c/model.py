@@ -265,12 +265,15 @@ class Model:
         """Write the weights as they lie in memory, for the C core to map (native/packed.c).
 
         key: up to 127 bytes that say what the file was made from. Raises ModelFileError, and OptionError for
-        a longer key or another engine than the C core; nothing is left half written.
+        a longer key, a null byte in either, or another engine than the C core; nothing is left half written.
         """
         native = self._open()
         if not isinstance(native, NativeModel):
             raise OptionError(f"packed files are the native backend's, not of {self.plan.backend!r}")
-        native.save_packed(os.fsencode(path), key)
+        name = os.fsencode(path)
+        if b"\0" in name + key:
+            raise OptionError("a path or key with a null byte, where C would end it")
+        native.save_packed(name, key)
 
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""

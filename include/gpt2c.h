@@ -8,7 +8,8 @@
  *   - A model may be shared by any number of threads once it is frozen. A session belongs to one
  *     call at a time; a second call at the same time gets GPT2C_BUSY and changes nothing.
  *   - For one instruction set the results are the same to the bit whatever the number of threads,
- *     the chunks in which tokens are fed, and the work that is kept or recomputed.
+ *     the chunks in which tokens are fed, and the work that is kept or recomputed: in the
+ *     floating-point environment that C starts with, which rounds to nearest and has subnormals.
  *
  * The text between the two markers is plain C declarations without the preprocessor, because the
  * CFFI binding reads it as it stands.
@@ -133,7 +134,8 @@ typedef struct gpt2c_model_config {
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
     int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
-                                    reads the logits; needs aligned and switch 5; same ids as 0 */
+                                    reads the logits; needs aligned, switch 5 and a format that is not of
+                                    integers; same ids as 0 */
     int32_t kv_f16;              /* 1: K and V rounded to half precision when they are kept, and read as
                                     such by every row; needs switch 0 */
     int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_GELU_TANH */
@@ -253,10 +255,12 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
 /* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i, `ids` holding
  * those of the first, then of the second, and so on; 256 tokens, and n_ctx, at most in all. Needs all
  * six switches on. last_logits [n_sessions, n_vocab] and next_ids [n_sessions] as in gpt2c_outputs, or
- * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed. */
+ * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed.
+ * To cancel one is to end the pass of all; the poll function is that of the first. */
 gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
                               const size_t *n_ids, float *last_logits, int32_t *next_ids);
 
+/* Tokens that the session holds; during a call what it held before. 0 for NULL. */
 size_t gpt2c_session_n_past(const gpt2c_session *session);
 
 /* Keeps the first n_past tokens and forgets the rest. */
@@ -290,15 +294,15 @@ void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
  * work is done; of several, as of several layers, the most that one of them computed. */
-gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[6]);
+gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[6]);
 
 /* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
  * or 0 where `fused` leaves them to the projections. */
-gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes);
+gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes);
 
 /* For head_screen: how many greedy ids were screened for since the session was made, and how many
  * candidates (tokens whose logits were then computed) that took in all. */
-gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates);
+gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates);
 
 /* What a trace tells apart. GELU and residual are there only where they are passes of their own. */
 typedef enum gpt2c_traced_op {
@@ -338,7 +342,7 @@ typedef struct gpt2c_trace_event {
 gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity);
 
 /* How many operations the last feed ran while traced; those beyond the capacity were not written. */
-gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events);
+gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events);
 
 /* Lets go of a session; NULL is allowed. No call may be running in it. The model keeps one ended session's
  * buffers for the next one, until it goes itself. */
@@ -418,7 +422,8 @@ gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *
 /* out[r] = e^x[r] / sum of e^x[r], n numbers a row. */
 gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n);
 
-/* out[r] = where x[r], n numbers, is largest; the lowest index wins a tie, a NaN counts as -infinity. */
+/* out[r] = where x[r], n < 2^31 numbers, is largest; the lowest index wins a tie, a NaN counts as
+ * -infinity. */
 gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n);
 
 typedef struct gpt2c_op_attention_args {

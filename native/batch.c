@@ -49,7 +49,7 @@ static gpt2c_status run_batch(gpt2c_segment *segments, size_t n_sessions, size_t
         gpt2c_session *session = segments[i].session;
         memcpy(session->rows, pass.rows, sizeof session->rows);
         session->separate_passes = pass.separate_passes;
-        session->n_past += segments[i].end - segments[i].begin;
+        gpt2c_hold(session, session->n_past + segments[i].end - segments[i].begin);
     }
     return GPT2C_OK;
 }

@@ -87,10 +87,10 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
 /* With candidates in more than one panel of so many, the whole head is as quick. */
 #define PANELS_PER_CANDIDATE 4
 
-/* Of |x|: no estimate overflows below. */
+/* Of |x|: no estimate overflows below, and above the smallest what subnormal products lose is LOST at most. */
 #define LARGEST_NORM 1e15f
-
-#define MOST_THREADS 1024
+#define SMALLEST_NORM 1e-15f
+#define LOST 1e-30f
 
 typedef struct screening {
     const gpt2c_model *model;
@@ -156,6 +156,7 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 
     *n_candidates = 0;
     if (!(fabsf(s->floor) < INFINITY)) return n_vocab;
+    s->floor -= 2 * LOST; /* at this end, and at the upper one that is compared with it */
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t n = candidates_in(s, columns_of(s, panel));
         *n_candidates += n;
@@ -181,8 +182,8 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
-    float floors[MOST_THREADS];
-    for (size_t i = 0; i < MOST_THREADS; i++) floors[i] = -INFINITY;
+    float floors[GPT2C_MOST_THREADS];
+    for (size_t i = 0; i < GPT2C_MOST_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){
@@ -193,7 +194,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     };
     gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
     set_x(&s, gpt2c_at(session, session->buffers.head_x, 0), hidden);
-    if (!(s.norm < LARGEST_NORM)) return 0;
+    if (!(s.norm > SMALLEST_NORM && s.norm < LARGEST_NORM)) return 0;
 
     size_t n_candidates;
     const size_t best = best_candidate(pass, &s, &n_candidates);
@@ -201,7 +202,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     session->screened_ids++;
     session->screened_candidates += n_candidates;
     pass->rows[GPT2C_SWITCH_UNEMBED] = 1;
-    const size_t panel_bytes = gpt2c_matrix_bytes(&model->wte) / gpt2c_panels(model->wte.n_out);
+    const size_t panel_bytes = gpt2c_matrix_bytes(&model->head) / gpt2c_panels(model->head.n_out);
     gpt2c_trace_head(pass, 1, gpt2c_screen_bytes(&model->screen) + s.panels * panel_bytes);
     *next_id = (int32_t)best;
     return 1;

@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "matrix.h"
 #include "memory.h"
+#include "quantized.h"
 
 /* ---- Checks ---- */
 
@@ -35,7 +36,8 @@ gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t
     if (given != GPT2C_IN_OUT && given != GPT2C_OUT_IN) return GPT2C_INVALID_ARGUMENT;
     if ((int)layout < 0 || layout >= GPT2C_LAYOUT_COUNT) return GPT2C_INVALID_ARGUMENT;
     if (n_in == 0 || n_out == 0 || !is_array(weight, n_in, n_out)) return GPT2C_INVALID_ARGUMENT;
-    if (n_in > PTRDIFF_MAX / sizeof(float) / GPT2C_PANEL / gpt2c_panels(n_out))
+    /* No layout takes more than a float for each number, padded to whole blocks and panels. */
+    if (gpt2c_pad(n_in, 2 * GPT2C_GROUP) > PTRDIFF_MAX / sizeof(float) / GPT2C_PANEL / gpt2c_panels(n_out))
         return GPT2C_OUT_OF_MEMORY;
 
     gpt2c_matrix *made = gpt2c_alloc(1, sizeof *made);
@@ -197,7 +199,8 @@ gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t r
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
     if (status != GPT2C_OK) return status;
-    if (n == 0 || !is_array(out, rows, 2) || !is_array(x, rows, n)) return GPT2C_INVALID_ARGUMENT;
+    if (n == 0 || n > INT32_MAX || !is_array(out, rows, 2) || !is_array(x, rows, n))
+        return GPT2C_INVALID_ARGUMENT;
     for (size_t r = 0; r < rows; r++) out[r] = (int64_t)kernels->argmax(x + r * n, n);
     return GPT2C_OK;
 }
@@ -270,7 +273,7 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     const size_t n_embd = args->n_head * args->head_dim, n_bytes = n_embd * sizeof(float);
     for (size_t r = 0; r < args->n; r++) {
         float *row = scratch.qkv + r * 3 * n_embd;
-        memcpy(row, args->q + r * n_embd, n_bytes);
+        if (r >= args->n_past) memcpy(row, args->q + r * n_embd, n_bytes);
         memcpy(row + n_embd, args->k + r * n_embd, n_bytes);
         memcpy(row + 2 * n_embd, args->v + r * n_embd, n_bytes);
     }

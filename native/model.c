@@ -8,15 +8,18 @@
 #include "gelu_table.h"
 #include "matrix.h"
 #include "memory.h"
+#include "quantized.h"
 
 /* ---- Creation ---- */
 
 /* Bounds that keep every product below inside a size_t and far from any real model. */
+#if SIZE_MAX < UINT64_MAX
+#error "gpt2c needs a machine of 64 bits: a size_t of fewer does not hold these products"
+#endif
 #define MOST_LAYERS 1024
 #define MOST_WIDTH 65536
 #define MOST_CONTEXT (1 << 20)
 #define MOST_VOCABULARY (1 << 24)
-#define MOST_THREADS 1024
 
 #define FUSED_NEEDS                                                                \
     (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU | \
@@ -25,6 +28,12 @@
 static int is_flag(int32_t value) { return value == 0 || value == 1; }
 
 static int in_range(int32_t value, int32_t most) { return value >= 1 && value <= most; }
+
+/* What the screen proves (screen.h) is not of an x that is rounded to integers. */
+static int may_screen(const gpt2c_model_config *config) {
+    return config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0 &&
+           !gpt2c_is_int8(gpt2c_layout_of_format(config->format));
+}
 
 static gpt2c_status check_config(const gpt2c_model_config *config) {
     const int shape = in_range(config->n_layer, MOST_LAYERS) && in_range(config->n_embd, MOST_WIDTH) &&
@@ -37,9 +46,8 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                      is_flag(config->aligned) && is_flag(config->fused) &&
                      gpt2c_format_name(config->format) != NULL &&
                      (config->format == 0 || config->aligned) && is_flag(config->head_screen) &&
-                     (!config->head_screen ||
-                      (config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0)) &&
-                     in_range(config->n_threads, MOST_THREADS) &&
+                     (!config->head_screen || may_screen(config)) &&
+                     in_range(config->n_threads, GPT2C_MOST_THREADS) &&
                      is_flag(config->kv_f16) &&
                      (!config->kv_f16 || (config->switches & 1u << GPT2C_SWITCH_KV) != 0) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);

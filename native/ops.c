@@ -7,9 +7,6 @@
 
 /* ---- Embedding ---- */
 
-static size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
-
 /* The part of some rows that lies in a segment; empty if none does. */
 static gpt2c_span rows_in(const gpt2c_segment *segment, gpt2c_span rows) {
     const size_t begin = size_max(segment->begin, rows.begin);

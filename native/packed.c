@@ -123,6 +123,18 @@ static int may_replace(const char *path) {
     return stat(path, &about) != 0 || S_ISREG(about.st_mode);
 }
 
+/* A new file beside `path`. The first names may be taken: by other threads that save, or by a process that
+ * was killed and had the number of this one, as the first process of a container always has. */
+static int open_temporary(char *name, size_t room, const char *path) {
+    int file = -1;
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, room, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        file = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (file >= 0 || errno != EEXIST) break;
+    }
+    return file;
+}
+
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key) {
     if (model == NULL || path == NULL || key == NULL || strlen(key) >= KEY_BYTES)
         return GPT2C_INVALID_ARGUMENT;
@@ -130,10 +142,9 @@ gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const
     const size_t n = strlen(path) + 32;
     char *temporary = gpt2c_alloc(n, 1);
     if (temporary == NULL) return GPT2C_OUT_OF_MEMORY;
-    snprintf(temporary, n, "%s.%ld.tmp", path, (long)getpid());
 
     gpt2c_status status = GPT2C_IO_ERROR;
-    const int file = may_replace(path) ? open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0600) : -1;
+    const int file = may_replace(path) ? open_temporary(temporary, n, path) : -1;
     if (file >= 0) {
         const int written = write_packed(file, model, key);
         if (close(file) == 0 && written && rename(temporary, path) == 0)
@@ -159,7 +170,7 @@ static gpt2c_status check_header(const packed_header *header, uint64_t file_byte
 /* Maps the whole file, read-only. */
 static gpt2c_status map_packed(const char *path, packed_header *header, void **mapping,
                                size_t *mapping_bytes) {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO would wait for a writer */
     if (file < 0) return GPT2C_IO_ERROR;
     gpt2c_status status = GPT2C_IO_ERROR;
     struct stat about;

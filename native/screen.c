@@ -9,6 +9,10 @@
 /* With |x| < 1e15 (head.c) no estimate overflows. */
 #define LARGEST_WEIGHT 1e18f
 
+/* Below, a scale may be subnormal, too coarse for 127 of them to reach the largest weight, and
+ * avx512_bf16 may take weights for 0. */
+#define SMALLEST_WEIGHT 1e-30f
+
 /* Up to the next float that is not smaller. */
 static float round_up(double x) {
     const float rounded = (float)x;
@@ -25,7 +29,7 @@ static void fill_column(gpt2c_screen *screen, const gpt2c_matrix *head, size_t c
         if (fabsf(w) > largest || isnan(w)) largest = fabsf(w); /* a NaN stays: nothing is larger */
         norm += (double)w * (double)w;
     }
-    const int usable = largest < LARGEST_WEIGHT && largest / 127.0f > 0.0f;
+    const int usable = largest > SMALLEST_WEIGHT && largest < LARGEST_WEIGHT; /* not of a NaN */
     const float scale = usable ? largest / 127.0f : 0.0f;
     for (size_t k = 0; k < n_in; k++) {
         const float w = c < head->n_out ? gpt2c_matrix_at(head, k, c) : 0.0f;

@@ -9,7 +9,8 @@
  *     scale (x.q)  +-  |x| radius,   radius = |e| + (4 n + 32) eps (|w| + |e|),
  *
  * rounding of this interval's own ends included (each adds at most 4 eps of what is added up). |x| and
- * radius are rounded upwards; 1e-30 covers products lost as subnormals.
+ * radius are rounded upwards. Products that are lost as subnormals move neither sum by more than 1e-30,
+ * by which head.c widens the interval, unless |x| is tiny itself; then the whole head is computed.
  *
  * A token can only have the largest logit if its upper end reaches the largest lower end: these
  * candidates are computed by the head's kernel, with its bits, and the largest of them is the largest

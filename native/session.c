@@ -184,7 +184,7 @@ static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2
     }
     memcpy(session->rows, rows, sizeof session->rows);
     session->separate_passes = pass.separate_passes;
-    session->n_past = n;
+    gpt2c_hold(session, n);
     return GPT2C_OK;
 }
 
@@ -208,14 +208,14 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
 }
 
 size_t gpt2c_session_n_past(const gpt2c_session *session) {
-    return session == NULL ? 0 : session->n_past;
+    return session == NULL ? 0 : __atomic_load_n(&session->n_past, __ATOMIC_RELAXED);
 }
 
 gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past) {
     if (session == NULL) return GPT2C_INVALID_ARGUMENT;
     if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     const gpt2c_status status = n_past <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-    if (status == GPT2C_OK) session->n_past = n_past;
+    if (status == GPT2C_OK) gpt2c_hold(session, n_past);
     gpt2c_session_leave(session);
     return status;
 }
@@ -224,21 +224,27 @@ void gpt2c_session_cancel(gpt2c_session *session) {
     if (session != NULL) __atomic_store_n(&session->cancelled, 1, __ATOMIC_RELAXED);
 }
 
-gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
+gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
     if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     memcpy(rows, session->rows, sizeof session->rows);
+    gpt2c_session_leave(session);
     return GPT2C_OK;
 }
 
-gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes) {
+gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes) {
     if (session == NULL || passes == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     *passes = session->separate_passes;
+    gpt2c_session_leave(session);
     return GPT2C_OK;
 }
 
-gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates) {
+gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates) {
     if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     *ids = session->screened_ids;
     *candidates = session->screened_candidates;
+    gpt2c_session_leave(session);
     return GPT2C_OK;
 }

@@ -47,7 +47,7 @@ struct gpt2c_session {
     int32_t *ids;    /* [n_ctx], all tokens so far */
     float *arena;
     gpt2c_buffers buffers;
-    size_t n_past;
+    size_t n_past;   /* atomic for those outside the call */
     size_t rows[GPT2C_SWITCH_COUNT];
     size_t separate_passes;
     size_t screened_ids;
@@ -65,6 +65,11 @@ int gpt2c_is_incremental(const gpt2c_model *model);
 /* One call at a time: enter is 0 while another one is in. */
 int gpt2c_session_enter(gpt2c_session *session);
 void gpt2c_session_leave(gpt2c_session *session);
+
+/* Of the call that is in: what the session holds from now on. */
+static inline void gpt2c_hold(gpt2c_session *session, size_t n_past) {
+    __atomic_store_n(&session->n_past, n_past, __ATOMIC_RELAXED);
+}
 
 /* Rows [0, ...) of an output in a layer. */
 static inline float *gpt2c_at(const gpt2c_session *session, gpt2c_buffer buffer, size_t layer) {

@@ -123,7 +123,7 @@ gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, siz
             two_arenas arenas = {(char *)session->arena, (const char *)from->arena};
             visit_kept(&(visitor){copy_run, &arenas}, session, (range){n_common(session, from, n), n});
             memcpy(session->ids, from->ids, n * sizeof *session->ids);
-            session->n_past = n;
+            gpt2c_hold(session, n);
         }
         gpt2c_session_leave(from);
     }
@@ -197,7 +197,7 @@ gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const voi
     cursor at = {.arena = (char *)session->arena, .read = (const char *)state + id_bytes};
     memcpy(session->ids, state, id_bytes);
     visit_kept(&(visitor){put_run, &at}, session, (range){0, n});
-    session->n_past = n;
+    gpt2c_hold(session, n);
     gpt2c_session_leave(session);
     return GPT2C_OK;
 }

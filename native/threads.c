@@ -8,8 +8,9 @@
  * The counter holds the round in its upper half: a worker that wakes late, after the round it was
  * woken for has ended, sees another round's number and takes nothing.
  *
- * A forked child has none of its parent's threads: the process id is compared, and a pool that finds
- * itself in a new process starts afresh. */
+ * A forked child has none of its parent's threads, and a call that another thread of the parent was in
+ * will never end there: threads and calls are known by the process that they belong to, and those of
+ * another process count for nothing. */
 #include "threads.h"
 
 #include <pthread.h>
@@ -37,7 +38,7 @@ struct gpt2c_pool {
     pid_t owner;        /* process that started them; 0: none did */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    int busy;           /* atomic */
+    pid_t caller;       /* atomic: process of the call that it works for; 0: none */
     int stopping;       /* atomic */
     int n_parked;       /* atomic; changed under the mutex */
     uint64_t next;      /* atomic: round << 32 | next task */
@@ -117,9 +118,9 @@ static int start_thread(gpt2c_pool *pool) {
 }
 
 /* Starts what threads can be had, once for each process. */
-static void start_threads(gpt2c_pool *pool) {
-    if (pool->owner == getpid()) return;
-    __atomic_store_n(&pool->owner, getpid(), __ATOMIC_RELAXED);
+static void start_threads(gpt2c_pool *pool, pid_t process) {
+    if (pool->owner == process) return;
+    pool->owner = process;
     pool->n_started = 0;
     pool->n_parked = 0;
     pthread_mutex_init(&pool->mutex, NULL);
@@ -131,13 +132,14 @@ static void start_threads(gpt2c_pool *pool) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* In a child, a call that another thread of the parent was in will never end. */
-static void forget_parent(gpt2c_pool *pool) {
-    pid_t owner = __atomic_load_n(&pool->owner, __ATOMIC_RELAXED);
-    if (owner == 0 || owner == getpid()) return;
-    if (__atomic_compare_exchange_n(&pool->owner, &owner, 0, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE);
+/* One caller of a process at a time. */
+static int enter(gpt2c_pool *pool, pid_t process) {
+    pid_t caller = __atomic_load_n(&pool->caller, __ATOMIC_RELAXED);
+    return caller != process && __atomic_compare_exchange_n(&pool->caller, &caller, process, 0,
+                                                            __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
+
+static void leave(gpt2c_pool *pool) { __atomic_store_n(&pool->caller, 0, __ATOMIC_RELEASE); }
 
 gpt2c_pool *gpt2c_pool_create(size_t n_threads) {
     gpt2c_pool *pool = gpt2c_alloc_zero(1, sizeof *pool);
@@ -154,14 +156,13 @@ gpt2c_pool *gpt2c_pool_create(size_t n_threads) {
 size_t gpt2c_pool_threads(const gpt2c_pool *pool) { return pool->n_threads; }
 
 void gpt2c_pool_run(gpt2c_pool *pool, size_t n_tasks, gpt2c_task task, void *context) {
-    if (n_tasks > 1 && pool->n_threads > 1) forget_parent(pool);
-    const int alone = n_tasks <= 1 || pool->n_threads == 1 ||
-                      __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE) != 0;
-    if (alone) {
+    const int shared = n_tasks > 1 && pool->n_threads > 1;
+    const pid_t process = shared ? getpid() : 0;
+    if (!shared || !enter(pool, process)) {
         for (size_t i = 0; i < n_tasks; i++) task(context, i, 0);
         return;
     }
-    start_threads(pool);
+    start_threads(pool, process);
 
     /* Closed first, so that nobody who is late takes the old round's number for the new one's tasks. */
     const uint32_t round = pool->round + 1;
@@ -175,11 +176,11 @@ void gpt2c_pool_run(gpt2c_pool *pool, size_t n_tasks, gpt2c_task task, void *con
     wake_parked(pool);
 
     work(pool, round, 0);
-    for (int i = 0; __atomic_load_n(&pool->n_done, __ATOMIC_ACQUIRE) != n_tasks; i++) {
+    for (size_t i = 0; __atomic_load_n(&pool->n_done, __ATOMIC_ACQUIRE) != n_tasks; i++) {
         pause_briefly();
         if (i >= SPINS) sched_yield(); /* more threads than cores: let the one waited for run */
     }
-    __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE);
+    leave(pool);
 }
 
 void gpt2c_pool_free(gpt2c_pool *pool) {

@@ -80,7 +80,8 @@ void gpt2c_trace_attention(gpt2c_pass *pass, size_t layer, gpt2c_span rows) {
 
 void gpt2c_trace_head(gpt2c_pass *pass, size_t rows, size_t bytes) {
     if (!is_on(pass)) return;
-    const size_t n_in = pass->session->model->wte.n_in, n_out = pass->session->model->wte.n_out;
+    const gpt2c_matrix *head = &pass->session->model->head;
+    const size_t n_in = head->n_in, n_out = head->n_out;
     write_event(pass, (gpt2c_trace_event){
                           .op = GPT2C_TRACED_HEAD,
                           .layer = -1,
@@ -101,8 +102,10 @@ gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *even
     return GPT2C_OK;
 }
 
-gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events) {
+gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events) {
     if (session == NULL || n_events == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
     *n_events = session->n_events;
+    gpt2c_session_leave(session);
     return GPT2C_OK;
 }

@@ -19,10 +19,16 @@ gpt2c_pass gpt2c_pass_start(gpt2c_session *session) {
     return pass;
 }
 
+static int is_cancelled(const gpt2c_pass *pass) {
+    for (size_t i = 0; i < pass->n_segments; i++)
+        if (__atomic_load_n(&pass->segments[i].session->cancelled, __ATOMIC_RELAXED)) return 1;
+    return 0;
+}
+
 int gpt2c_stopped(gpt2c_pass *pass) {
-    gpt2c_session *session = pass->session;
+    const gpt2c_session *session = pass->session;
     if (pass->stopped) return 1;
-    if (__atomic_load_n(&session->cancelled, __ATOMIC_RELAXED)) return pass->stopped = 1;
+    if (is_cancelled(pass)) return pass->stopped = 1;
     if (session->poll == NULL || gpt2c_now() < pass->next_poll) return 0;
     pass->stopped = session->poll(session->poll_context) != 0;
     pass->next_poll = gpt2c_now() + POLL_INTERVAL;
@@ -30,9 +36,6 @@ int gpt2c_stopped(gpt2c_pass *pass) {
 }
 
 /* ---- Rows ---- */
-
-static size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
 
 gpt2c_span gpt2c_rows_of(const gpt2c_pass *pass, gpt2c_switch s) {
     const int on = gpt2c_switch_on(pass->session->model, s);

@@ -5,6 +5,9 @@
 
 #include "forward.h"
 
+static inline size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
+
 /* Nanoseconds on the monotonic clock. */
 int64_t gpt2c_now(void);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,24 @@ def test_it_needs_all_six_switches(binding: str, model_folder: Callable[[str], P
     model = gpt2c.load(model_folder("tiny"), opts="kv", binding=binding)
     with model, pytest.raises(gpt2c.OptionError):
         feed(model, native_sessions(model, 2), [[1], [2]])
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_to_cancel_any_session_is_to_end_the_pass_of_all(which: int, binding: str) -> None:
+    opts = "kv,linear,gelu,residual,layernorm,unembed"
+    with gpt2c.load(opts=opts, binding=binding) as model:  # naive kernels: seconds
+        sessions, ended = native_sessions(model, 3), []
+
+        def work() -> None:
+            try:
+                feed(model, sessions, [[1], [2] * 127, [3] * 128])
+            except gpt2c.CancelledError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            sessions[which].cancel()
+            thread.join(0.01)
+        assert len(ended) == 1
+        assert [session.n_past() for session in sessions] == [0, 0, 0]

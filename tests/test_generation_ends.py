@@ -194,6 +194,10 @@ def test_a_second_thread_in_one_session_is_refused_and_the_first_is_not_disturbe
                 session.rewind(1)  # does nothing until the other thread is inside
         with pytest.raises(SessionBusyError):
             session.feed([2])
+        for about in ("rows", "separate_passes", "screened"):
+            with pytest.raises(SessionBusyError):
+                getattr(session, about)
+        assert session.n_past == 1
         while thread.is_alive():
             session.cancel()
             thread.join(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import safetensors.numpy
 from models import write_model
 
 import gpt2c
+from gpt2c.backends.native import native_config
 
 ISAS = gpt2c.build_info()["isas_supported"]
 TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
@@ -118,3 +120,46 @@ def test_absurd_sizes_prove_nothing_and_cost_no_id(how: dict[str, str], tmp_path
     with screened.session() as a, whole.session() as b:
         for i in range(30):
             assert a.feed_greedy([i]) == b.feed_greedy([i])
+
+
+@pytest.mark.parametrize("weights", ["q8", "q4"])
+def test_the_core_refuses_it_where_x_is_rounded_to_integers(weights: str, binding: str) -> None:
+    native = gpt2c.bindings.load(binding)
+    with gpt2c.load(binding=binding, opts="kv,unembed,head_screen") as model:
+        config = native_config(model.config, model.plan, [name for name, *_ in native.isas()])
+    native.Model(config)
+    with pytest.raises(gpt2c.OptionError):
+        native.Model({**config, "format": gpt2c.options.WEIGHTS.index(weights)})
+
+
+# Head, and what stands behind the final layer norm in each place: all numbers that are not 0 are alike.
+LOST = {
+    "a product that is lost adds nothing to the largest sum": ({5: [0.5] * 32, 7: [1.0]}, 2.0**-149, 7),
+    "a scale that is subnormal is too coarse": (
+        {5: [178 * 2.0**-149] * 32, 7: [100 * 2.0**-149] * 32},
+        1e14,
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "hidden", "largest"), LOST.values(), ids=LOST.keys())
+def test_what_is_lost_as_subnormal_costs_no_id(
+    columns: dict[int, list[float]], hidden: float, largest: int, how: dict[str, str], tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "model", "calm")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    head = np.zeros_like(tensors["wte.weight"])
+    for column, numbers in columns.items():
+        head[column, : len(numbers)] = numbers
+    tensors["lm_head.weight"] = head
+    tensors["ln_f.weight"][:] = 0
+    tensors["ln_f.bias"][:] = hidden
+    safetensors.numpy.save_file(tensors, path)
+    found, of_whole_head = ids_and_largest(folder, [1], how)
+    assert found == of_whole_head
+    if how["weights"] == "f32":
+        assert found == [largest]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,45 @@ def test_every_half_precision_number_is_laid_out_exactly(
     found = np.fromfile(tmp_path / "model.packed", np.uint32, 65536, offset=4096 + 4 * 32 * 32)
     wide = every.view(np.float16).astype(np.float32) if dtype == 1 else every.astype(np.uint32) << 16
     assert np.array_equal(found, wide.view(np.uint32))
+
+
+def test_a_pipe_is_refused_at_once(packed: Packed, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    packed.path = tmp_path / "pipe"
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.alarm(5)  # ends an open() that waits for somebody to write
+    try:
+        with pytest.raises(gpt2c.ModelFileError, match="not a packed file"):
+            packed.open()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
+    binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    left = [tmp_path / f"x.packed.{os.getpid()}{end}.tmp" for end in ("", "-0", "-1")]
+    for path in left:
+        path.write_text("half")
+    with gpt2c.load(model_folder("tiny"), binding=binding) as model:
+        model.save_packed(tmp_path / "x.packed", KEY)
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "x.packed", *left])
+
+
+def test_threads_may_save_to_one_path_at_the_same_time(
+    binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with gpt2c.load(model_folder("tiny"), binding=binding) as model, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: model.save_packed(tmp_path / "x.packed", KEY), range(20)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.packed"]
+
+
+@pytest.mark.parametrize(("name", "key"), [("model\0.packed", KEY), ("model.packed", b"one\0two")])
+def test_a_name_or_key_that_c_would_cut_short_is_refused(
+    name: str, key: bytes, binding: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = gpt2c.load(model_folder("tiny"), binding=binding)
+    with model, pytest.raises(gpt2c.OptionError, match="null byte"):
+        model.save_packed(tmp_path / name, key)
+    assert list(tmp_path.iterdir()) == []

@@ -32,8 +32,9 @@ from training.report import read_log
 
 import gpt2c
 from gpt2c.errors import Gpt2cError
+from gpt2c.tokenizer import VOCABULARY_FILES
 from gpt2c.weights import load_checkpoint
-from gpt2c.writers.huggingface import VOCABULARY_FILES, write_json
+from gpt2c.writers.huggingface import write_json
 
 TEMPLATE = Path(__file__).resolve().parent / "assets.in.md"
 KEPT = ("config.json", "model.safetensors", *VOCABULARY_FILES)

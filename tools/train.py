@@ -172,7 +172,7 @@ def _start(args: argparse.Namespace) -> tuple[GPT2, dict[str, object], Path]:
 
 
 def _loaded(name: str) -> tuple[GPT2, dict[str, object], Path]:
-    with load_checkpoint(resolve_model(None if name == "embedded" else name)) as checkpoint:
+    with load_checkpoint(resolve_model(name)) as checkpoint:
         model = GPT2(checkpoint.config)
         model.load(checkpoint)
         return model, checkpoint.config_fields, checkpoint.folder

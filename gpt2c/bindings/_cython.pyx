@@ -114,7 +114,9 @@ cdef class Model:
         check(status)
 
     def freeze(self):
-        check(gpt2c_model_freeze(self.handle))
+        with nogil:
+            status = gpt2c_model_freeze(self.handle)
+        check(status)
 
     def weight_bytes(self):
         return gpt2c_model_weight_bytes(self.handle)
@@ -151,7 +153,7 @@ cdef class Session:
     cdef gpt2c_session *handle
     cdef object events  # what is written into lives as long as it is
 
-    def __init__(self, Model model):
+    def __init__(self, Model model not None):
         with nogil:
             status = gpt2c_session_create(model.handle, poll_signals, NULL, &self.handle)
         check(status)
@@ -184,7 +186,7 @@ cdef class Session:
         cdef size_t n = out.shape[0]
         check(gpt2c_session_ids(self.handle, &out[0] if n else &nothing, n))
 
-    def copy(self, Session source, size_t n):
+    def copy(self, Session source not None, size_t n):
         with nogil:
             status = gpt2c_session_copy(self.handle, source.handle, n)
         check(status)
@@ -246,8 +248,8 @@ cdef class Session:
 
 def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[:, ::1] last_logits=None,
                int32_t[::1] next_ids=None):
-    cdef gpt2c_session *handles[256]  # no more rows fit into a batch
-    cdef size_t n_sessions = min(len(sessions), 256)
+    cdef gpt2c_session *handles[257]  # one more than a batch can have, which C refuses
+    cdef size_t n_sessions = min(len(sessions), 257)
     cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
     cdef const size_t *counts = &n_ids[0] if n_ids.shape[0] else NULL
     cdef float *logits = &last_logits[0, 0] if last_logits is not None else NULL
@@ -284,7 +286,7 @@ cdef class Matrix:
         gpt2c_matrix_free(self.handle)
 
 
-def op_linear(int isa, float[::1] out, const float[::1] x, Matrix weight, rows, columns,
+def op_linear(int isa, float[::1] out, const float[::1] x, Matrix weight not None, rows, columns,
               const float[::1] bias=None, int epilogue=0, const uint16_t[::1] gelu_table=None,
               const float[::1] residual=None):
     cdef gpt2c_op_linear_args args
@@ -302,7 +304,7 @@ def op_linear(int isa, float[::1] out, const float[::1] x, Matrix weight, rows, 
     check(status)
 
 
-def op_embed(int isa, float[::1] out, Matrix wte, const int32_t[::1] ids, const float[::1] wpe):
+def op_embed(int isa, float[::1] out, Matrix wte not None, const int32_t[::1] ids, const float[::1] wpe):
     cdef size_t rows = ids.shape[0]
     check(gpt2c_op_embed(isa, <float *>floats(out), wte.handle, &ids[0] if rows else NULL, floats(wpe), rows))
 

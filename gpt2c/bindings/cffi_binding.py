@@ -75,25 +75,52 @@ def _raise_pending() -> None:
         raise exception
 
 
-def _floats(array: np.ndarray | None) -> Any:
-    return ffi.NULL if array is None else ffi.from_buffer("float[]", array, require_writable=True)
+# ---- Arrays are C-contiguous, and of these types: cffi itself would take bytes for any numbers ----
+
+_DTYPES = {
+    "float[]": np.dtype(np.float32),
+    "int32_t[]": np.dtype(np.int32),
+    "int64_t[]": np.dtype(np.int64),
+    "uint16_t[]": np.dtype(np.uint16),
+    "size_t[]": np.dtype(np.uintp),
+    "unsigned char[]": np.dtype(np.uint8),
+}
 
 
-def _ids(array: np.ndarray | None) -> Any:
-    return ffi.NULL if array is None else ffi.from_buffer("int32_t[]", array, require_writable=True)
+def _buffer(array: np.ndarray, kind: str, writable: bool = False) -> Any:
+    if array.dtype != _DTYPES[kind]:
+        raise ValueError(f"Buffer dtype mismatch, expected {kind[:-2]!r} but got {array.dtype}")
+    return ffi.from_buffer(kind, array, require_writable=writable)
+
+
+def _in(array: np.ndarray | None, kind: str = "float[]") -> Any:
+    """None and empty are NULL."""
+    return ffi.NULL if array is None or not array.size else _buffer(array, kind)
+
+
+def _out(array: np.ndarray | None, kind: str = "float[]") -> Any:
+    return ffi.NULL if array is None or not array.size else _buffer(array, kind, writable=True)
+
+
+def _config(fields: dict[str, Any]) -> Any:
+    """Every field must be there: cffi itself would take 0 for the others."""
+    for name, _ in ffi.typeof("gpt2c_model_config").fields:
+        if name not in fields:
+            raise ValueError(f"No value specified for struct attribute {name!r}")
+    return ffi.new("gpt2c_model_config *", fields)
 
 
 class Model:
     def __init__(self, config: dict[str, Any]) -> None:
         out = ffi.new("gpt2c_model **")
-        check(lib.gpt2c_model_create(ffi.new("gpt2c_model_config *", config), out))
+        check(lib.gpt2c_model_create(_config(config), out))
         self.handle = ffi.gc(out[0], lib.gpt2c_model_free)
 
     @staticmethod
     def open_packed(path: bytes, key: bytes | None, config: dict[str, Any]) -> Model:
         out = ffi.new("gpt2c_model **")
         c_key = ffi.NULL if key is None else key
-        check(lib.gpt2c_packed_open(path, c_key, ffi.new("gpt2c_model_config *", config), out))
+        check(lib.gpt2c_packed_open(path, c_key, _config(config), out))
         model = Model.__new__(Model)
         model.handle = ffi.gc(out[0], lib.gpt2c_model_free)
         return model
@@ -102,13 +129,14 @@ class Model:
         check(lib.gpt2c_packed_save(self.handle, path, key))
 
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None:
-        check(lib.gpt2c_model_set(self.handle, tensor, layer, dtype, ffi.from_buffer(data), data.nbytes))
+        first = _in(data, "unsigned char[]")
+        check(lib.gpt2c_model_set(self.handle, tensor, layer, dtype, first, data.nbytes))
 
     def tensor_bytes(self, tensor: int, layer: int) -> int:
         return int(lib.gpt2c_model_tensor_bytes(self.handle, tensor, layer))
 
     def get(self, tensor: int, layer: int, out: np.ndarray) -> None:
-        to = ffi.from_buffer(out, require_writable=True)
+        to = _out(out, "unsigned char[]")
         check(lib.gpt2c_model_get(self.handle, tensor, layer, to, out.nbytes))
 
     def freeze(self) -> None:
@@ -154,14 +182,14 @@ class Session:
         chosen = ffi.new("int32_t *", -1)
         outputs = ffi.new("gpt2c_outputs *")
         buffers = outputs.last_logits, outputs.logits, outputs.hidden, outputs.next_ids = (
-            _floats(last_logits),
-            _floats(logits),
-            _floats(hidden),
-            _ids(next_ids),
+            _out(last_logits),
+            _out(logits),
+            _out(hidden),
+            _out(next_ids, "int32_t[]"),
         )
         outputs.next_id = chosen if next_id else ffi.NULL
-        first = ffi.from_buffer("int32_t[]", ids)
-        status = lib.gpt2c_session_feed(self.handle, first, ids.shape[0], outputs)
+        first = _buffer(ids, "int32_t[]")
+        status = lib.gpt2c_session_feed(self.handle, first, len(first), outputs)
         del buffers  # held until here: a struct's field does not keep its buffer alive
         _raise_pending()
         check(status)
@@ -174,7 +202,7 @@ class Session:
         check(lib.gpt2c_session_rewind(self.handle, n_past))
 
     def ids(self, out: np.ndarray) -> None:
-        check(lib.gpt2c_session_ids(self.handle, _ids(out), out.size))
+        check(lib.gpt2c_session_ids(self.handle, _buffer(out, "int32_t[]", writable=True), out.size))
 
     def copy(self, source: Session, n: int) -> None:
         check(lib.gpt2c_session_copy(self.handle, source.handle, n))
@@ -183,11 +211,12 @@ class Session:
         return int(lib.gpt2c_session_state_bytes(self.handle, n))
 
     def get_state(self, state: np.ndarray) -> None:
-        to = ffi.from_buffer(state, require_writable=True)
+        to = _buffer(state, "unsigned char[]", writable=True)
         check(lib.gpt2c_session_get_state(self.handle, to, state.nbytes))
 
     def set_state(self, n: int, state: np.ndarray) -> None:
-        check(lib.gpt2c_session_set_state(self.handle, n, ffi.from_buffer(state), state.nbytes))
+        first = _buffer(state, "unsigned char[]")
+        check(lib.gpt2c_session_set_state(self.handle, n, first, state.nbytes))
 
     def cancel(self) -> None:
         lib.gpt2c_session_cancel(self.handle)
@@ -208,12 +237,12 @@ class Session:
         return int(ids[0]), int(candidates[0])
 
     def trace(self, events: np.ndarray | None = None) -> None:
-        first, capacity = ffi.NULL, 0
+        room, capacity = ffi.NULL, 0
         if events is not None:
-            first = ffi.from_buffer("gpt2c_trace_event[]", events, require_writable=True)
-            capacity = len(first)
-        check(lib.gpt2c_session_trace(self.handle, first, capacity))
-        self.events = first  # what is written into lives as long as it is
+            room = _buffer(events, "unsigned char[]", writable=True)
+            capacity = len(room) // ffi.sizeof("gpt2c_trace_event")
+        check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", room), capacity))
+        self.events = room  # what is written into lives as long as it is
 
     def traced(self) -> int:
         n = ffi.new("size_t *")
@@ -232,24 +261,16 @@ def batch_feed(
     status = lib.gpt2c_batch_feed(
         handles,
         len(sessions),
-        ffi.from_buffer("int32_t[]", ids),
-        ffi.from_buffer("size_t[]", n_ids),
-        _floats(last_logits),
-        _ids(next_ids),
+        _in(ids, "int32_t[]"),
+        _in(n_ids, "size_t[]"),
+        _out(last_logits),
+        _out(next_ids, "int32_t[]"),
     )
     _raise_pending()
     check(status)
 
 
-# ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
-
-
-def _in(array: np.ndarray | None, kind: str = "float[]") -> Any:
-    return ffi.NULL if array is None or not array.size else ffi.from_buffer(kind, array)
-
-
-def _out(array: np.ndarray, kind: str = "float[]") -> Any:
-    return ffi.from_buffer(kind, array, require_writable=True) if array.size else ffi.NULL
+# ---- Kernels: arrays are flat, None or empty is NULL, a span is (begin, end) ----
 
 
 class Matrix:

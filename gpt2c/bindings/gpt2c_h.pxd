@@ -151,12 +151,12 @@ cdef extern from "gpt2c.h" nogil:
     gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const void *state,
                                          size_t n_bytes)
     void gpt2c_session_cancel(gpt2c_session *session)
-    gpt2c_status gpt2c_session_rows(const gpt2c_session *session, size_t *rows)
-    gpt2c_status gpt2c_session_separate_passes(const gpt2c_session *session, size_t *passes)
-    gpt2c_status gpt2c_session_screened(const gpt2c_session *session, size_t *ids, size_t *candidates)
+    gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t *rows)
+    gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes)
+    gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates)
     const char *gpt2c_traced_op_name(int32_t op)
     gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity)
-    gpt2c_status gpt2c_session_traced(const gpt2c_session *session, size_t *n_events)
+    gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events)
     void gpt2c_session_free(gpt2c_session *session)
     gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                      gpt2c_layout layout, gpt2c_matrix **matrix)

@@ -24,7 +24,7 @@ typedef struct arguments {
     uint32_t switches;
     int32_t kv_f16;
     size_t chunk;      /* the prompt is fed so many tokens at a time; 0: all at once */
-    int32_t *ids;      /* the prompt, with room for the new ones */
+    int32_t *ids;      /* the prompt */
     size_t n_ids;
 } arguments;
 
@@ -62,7 +62,7 @@ static void parse(int argc, char **argv, arguments *a) {
     if (argc - optind < 2) exit(usage());
     a->path = argv[optind++];
     a->n_ids = (size_t)(argc - optind);
-    a->ids = malloc((a->n_ids + (size_t)a->n_new) * sizeof *a->ids);
+    a->ids = malloc(a->n_ids * sizeof *a->ids);
     if (a->ids == NULL) exit(fail("prompt", GPT2C_OUT_OF_MEMORY));
     for (size_t i = 0; i < a->n_ids; i++)
         a->ids[i] = (int32_t)example_number(argv[optind + (int)i], 0, INT32_MAX, usage);
@@ -70,7 +70,6 @@ static void parse(int argc, char **argv, arguments *a) {
 
 static int generate(gpt2c_session *session, const arguments *a) {
     const double start = now_ms();
-    double first = start;
     int32_t next = -1;
     const gpt2c_outputs outputs = {.next_id = &next};
     const size_t chunk = a->chunk != 0 ? a->chunk : a->n_ids;
@@ -79,7 +78,7 @@ static int generate(gpt2c_session *session, const arguments *a) {
         const gpt2c_status status = gpt2c_session_feed(session, a->ids + begin, n, &outputs);
         if (status != GPT2C_OK) return fail("prompt", status);
     }
-    first = now_ms();
+    const double first = now_ms();
     printf("%d", (int)next);
     for (int32_t i = 1; i < a->n_new; i++) {
         const int32_t token = next;

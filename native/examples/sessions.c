@@ -4,7 +4,7 @@
  *
  * CALLERS threads do the same at the same time: prompts of several lengths one after another, each in a session
  * of its own; then all of them in shared passes; then one that goes on from a copy of a session that every
- * caller copies; then they all feed one session, which lets in one at a time. Prints how many continuations
+ * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many continuations
  * agreed with those that one thread had found before. tools/check_native.py runs it under ThreadSanitizer. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -110,6 +110,22 @@ static gpt2c_status generate_from_copy(const shared *s, gpt2c_session *session, 
     return status == GPT2C_OK ? generate(s, session, ROWS - 1, LONGEST - 1, out) : status;
 }
 
+/* What can be asked of a session while others feed it: how far it is always, all else between two feeds. */
+static gpt2c_status watch(const caller *c) {
+    gpt2c_session *session = c->shared->contended;
+    size_t rows[GPT2C_SWITCH_COUNT], n, candidates;
+    if (gpt2c_session_n_past(session) < c->n_let_in) return GPT2C_INVALID_ARGUMENT;
+    const gpt2c_status found[] = {
+        gpt2c_session_rows(session, rows),
+        gpt2c_session_separate_passes(session, &n),
+        gpt2c_session_screened(session, &n, &candidates),
+        gpt2c_session_traced(session, &n),
+    };
+    for (size_t i = 0; i < sizeof found / sizeof found[0]; i++)
+        if (found[i] != GPT2C_OK && found[i] != GPT2C_BUSY) return found[i];
+    return GPT2C_OK;
+}
+
 /* Feeds the session that all callers feed, until it was let in CONTENDED times. */
 static gpt2c_status contend(caller *c) {
     const int32_t id = 1;
@@ -122,6 +138,8 @@ static gpt2c_status contend(caller *c) {
         } else if (status != GPT2C_BUSY) {
             return status;
         }
+        const gpt2c_status seen = watch(c);
+        if (seen != GPT2C_OK) return seen;
     }
     return GPT2C_OK;
 }

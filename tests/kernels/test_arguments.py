@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_oracle import assert_same_bits, bits, normal
+from processes import INSTALLED, python
 
 import gpt2c
 from gpt2c import BackendUnavailable, OptionError, OutOfMemoryError, TokenError, bindings, kernels
@@ -232,6 +234,7 @@ def test_the_core_checks_what_a_binding_hands_it(on: On) -> None:
         lambda: attention(isa, out, x, x, x, 6, 0, 4, 5, True, (0, 7), (0, 4)),
         lambda: attention(isa, out, x, x, x, 6, 0, 4, 5, True, (0, 6), (3, 5)),
         lambda: attention(isa, out, x, x, x, 2**40, 0, 2**20, 2**20, True, (0, 6), (0, 4)),
+        lambda: binding.op_argmax(isa, np.zeros(1, np.int64), x, 1, 2**31),
         lambda: binding.Matrix(x, 2, 20, 6, 0),
         lambda: binding.Matrix(x, 0, 20, 6, 99),
         lambda: binding.Matrix(x, 0, 0, 6, 0),
@@ -276,3 +279,37 @@ def test_an_unknown_binding_is_refused() -> None:
     with pytest.raises(OptionError, match="unknown binding 'swig'"):
         kernels.gelu(X, binding="swig")
     assert bits(kernels.gelu(X)).any()
+
+
+@pytest.mark.parametrize("layout", range(2, 6), ids=["panels", "panels_bf16", "panels_q8", "panels_q4"])
+def test_a_size_that_padding_makes_too_large_is_refused(layout: int, on: On) -> None:
+    """One row is padded to a block of 64: the bytes of so many blocks would wrap around to few."""
+    binding = bindings.load(on["binding"])
+    for block_bytes in (2112, 576, 4096, 8192):
+        n_out = (2**64 // block_bytes + 1) * 32
+        with pytest.raises((OutOfMemoryError, OptionError)):
+            binding.Matrix(X.reshape(-1), 1, 1, n_out, layout)
+
+
+UNREADABLE = """
+import ctypes, mmap, sys
+import numpy as np
+from gpt2c import kernels
+
+page, n_past = mmap.PAGESIZE, 32
+n_embd = page // 4 // n_past
+room = mmap.mmap(-1, 2 * page)
+q = np.frombuffer(room, np.float32).reshape(2 * n_past, n_embd)
+k = np.ones_like(q)
+expected = kernels.attention(q, k, k, 1, n_past, isa=sys.argv[1], binding=sys.argv[2])
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(q.ctypes.data), ctypes.c_size_t(page), 0) == 0
+found = kernels.attention(q, k, k, 1, n_past, isa=sys.argv[1], binding=sys.argv[2])
+assert np.array_equal(found, expected)
+print("not read")
+"""
+
+
+def test_queries_of_the_past_are_not_read(on: On, tmp_path: Path) -> None:
+    done = python("-c", UNREADABLE, on["isa"], on["binding"], path=INSTALLED, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "not read\n"), done.stderr

@@ -12,21 +12,20 @@
 #include "lanes.h"
 #include "tile_avx2.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define MOST_ROWS 4
 
-static ALWAYS_INLINE __m256 first_of(__m256i words) {
+static GPT2C_ALWAYS_INLINE __m256 first_of(__m256i words) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
 }
 
-static ALWAYS_INLINE __m256 second_of(__m256i words) {
+static GPT2C_ALWAYS_INLINE __m256 second_of(__m256i words) {
     return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u)));
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
-                                   const uint32_t *w, size_t columns, const size_t rows,
-                                   const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
+                                         const uint32_t *w, size_t columns, const size_t rows,
+                                         const size_t vectors) {
     __m256 sums[MOST_ROWS][4];
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++)

@@ -17,8 +17,6 @@
 
 #include "lanes.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 #define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
 
 /* So many steps of weights are asked for ahead of time: 8 KB of a panel. */
@@ -28,22 +26,22 @@
 #define PREFETCH_F16_BYTES 16384
 
 /* Never faults, whatever the address. */
-static ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+static GPT2C_ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 /* How many of the tile's columns stand in register v or behind it. */
-static ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
+static GPT2C_ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
     return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
 }
 
 /* Numbers i, i + 1, ..., i + 7 of w. */
-static ALWAYS_INLINE __m256 load8(const void *w, size_t i, const int f16) {
+static GPT2C_ALWAYS_INLINE __m256 load8(const void *w, size_t i, const int f16) {
     if (!f16) return _mm256_load_ps((const float *)w + i);
     return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)((const uint16_t *)w + i)));
 }
 
 /* All but `given` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
-                                      const int f16) {
+static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
+                                            const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     const size_t vectors = PER_BLOCK * blocks;
     __m256 sums[GPT2C_TILE_ROWS][8];
@@ -90,7 +88,7 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
         gpt2c_store(tile.out + r * tile.out_stride + v * GPT2C_LANES, columns_from(&tile, v), sums[r][v]);
 }
 
-static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {
+static GPT2C_ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {
     if (tile->w_f16)
         sum_tile_of(tile, rows, blocks, 1);
     else

@@ -13,21 +13,20 @@
 #include "lanes.h"
 #include "tile_avx512.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
 
-static ALWAYS_INLINE __m512 first_of(__m512i words) {
+static GPT2C_ALWAYS_INLINE __m512 first_of(__m512i words) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
 }
 
-static ALWAYS_INLINE __m512 second_of(__m512i words) {
+static GPT2C_ALWAYS_INLINE __m512 second_of(__m512i words) {
     return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(gpt2c_sums to, const float *x, size_t n_in,
-                                   const uint32_t *w, size_t columns, const size_t rows,
-                                   const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void sum_tile(gpt2c_sums to, const float *x, size_t n_in,
+                                         const uint32_t *w, size_t columns, const size_t rows,
+                                         const size_t vectors) {
     const size_t pairs = (n_in + 1) / 2, panel = pairs * GPT2C_PANEL;
     __m512 sums[GPT2C_TILE_ROWS][8];
     GPT2C_UNROLL(12)

@@ -22,8 +22,6 @@
 
 #include "lanes.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* So many steps of weights are asked for ahead of time: 8 KB of a panel, some 300 ns of work. */
 #define PREFETCH_STEPS 64
 
@@ -31,18 +29,18 @@
 #define PREFETCH_F16_BYTES 16384
 
 /* Never faults, whatever the address. */
-static ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-static ALWAYS_INLINE void prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+static GPT2C_ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+static GPT2C_ALWAYS_INLINE void prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 /* Numbers i, i + 1, ..., i + 15 of w. */
-static ALWAYS_INLINE __m512 load16(const void *w, size_t i, const int f16) {
+static GPT2C_ALWAYS_INLINE __m512 load16(const void *w, size_t i, const int f16) {
     if (!f16) return _mm512_load_ps((const float *)w + i);
     return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)((const uint16_t *)w + i)));
 }
 
 /* All but `given` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t vectors,
-                                      const int f16) {
+static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t vectors,
+                                            const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     __m512 sums[GPT2C_TILE_ROWS][8];
     __mmask16 lanes[8]; /* to store: the last column may lie inside a register */
@@ -99,7 +97,7 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     }
 }
 
-static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t vectors) {
     if (tile->w_f16)
         sum_tile_of(tile, rows, vectors, 1);
     else

@@ -14,7 +14,6 @@
 #include "kernels/avx512/tile_avx512.h"
 #include "kernels/tiled/linear.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
 
 /* Words of a row of prepared x. */
@@ -31,16 +30,16 @@ void gpt2c_prepare_bf16_avx512_bf16(void *out, const float *x, size_t rows, size
     }
 }
 
-static ALWAYS_INLINE __m512bh as_pairs(__m512i words) {
+static GPT2C_ALWAYS_INLINE __m512bh as_pairs(__m512i words) {
     __m512bh pairs;
     memcpy(&pairs, &words, sizeof pairs);
     return pairs;
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(gpt2c_sums to, const uint32_t *x, size_t x_stride,
-                                   size_t pairs, const uint32_t *w, size_t columns,
-                                   const size_t rows, const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void sum_tile(gpt2c_sums to, const uint32_t *x, size_t x_stride,
+                                         size_t pairs, const uint32_t *w, size_t columns,
+                                         const size_t rows, const size_t vectors) {
     const size_t panel = pairs * GPT2C_PANEL;
     __m512 sums[GPT2C_TILE_ROWS][8];
     GPT2C_UNROLL(12)

@@ -11,21 +11,20 @@
 #include "lanes.h"
 #include "neon.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define MOST_ROWS 4
 #define MOST_VECTORS 8
 
-static ALWAYS_INLINE float32x4_t first_of(uint32x4_t words) {
+static GPT2C_ALWAYS_INLINE float32x4_t first_of(uint32x4_t words) {
     return vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
 }
 
-static ALWAYS_INLINE float32x4_t second_of(uint32x4_t words) {
+static GPT2C_ALWAYS_INLINE float32x4_t second_of(uint32x4_t words) {
     return vreinterpretq_f32_u32(vandq_u32(words, vdupq_n_u32(0xffff0000u)));
 }
 
 /* One step of k: adds x[r] * weights to the sums of row r, all rows. */
-static ALWAYS_INLINE void add_step(float32x4_t sums[][MOST_VECTORS], const float *x, size_t n_in,
-                                   const float32x4_t *weights, const size_t rows, const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void add_step(float32x4_t sums[][MOST_VECTORS], const float *x, size_t n_in,
+                                         const float32x4_t *weights, const size_t rows, const size_t vectors) {
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
         const float one_x = x[r * n_in];
@@ -35,9 +34,9 @@ static ALWAYS_INLINE void add_step(float32x4_t sums[][MOST_VECTORS], const float
 }
 
 /* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
-                                   const uint32_t *w, size_t columns, const size_t rows,
-                                   const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
+                                         const uint32_t *w, size_t columns, const size_t rows,
+                                         const size_t vectors) {
     float32x4_t sums[MOST_ROWS][MOST_VECTORS];
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {

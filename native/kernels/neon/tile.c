@@ -15,25 +15,23 @@
 
 #include "lanes.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 #define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
 #define MOST_VECTORS 8
 
 /* How many of the tile's columns stand in register v or behind it. */
-static ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
+static GPT2C_ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
     return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
 }
 
 /* Numbers i, i + 1, i + 2, i + 3 of w. */
-static ALWAYS_INLINE float32x4_t load4(const void *w, size_t i, const int f16) {
+static GPT2C_ALWAYS_INLINE float32x4_t load4(const void *w, size_t i, const int f16) {
     if (!f16) return vld1q_f32((const float *)w + i);
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)w + i)));
 }
 
 /* All but `given` are constants wherever this is used, so all loops over them vanish. */
-static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
-                                      const int f16) {
+static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
+                                            const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     const size_t vectors = PER_BLOCK * blocks;
     float32x4_t sums[GPT2C_TILE_ROWS][MOST_VECTORS];
@@ -74,7 +72,7 @@ static ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows
     }
 }
 
-static ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {
+static GPT2C_ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t rows, const size_t blocks) {
     if (tile->w_f16)
         sum_tile_of(tile, rows, blocks, 1);
     else

@@ -28,8 +28,6 @@ static inline void gpt2c_prepare_int8(void *out, const float *x, size_t rows, si
     }
 }
 
-#define GPT2C_ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* Rows of a tile of tiled/linear_int8.h, at most. */
 #define GPT2C_INT8_ROWS 4
 

@@ -33,6 +33,9 @@ typedef struct gpt2c_tile {
     int resume; /* 1: add to what out holds; 0: start from 0 */
 } gpt2c_tile;
 
+/* For functions some of whose arguments have to be constants for their loops to vanish. */
+#define GPT2C_ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* In front of a loop whose count, at most `most`, is a constant once the function is inlined: unrolls
  * all of it. (GCC does not without being told; clang would unroll by a number larger than the count
  * and then run the remainder as a loop.) */

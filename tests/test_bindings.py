@@ -1,0 +1,82 @@
+"""The two bindings refuse the same: what is no object of theirs, and arrays of another type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpt2c
+from gpt2c.backends.native import native_config
+
+
+@pytest.fixture
+def model(binding: str, model_folder: Callable[[str], Path]) -> Any:
+    with gpt2c.load(model_folder("tiny"), binding=binding) as loaded:
+        yield loaded
+
+
+def test_arrays_of_another_type_are_refused_and_not_taken_for_bytes(model: gpt2c.Model) -> None:
+    native, handle = model._binding, model._native
+    session = native.Session(handle)
+    ids, logits = np.array([1, 2], np.int32), np.zeros(128, np.float32)
+    matrix = native.Matrix(np.ones(16, np.float32), 0, 4, 4, 0)
+    x, wide = np.ones(4, np.float32), np.ones(4, np.float64)
+    calls: list[Callable[[], Any]] = [
+        lambda: session.feed(ids.astype(np.int64)),
+        lambda: session.feed(ids.astype(np.int16)),
+        lambda: session.feed(ids, last_logits=logits.astype(np.float64)),
+        lambda: session.feed(ids, next_ids=ids.astype(np.int64)),
+        lambda: session.ids(np.zeros(2, np.int64)),
+        lambda: session.set_state(1, np.zeros(4, np.int8)),
+        lambda: session.trace(np.zeros(64, np.float32)),
+        lambda: native.batch_feed([session], ids, np.ones(1, np.int32)),
+        lambda: native.batch_feed([session], ids.astype(np.int64), np.ones(1, np.uintp)),
+        lambda: handle.set(0, 0, 0, logits),
+        lambda: handle.get(0, 0, logits),
+        lambda: native.Matrix(np.ones(16), 0, 4, 4, 0),
+        lambda: native.op_linear(0, wide, x, matrix, (0, 1), (0, 4)),
+        lambda: native.op_linear(0, x, wide, matrix, (0, 1), (0, 4)),
+        lambda: native.op_argmax(0, wide, x, 1, 4),
+        lambda: native.op_gelu(0, x, x, np.zeros(65536, np.int16)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="Buffer dtype mismatch"):
+            call()
+    assert session.n_past() == 0 and not logits.any()
+
+
+def test_none_is_no_object(model: gpt2c.Model) -> None:
+    native, x = model._binding, np.ones(4, np.float32)
+    session: Any = native.Session(model._native)
+    calls: list[Callable[[], Any]] = [
+        lambda: native.Session(None),
+        lambda: session.copy(None, 0),
+        lambda: native.batch_feed([None], np.ones(1, np.int32), np.ones(1, np.uintp)),
+        lambda: native.op_linear(0, x, x, None, (0, 1), (0, 4)),
+        lambda: native.op_embed(0, x, None, np.zeros(1, np.int32), x),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, AttributeError)):
+            call()
+
+
+def test_more_sessions_than_a_pass_takes_are_refused_and_not_left_out(model: gpt2c.Model) -> None:
+    native = model._binding
+    sessions = [native.Session(model._native) for _ in range(300)]
+    for n in (257, 300):
+        ids, counts = np.ones(n, np.int32), np.ones(n, np.uintp)
+        with pytest.raises(gpt2c.OptionError):
+            native.batch_feed(sessions[:n], ids, counts, None, np.empty(n, np.int32))
+    assert not any(session.n_past() for session in sessions)
+
+
+def test_a_config_without_a_field_is_refused(model: gpt2c.Model) -> None:
+    native: Any = model._binding
+    config = native_config(model.config, model.plan, [name for name, *_ in native.isas()])
+    for name in config:
+        with pytest.raises(ValueError, match=f"'{name}'"):
+            native.Model({key: value for key, value in config.items() if key != name})
