@@ -224,7 +224,7 @@ class Model:
         if old is not None:
             old.clear()
 
-    @property
+    @cached_property
     def tokenizer_or_none(self) -> Tokenizer | None:
         """The tokenizer, or None for a model without a vocabulary, whose completions have no text."""
         try:
