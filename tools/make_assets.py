@@ -64,8 +64,8 @@ FULL = Recipe(
         "--weight-decay 0.05 --seed 1337 --compile",
         "--batch 16 --steps 900 --lr 3e-3 --warmup 30 --decay 500 --weight-decay 0.05 --seed 1 "
         "--save-every 100 --compile --save-as f16",
-        "--batch 8 --steps 1450 --lr 2e-3 --warmup 20 --decay 950 --weight-decay 0.05 --seed 2 "
-        "--save-every 100 --valid-every 300 --compile --save-as f16",
+        "--batch 8 --steps 5800 --lr 2e-3 --warmup 20 --decay 3900 --weight-decay 0.05 --seed 2 "
+        "--save-every 250 --valid-every 500 --compile --save-as f16",
     ),
     draft="--shape L2-H4-E96-V8192-C512 --batch 16 --steps 400 --lr 6e-3 --warmup 30 --weight-decay 0.05 "
     "--seed 3 --compile --save-as f16",
