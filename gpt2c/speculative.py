@@ -116,6 +116,7 @@ class DraftLength:
         self._plain_s: float | None = None
         self._guess_s = 0.0
         self._check_s: dict[int, float] = {}
+        self._best = 0.0, 0  # most tokens a second, and with how many guesses: asked for at every token
         self._n_right, self._n_tried = 0.0, 0.0
         self._following_s = 0.0  # since the last round
         self._passed_s, self._lost_s = 0.0, 0.0
@@ -127,10 +128,9 @@ class DraftLength:
             return self._fixed
         if self._plain_s is None:
             return 0  # a plain pass first, to know what one takes
-        if self._check_s:
-            best = max(range(1, self.MOST + 1), key=self._tokens_per_s)
-            if self._tokens_per_s(best) * self._plain_s > self.LEAST_GAIN:
-                return best
+        most_tokens_per_s, best = self._best
+        if most_tokens_per_s * self._plain_s > self.LEAST_GAIN:
+            return best
         expected_s = self._last_lost_s
         if expected_s is None:
             expected_s = self._cost * self._prefill_s
@@ -153,6 +153,7 @@ class DraftLength:
         self._guess_s = self._mean(self._guess_s or None, guess_s / n_guessed)
         self._n_right = self._n_right * self.FADE + n_right
         self._n_tried = self._n_tried * self.FADE + min(n_right + 1, n_guessed)
+        self._best = max((self._tokens_per_s(k), k) for k in range(1, self.MOST + 1))
         if self._plain_s is not None:
             # A plain pass is never the longer one: if it seems so, the machine has become faster since.
             self._plain_s = min(self._plain_s, check_s)
