@@ -1,6 +1,6 @@
 """gpt2c beside other engines, GPT-2's 124M shape, one pair at a time: writes results/engines.*.
 
-    $PEERS_DIR/venv/bin/python bench/engines_report.py           # half an hour on an idle machine
+    $PEERS_DIR/venv/bin/python bench/engines_report.py           # 7 minutes on an idle machine
     $PEERS_DIR/venv/bin/python bench/engines_report.py --quick   # a round of the first pair; prints
 
 bench/peers/setup.sh makes that environment, with the other engines and their models; gpt2c must be installed
