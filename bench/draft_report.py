@@ -98,8 +98,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="16 new tokens, once; prints")
     args = parser.parse_args()
     n_new, rounds = (16, 1) if args.quick else (96, 5)
-    command = " ".join(["python bench/draft_report.py", Path(args.draft).name, *sys.argv[2:]])
-    origin = harness.Origin(command, harness.now(), harness.commit(ROOT), harness.this_machine())
+    words = [Path(args.draft).name, *sys.argv[2:]]
+    origin = harness.Origin.here(words, ROOT, "python bench/draft_report.py")
     cases = []
     try:
         for weights in FORMATS:

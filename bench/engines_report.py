@@ -166,8 +166,7 @@ def main() -> int:
     if usable_cores() < 2:
         parser.error("these figures are for two threads, and this process may use one core")
     rounds, memory_rounds = (1, 0) if args.quick else (5, 3)
-    command = " ".join(["python bench/engines_report.py", *sys.argv[1:]])
-    origin = harness.Origin(command, harness.now(), harness.commit(ROOT), harness.this_machine())
+    origin = harness.Origin.here(sys.argv[1:], ROOT, "python bench/engines_report.py")
     try:
         times = list(timed(PAIRS[:1] if args.quick else PAIRS, rounds))
         memory = [] if args.quick else list(loaded(memory_rounds))

@@ -101,9 +101,9 @@ class Origin:
     machine: Machine
 
     @staticmethod
-    def here(arguments: Iterable[str], folder: Path) -> Origin:
-        """Of a benchmark that starts now, run by pytest with these arguments; folder: in the checkout."""
-        command = " ".join(["python -m pytest", *arguments])
+    def here(arguments: Iterable[str], folder: Path, program: str = "python -m pytest") -> Origin:
+        """Of a benchmark that starts now, the program with these arguments; folder: in the checkout."""
+        command = " ".join([program, *arguments])
         return Origin(command, now(), commit(folder), this_machine())
 
     def lines(self) -> tuple[str, str]:

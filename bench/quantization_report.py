@@ -304,9 +304,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = args.results / "quantization.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     measured = {"accuracy": lambda: all_accuracy(args.windows), "timing": lambda: timing(args.rounds)}
+    words = sys.argv[1:] if argv is None else argv
+    # Once: what the first half writes makes the checkout differ from its commit.
+    origin = harness.Origin.here(words, ROOT, "python bench/quantization_report.py")
     for part in () if args.draw else measured if args.only is None else (args.only,):
-        command = " ".join(["python bench/quantization_report.py", *(sys.argv[1:] if argv is None else argv)])
-        origin = harness.Origin(command, harness.now(), harness.commit(ROOT), harness.this_machine())
         record[part] = {"origin": origin.lines(), "models": measured[part]()}
         harness.write_atomic(path, harness.as_json(record))
     draw(record, args.docs / "quantization", slug_of)

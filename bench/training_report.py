@@ -97,8 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="six steps; prints the page, writes nothing")
     args = parser.parse_args()
-    command = " ".join(["python bench/training_report.py", *sys.argv[1:]])
-    origin = harness.Origin(command, harness.now(), harness.commit(ROOT), harness.this_machine())
+    origin = harness.Origin.here(sys.argv[1:], ROOT, "python bench/training_report.py")
     with tempfile.TemporaryDirectory() as base:
         try:
             record = {"origin": origin, **measure(Path(base), QUICK if args.quick else TRAIN)}

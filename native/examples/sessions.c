@@ -4,8 +4,9 @@
  *
  * CALLERS threads do the same at the same time: prompts of several lengths one after another, each in a session
  * of its own; then all of them in shared passes; then one that goes on from a copy of a session that every
- * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many continuations
- * agreed with those that one thread had found before. tools/check_native.py runs it under ThreadSanitizer. */
+ * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many
+ * continuations agreed with those that one thread had found before. tools/check_native.py runs it under
+ * ThreadSanitizer. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>
