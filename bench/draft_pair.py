@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import random_model
 
+from gpt2c.checkpoints.checkpoint import tensor_specs
 from gpt2c.config import parse_config
-from gpt2c.weights import tensor_specs
 
 TARGET = "gpt2"
 DRAFT = "L2-H4-E256-V50257-C1024"

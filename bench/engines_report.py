@@ -21,7 +21,7 @@ from typing import Any
 
 import harness
 
-from gpt2c.machine import usable_cores
+from gpt2c._machine import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench" / "peers" / "bench.py"

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpt2c
-from gpt2c import bindings, quantized
-from gpt2c.quantized import Bytes, Floats
-from gpt2c.weights import Checkpoint, TensorSpec, load_checkpoint
-from gpt2c.writers import write_quantized
+from gpt2c import bindings
+from gpt2c.checkpoints import formats as quantized
+from gpt2c.checkpoints.checkpoint import Checkpoint, TensorSpec, load_checkpoint
+from gpt2c.checkpoints.formats import Bytes, Floats
+from gpt2c.quantization.write import write_quantized
 
 PROMPTS = ("Once upon a time", "'I am ready,' said Holmes,", "It was a dark night, and the sea")
 N_NEW = 64

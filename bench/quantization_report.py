@@ -27,9 +27,9 @@ import quantization as q
 from quantization_plots import draw
 
 import gpt2c
-from gpt2c import calibration
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.quantization import calibration
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -176,7 +176,8 @@ INTRODUCTION = """\
 4 bits, and for each 32 weights a scale and a least value of 8 bits each (4.5 bits). All matrices are
 covered, the embedding, which is also the output head, included. Activations are rounded to int8 in groups
 of 32 and products summed in integers; [native/quantized.h](../native/quantized.h) states it all. `gpt2c
-quantize --calibrate FILE` feeds rounding errors back ([gpt2c/calibration.py](../gpt2c/calibration.py)).
+quantize --calibrate FILE` feeds rounding errors back
+([gpt2c/quantization/calibration.py](../gpt2c/quantization/calibration.py)).
 
 This page is written by `python bench/quantization_report.py`; nothing in it is edited by hand. Times want an
 idle machine: the load average beside them says how idle it was."""

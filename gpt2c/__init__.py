@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from . import bindings, errors, kernels
+from ._machine import usable_cores
 from .config import ModelConfig
 from .errors import *  # noqa: F403
-from .generation import Beam, Completion, Stream, Timings
-from .machine import usable_cores
+from .generation.continuation import Beam, Completion, Stream, Timings
+from .generation.sampling import TokenLogprobs
+from .generation.scoring import Score
 from .model import Model, load
 from .options import OPTIONS, Plan
-from .sampling import TokenLogprobs
-from .scoring import Score
 from .session import Session
 from .trace import Trace
 

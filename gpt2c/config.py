@@ -3,34 +3,20 @@
 `read_config` is strict about what it reads and silent about what it does not: a key that changes the
 arithmetic is either supported exactly or refused by name, and every other key is ignored. The
 meaning of each key is that of `transformers.GPT2Config`.
-
-The bounded file reader and the strict JSON parser live here too, because the weights' headers and
-indexes need the same care (see weights.py).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import reprlib
-import stat
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from .errors import ConfigError, ModelFileError, ModelNotFoundError
+from ._files import MAX_JSON_BYTES, parse_json_object, quoted, read_bounded
+from .errors import ConfigError
 
 _LOG = logging.getLogger("gpt2c")
-
-MAX_JSON_BYTES = 10_000_000
-"""Longest config.json or shard index that is read; published ones have about a thousand bytes."""
-
-
-MAX_JSON_ENTRIES = 1_000_000
-"""Most commas in a JSON text; the header of a model of 1,024 layers has about 60,000."""
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 """What may stand between the projections of the MLP, in the order of gpt2c_activation in gpt2c.h."""
@@ -211,94 +197,3 @@ def _eos(fields: Mapping[str, object], n_vocab: int, name: str) -> int | None:
         _LOG.info("%s: eos_token_id %d is not in the vocabulary of %d; ignored", name, ids[0], n_vocab)
         return None
     return ids[0]
-
-
-def quoted(value: object, limit: int = 80) -> str:
-    """`value` for a one-line message: as JSON spells true, false and null, else its `repr`, clipped.
-
-    Text and structures come from strangers' files: any length, any depth, any character.
-    """
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    clipped = reprlib.Repr()
-    clipped.maxstring = clipped.maxother = limit
-    clipped.maxlevel = 2
-    return clipped.repr(value)
-
-
-def require_regular_file(path: Path, error: type[ConfigError] | type[ModelFileError]) -> None:
-    """Raise `ModelNotFoundError` if there is no such file, `error` if it is not a regular one.
-
-    Symbolic links are followed. Asked before opening, because opening a pipe would wait for ever.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotFoundError(f"{quoted(str(path), 300)} is not there") from None
-    except (OSError, ValueError) as e:
-        raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
-    if not stat.S_ISREG(mode):
-        raise error(f"{path.name}: is not a regular file")
-
-
-def read_bounded(path: Path, limit: int, error: type[ConfigError] | type[ModelFileError]) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; what goes wrong is raised as `error`."""
-    require_regular_file(path, error)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as e:
-        raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
-    if len(data) > limit:
-        raise error(f"{path.name}: is longer than {limit} bytes")
-    return data
-
-
-def _reason(e: Exception) -> str:
-    return (e.strerror if isinstance(e, OSError) else None) or str(e)
-
-
-def parse_json_object(
-    text: bytes, name: str, error: type[ConfigError] | type[ModelFileError]
-) -> dict[str, object]:
-    """Strict JSON (RFC 8259) whose top level is an object.
-
-    On top of the standard parser this refuses what two readers might read differently: duplicate
-    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits; and more than
-    `MAX_JSON_ENTRIES` entries, since each takes far more memory than its text. `name`
-    stands for the source in the message of the `error` raised.
-    """
-
-    def refuse_constant(word: str) -> NoReturn:
-        raise error(f"{name}: {word} is not JSON")
-
-    def bounded_int(digits: str) -> int:
-        if len(digits) > 40:  # parsing takes quadratic time
-            raise error(f"{name}: the number {quoted(digits, 20)} is too long")
-        return int(digits)
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise error(f"{name}: the key {quoted(twice)} appears twice")
-        return result
-
-    if text.count(b",") >= MAX_JSON_ENTRIES:
-        raise error(f"{name}: has more than {MAX_JSON_ENTRIES} entries")
-    try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_constant=refuse_constant,
-            parse_int=bounded_int,
-        )
-    except UnicodeDecodeError as e:
-        raise error(f"{name}: is not UTF-8 text (byte {e.start})") from None
-    except json.JSONDecodeError as e:
-        raise error(f"{name}: is not JSON: {e.msg} (line {e.lineno}, column {e.colno})") from None
-    except RecursionError:
-        raise error(f"{name}: the JSON is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise error(f"{name}: must hold a JSON object, not {quoted(value)}")
-    return value

@@ -30,9 +30,9 @@ except ImportError as error:
     raise missing from None
 
 from .errors import ModelFileError, OptionError
+from .generation.scoring import logits_in_front, logprobs_of
+from .generation.settings import generation_settings
 from .model import Model, load
-from .scoring import logits_in_front, logprobs_of
-from .settings import generation_settings
 
 # What a request may ask for: the names of transformers, but for how long a text is, which has several.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import bindings
+from ._checks import as_ids
 from .bindings import Binding, NativeMatrix
 from .errors import OptionError
 from .options import isa_of, nearest
-from .session import as_ids
 
 __all__ = [
     "Packed",

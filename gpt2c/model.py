@@ -13,22 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import backends, hub, options
+from . import backends, options
+from ._checks import Ids, as_ids, whole_number
 from .backends.native import identity_of
-from .batch_generation import run_batch
-from .beam_search import beam_search
 from .bindings import LoadedModel, NativeModel, Runner
+from .checkpoints import hub
+from .checkpoints.checkpoint import load_checkpoint
 from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, OptionError, TokenError
-from .generation import Completion, Continuation, Source, Stream, one_by_one
-from .prompt_cache import PromptCache
-from .scoring import Score, score
-from .session import Ids, Session, as_ids
-from .settings import GenerationSettings, generation_settings, takes, whole_number
-from .speculative import speculative
-from .tokenizer import Tokenizer, Vocabulary
+from .generation.batch import run_batch
+from .generation.beam_search import beam_search
+from .generation.continuation import Completion, Continuation, Source, Stream, one_by_one
+from .generation.prompt_cache import PromptCache
+from .generation.scoring import Score, score
+from .generation.settings import GenerationSettings, generation_settings, takes
+from .generation.speculative import speculative
+from .session import Session
+from .text.tokenizer import Tokenizer, Vocabulary
 from .trace import Trace, now_ns
-from .weights import load_checkpoint
 
 
 def load(
@@ -49,7 +51,7 @@ def load(
     converted through float32 where the model is stored in another; None: as stored if that is q8 or q4, else
     "f32". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
     an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
-    on: its weights are kept as they lie in memory, see packed_cache.py.
+    on: its weights are kept as they lie in memory, see backends/packed_cache.py.
 
     backend: "native", the C core; a preset of its options, such as "c_kv", which takes the place of opts; or
     "numpy", "numba", "torch" or "hf", the same model computed by a library, which weights, opts, threads, isa
@@ -157,8 +159,8 @@ class Model:
         Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
         exhausted the stream's `completion` is there; closing it ends the work at once.
 
-        The settings are described in `gpt2c.settings.generation_settings`. Raises OptionError, TokenError
-        (empty prompt, bad id), ContextLengthError: all before any work.
+        The settings are described in `gpt2c.generation.settings.generation_settings`. Raises OptionError,
+        TokenError (empty prompt, bad id), ContextLengthError: all before any work.
         """
         if settings.beams is not None:
             raise OptionError("a beam search has no text before its end: generate() has it, stream() has not")
@@ -195,7 +197,7 @@ class Model:
         *,
         progress: Callable[[int], None] = lambda n: None,
     ) -> Score:
-        """How probable the model finds a text (or token ids), token by token; see `gpt2c.scoring.score`.
+        """How probable the model finds each token of a text (or token ids); see gpt2c/generation/scoring.py.
 
         progress: is told now and again how many more tokens are done.
         Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .checkpoints.checkpoint import Checkpoint
 from .config import ModelConfig
-from .weights import Checkpoint
 
 Array = Any  # an array of the parameters' dtype: the shapes are in the docstrings
 Parameters = dict[str, NDArray[Any]]

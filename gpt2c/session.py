@@ -11,42 +11,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ._checks import Ids, as_ids
+from ._session_file import read_session, write_session
 from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .options import SWITCHES
-from .session_file import read_session, write_session
 
 if TYPE_CHECKING:
     from .bindings import Binding, NativeSession
     from .model import Model
 
-Ids = Sequence[int] | NDArray[np.integer]
 Floats = NDArray[np.float32]
-
-
-def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
-    """Token ids as an int32 array [n]. TokenError: none at all, not integers, or outside [0, n_vocab)."""
-    if isinstance(ids, (str, bytes)):
-        raise TokenError(f"token ids are needed, not {type(ids).__name__}")
-    try:
-        array = np.asarray(ids)
-    except ValueError:
-        raise TokenError("token ids must be one flat list, not lists of several lengths") from None
-    if array.ndim != 1:
-        raise TokenError(f"token ids must be one flat list, not an array of shape {array.shape}")
-    if array.size == 0:
-        raise TokenError("the prompt is empty: at least one token is needed")
-    if array.dtype.kind not in "iu":
-        raise TokenError(f"token ids must be integers, not {array.dtype}")
-    if array.min() < 0 or array.max() >= n_vocab:
-        bad = next(int(i) for i in array if not 0 <= i < n_vocab)
-        raise TokenError(f"token id {bad} is outside the vocabulary (0 to {n_vocab - 1})")
-    return np.ascontiguousarray(array, np.int32)
-
-
-def n_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first numbers two sequences have in common."""
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
 
 
 class Session:

@@ -5,7 +5,7 @@
     print(trace.feeds[1].operations[0], trace.feeds[1].best)
 
 Times of operations come from the C core, on the same clock as those of feeds; other engines have feeds
-alone. trace_report.py makes tables and a file for trace viewers of it.
+alone. cli/trace_report.py makes tables and a file for trace viewers of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .sampling import softmax
+from .generation.sampling import softmax
 
 if TYPE_CHECKING:
     from .bindings import NativeSession

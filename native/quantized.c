@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Weights beyond are taken for this one, so that no scale, sum or square is infinite. Known to
- * gpt2c/quantized.py, too. */
+ * gpt2c/checkpoints/formats.py, too. */
 #define LARGEST_WEIGHT 1e15f
 
 /* Of q4: a smaller one has no inverse to speak of. */

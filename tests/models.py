@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from gpt2c.checkpoints.checkpoint import tensor_specs
 from gpt2c.config import read_config
-from gpt2c.weights import tensor_specs
 
 CONFIGS: dict[str, dict[str, object]] = {
     "tiny": {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 128, "vocab_size": 128},

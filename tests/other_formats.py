@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from references import optional
 
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 
 Arrays = dict[str, np.ndarray]
 

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from gpt2c.generation import Continuation, Stream, one_by_one
-from gpt2c.settings import generation_settings
+from gpt2c.generation.continuation import Continuation, Stream, one_by_one
+from gpt2c.generation.settings import generation_settings
 
 
 def before_stop(text, stop):

@@ -16,9 +16,10 @@ from references import install_hint
 from test_reference import oracle
 
 import gpt2c
-from gpt2c import backends, cli
+from gpt2c import backends
 from gpt2c.backends import cached
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import main as cli
 from gpt2c.options import SWITCHES, WEIGHTS
 
 Folder = Callable[[str], Path]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt2c
-from gpt2c import batch_generation, bindings
+from gpt2c import bindings
+from gpt2c.generation import batch as batch_generation
 
 ISAS = gpt2c.build_info()["isas_supported"]
 TEXTS = ["Once upon a time", "Once upon a midnight", "The sea", "He", "Once", "'Holmes,' said I, 'what"]

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from references import optional
 
 import gpt2c
-from gpt2c import bindings, run
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c import bindings
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import run
 
 ISAS = gpt2c.build_info()["isas_supported"]
 PROMPT = "Once upon a time"
@@ -215,7 +216,7 @@ def test_an_engine_whose_sessions_cannot_be_copied_finds_the_same(
 def test_one_pass_serves_all_beams_and_computes_new_tokens_alone(
     loaded: Callable[..., gpt2c.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2c import beam_search
+    from gpt2c.generation import beam_search
 
     passes: list[list[int]] = []
     feed_batch = beam_search.feed_batch

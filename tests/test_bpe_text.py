@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from references import optional, published_vocabulary
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-from gpt2c import bpe
-from gpt2c.tokenizer import Tokenizer, Vocabulary
+from gpt2c.text import bpe
+from gpt2c.text.tokenizer import Tokenizer, Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "gpt2c" / "assets"

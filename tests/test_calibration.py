@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import gpt2c
-from gpt2c import calibration, cli, quantized
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints import formats as quantized
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import main as cli
+from gpt2c.quantization import calibration
 
 
 def stored_of(folder: Path, name: str) -> np.ndarray:
@@ -59,7 +61,7 @@ def test_inputs_that_never_came_change_nothing(tmp_path: Path) -> None:
 
 def test_a_calibrated_model_is_closer_to_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the prose of a text that the rounding has not seen."""
-    monkeypatch.setattr("gpt2c.commands.quantize.N_WINDOWS", 2)
+    monkeypatch.setattr("gpt2c.cli.quantize.N_WINDOWS", 2)
     with gpt2c.load() as exact:
         text = exact.generate("It was a dark night", 400, temperature=1.0, seed=1).text
         text += exact.generate("'My dear Watson,' said he", 400, temperature=1.0, seed=2).text

@@ -12,7 +12,7 @@ import pytest
 from processes import INSTALLED, NO_HANG
 
 import gpt2c
-from gpt2c import cli
+from gpt2c.cli import main as cli
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ from test_backends import EVERY, ROUNDING
 from test_reference import oracle
 
 import gpt2c
-from gpt2c import backends, cli, run
-from gpt2c import compare as compare_module
+from gpt2c import backends
 from gpt2c.backends import Choices
-from gpt2c.compare import Comparison, Row, as_table, compare
-from gpt2c.compare_worker import Request, Result, logits_of, measure
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import comparison as compare_module
+from gpt2c.cli import main as cli
+from gpt2c.cli import run
+from gpt2c.cli.comparison import Comparison, Row, as_table, compare
+from gpt2c.cli.comparison_worker import Request, Result, logits_of, measure
 
 KEYS = [
     "backend",
@@ -206,7 +208,9 @@ def judged(monkeypatch: pytest.MonkeyPatch, tie: float) -> Row:
 
     def logits_behind(request: Request, threads: int | None) -> tuple[str, dict[str, object]]:
         assert request.prompt_ids == [1, 5, 7]
-        return "ok", measure(Request(str(gpt2c.hub.EMBEDDED_MODEL), "native", {}, [1, 5, 7], 0)).__dict__
+        return "ok", measure(
+            Request(str(gpt2c.checkpoints.hub.EMBEDDED_MODEL), "native", {}, [1, 5, 7], 0)
+        ).__dict__
 
     monkeypatch.setattr(compare_module, "_ask", logits_behind)
     return compare_module._judged(Row("numpy", "ok"), results, reference, None)

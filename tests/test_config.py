@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2c.config import ModelConfig, parse_config, quoted, read_config
+from gpt2c._files import quoted
+from gpt2c.config import ModelConfig, parse_config, read_config
 from gpt2c.errors import ConfigError, ModelNotFoundError
 
 SMALL = {

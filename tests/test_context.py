@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt2c
-from gpt2c.context import Context
+from gpt2c.generation.context import Context
 
 
 class Held:

@@ -27,13 +27,13 @@ from processes import INSTALLED, NO_HANG
 from references import optional
 
 import gpt2c
-from gpt2c import cli
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.writers import write_folder
+from gpt2c.checkpoints.writers import write_gguf as write_gguf_file
+from gpt2c.cli import main as cli
 from gpt2c.errors import ConfigError, ModelFileError
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.tokenizer import Tokenizer
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers import write_folder
-from gpt2c.writers import write_gguf as write_gguf_file
+from gpt2c.text.tokenizer import Tokenizer
 
 Folders = Callable[[str], Path]
 ROUND = {
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     n_bytes = (EMBEDDED_MODEL / "model.safetensors").stat().st_size
     for limit in (0, 1000, n_bytes // 2, n_bytes - 5000):
         done = subprocess.run(
-            [sys.executable, "-m", "gpt2c.cli", "convert", str(EMBEDDED_MODEL), str(tmp_path / name)],
+            [sys.executable, "-m", "gpt2c", "convert", str(EMBEDDED_MODEL), str(tmp_path / name)],
             env={**os.environ, "PYTHONPATH": str(INSTALLED), "PYTHONDONTWRITEBYTECODE": "1"},
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
             capture_output=True,

@@ -16,7 +16,7 @@ from processes import INSTALLED, NO_HANG
 from references import optional
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 optional("huggingface_hub")
 
@@ -37,7 +37,7 @@ def command(*argv: str, home: Path, url: str, **more: str) -> subprocess.Complet
     # A proxy of this machine has no business on the loopback address.
     environment.update(NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
     return subprocess.run(
-        [sys.executable, "-m", "gpt2c.cli", *argv],
+        [sys.executable, "-m", "gpt2c", *argv],
         env=environment,
         cwd=home,
         capture_output=True,

@@ -14,7 +14,9 @@ from models import write_model
 from processes import INSTALLED, NO_HANG, RUN, python
 from references import optional
 
-from gpt2c import bindings, cli, run
+from gpt2c import bindings
+from gpt2c.cli import main as cli
+from gpt2c.cli import run
 from gpt2c.options import MOST_THREADS, OPTIONS
 
 

@@ -13,7 +13,7 @@ from processes import INSTALLED, python
 from references import optional
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 lm_eval = optional("lm_eval")
 

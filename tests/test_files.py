@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt2c._files import check_writable, write_whole
 from gpt2c.errors import Gpt2cError
-from gpt2c.files import check_writable, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

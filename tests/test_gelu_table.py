@@ -22,7 +22,7 @@ from models import PROMPTS
 
 import gpt2c
 from gpt2c import reference
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 
 ROUNDING = 1e-4  # of the two engines, as held against transformers
 Bounded = tuple[np.ndarray, np.ndarray]  # an activation, and e

@@ -13,9 +13,9 @@ from scripted import text_of
 import gpt2c
 from gpt2c import bindings
 from gpt2c.errors import ContextLengthError, ModelNotFoundError, OptionError, TokenError
-from gpt2c.generation import Continuation, Stream, one_by_one
-from gpt2c.sampling import apply_repetition_penalty
-from gpt2c.settings import generation_settings
+from gpt2c.generation.continuation import Continuation, Stream, one_by_one
+from gpt2c.generation.sampling import apply_repetition_penalty
+from gpt2c.generation.settings import generation_settings
 
 PROMPT = "Once upon a time"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 GOLDENS = json.loads((Path(__file__).parent / "golden" / "transformers.json").read_text())
 NAMES = [name for name in GOLDENS if name != "made_by"]

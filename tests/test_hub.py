@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from references import optional
 
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL, resolve_model
 from gpt2c.errors import BackendUnavailable, ModelFileError, ModelNotFoundError
-from gpt2c.hub import EMBEDDED_MODEL, resolve_model
 
 Download = Callable[..., str]
 
@@ -221,7 +221,7 @@ def run_offline(code: str, home: Path) -> str:
 def test_the_real_client_offline_gives_one_line(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "huggingface_hub")
     code = (
-        "from gpt2c.hub import resolve_model\n"
+        "from gpt2c.checkpoints.hub import resolve_model\n"
         "from gpt2c.errors import ModelNotFoundError\n"
         "try: resolve_model('gpt2')\n"
         "except ModelNotFoundError as e: print(e)\n"
@@ -247,5 +247,5 @@ def test_the_real_client_offline_finds_its_cache_whose_files_are_links(
         (snapshot / blob.name).symlink_to(Path("..") / ".." / "blobs" / blob.name)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
-    code = "from gpt2c.hub import resolve_model; print(resolve_model('org/name'))"
+    code = "from gpt2c.checkpoints.hub import resolve_model; print(resolve_model('org/name'))"
     assert Path(run_offline(code, empty_folder)).resolve() == snapshot.resolve()

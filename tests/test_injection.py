@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import gpt2c
-from gpt2c import bindings, kernels, packed_cache
+from gpt2c import bindings, kernels
+from gpt2c.backends import packed_cache
 from gpt2c.backends.native import native_config
 from gpt2c.errors import OutOfMemoryError
 

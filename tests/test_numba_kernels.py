@@ -11,11 +11,12 @@ from references import install_hint
 pytest.importorskip("numba", reason=install_hint("numba"))
 
 import gpt2c
-from gpt2c import kernels, quantized
+from gpt2c import kernels
 from gpt2c.backends.numba_kernels import Linear, _round
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers import write_quantized
+from gpt2c.checkpoints import formats as quantized
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.quantization.write import write_quantized
 
 KINDS = {"attn.c_attn.weight": 256 * 768, "mlp.c_proj.weight": 1024 * 256}
 

@@ -17,8 +17,8 @@ import pytest
 import gpt2c
 from gpt2c import bindings, options
 from gpt2c.backends.native import native_config
+from gpt2c.checkpoints.checkpoint import load_checkpoint, tensor_specs
 from gpt2c.config import ModelConfig
-from gpt2c.weights import load_checkpoint, tensor_specs
 
 IDS = np.array([3, 1, 4, 1, 5], np.int32)
 KEY = b"tiny, for a test"

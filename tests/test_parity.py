@@ -13,7 +13,7 @@ from models import PROMPTS
 from references import optional
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 torch = optional("torch")
 transformers = optional("transformers")

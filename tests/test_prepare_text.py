@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from references import DATA, optional, published_vocabulary
 
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.errors import Gpt2cError
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.tokenizer import Tokenizer
+from gpt2c.text.tokenizer import Tokenizer
 
 tokenizers = optional("tokenizers")
 

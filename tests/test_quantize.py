@@ -18,10 +18,11 @@ from models import CONFIGS
 from processes import INSTALLED, NO_HANG
 
 import gpt2c
-from gpt2c import cli, quantized
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint, tensor_specs
-from gpt2c.writers import write_quantized
+from gpt2c.checkpoints import formats as quantized
+from gpt2c.checkpoints.checkpoint import load_checkpoint, tensor_specs
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import main as cli
+from gpt2c.quantization.write import write_quantized
 
 Folders = Callable[[str], Path]
 
@@ -126,7 +127,7 @@ def test_a_quantized_folder_can_be_converted_back_to_floats(tmp_path: Path, mode
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     for limit in (0, 1000, 1 << 20, 4 << 20):
         done = subprocess.run(
-            [sys.executable, "-m", "gpt2c.cli", "quantize", EMBEDDED_MODEL, "--weights", "q4", "-o", "out"],
+            [sys.executable, "-m", "gpt2c", "quantize", EMBEDDED_MODEL, "--weights", "q4", "-o", "out"],
             env={**os.environ, "PYTHONPATH": str(INSTALLED), "PYTHONDONTWRITEBYTECODE": "1"},
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
             cwd=tmp_path,

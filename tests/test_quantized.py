@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import gpt2c
 from gpt2c import bindings, kernels, reference
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 
 ISAS = gpt2c.build_info()["isas_supported"]
 FORMATS = ("q8", "q4")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.writers import encode
 from gpt2c.config import parse_config
 from gpt2c.errors import ConfigError
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers import encode
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "random_model.py"
 

@@ -26,9 +26,9 @@ from other_formats import (
 from references import optional
 
 import gpt2c
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.errors import BackendUnavailable, ConfigError, ModelFileError
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint
 
 Folders = Callable[[str], Path]
 
@@ -250,7 +250,7 @@ def test_a_quantized_gguf_file_has_the_numbers_of_the_gguf_package(
         for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors
     }
     with load_checkpoint(tmp_path / "m.gguf") as checkpoint:
-        from gpt2c.readers.gguf import gguf_name
+        from gpt2c.checkpoints.readers.gguf import gguf_name
 
         for spec in checkpoint.specs():
             expected = theirs[gguf_name(spec.name)].astype(np.float32)

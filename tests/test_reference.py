@@ -13,9 +13,9 @@ from models import PROMPTS
 
 import gpt2c
 from gpt2c import reference
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.options import SWITCHES
 from gpt2c.reference import attention
-from gpt2c.weights import load_checkpoint
 
 
 def to_bf16(x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import gpt2c
-from gpt2c import cli, run
+from gpt2c.cli import arguments, run
+from gpt2c.cli import main as cli
 
 INSTALLED = Path(gpt2c.__file__).resolve().parent.parent  # the package that this process tests
 NO_HANG = 60  # seconds; far beyond what any of these takes
@@ -136,7 +137,7 @@ def test_the_text_is_the_same_every_time_and_another_with_another_seed(generated
 
 def test_the_defaults_are_temperature_08_top_k_40_seed_0_and_50_tokens(generated):
     with gpt2c.load() as model:
-        expected = model.generate(run.DEFAULT_PROMPT, temperature=0.8, top_k=40, seed=0)
+        expected = model.generate(arguments.DEFAULT_PROMPT, temperature=0.8, top_k=40, seed=0)
         assert generated()["ids"] == expected.ids
     assert len(expected.ids) == 50
 
@@ -346,7 +347,7 @@ def test_info_of_another_model(gpt2c_run, model_folder):
 
 def test_python_m_gpt2c_is_the_gpt2c_command(tmp_path):
     done = command("run", "--max-new-tokens", "0", module="gpt2c", cwd=tmp_path, text=True)
-    assert (done.returncode, done.stdout) == (0, run.DEFAULT_PROMPT + "\n")
+    assert (done.returncode, done.stdout) == (0, arguments.DEFAULT_PROMPT + "\n")
     assert command("info", module="gpt2c", cwd=tmp_path).returncode == 0
     for argv in ([], ["dance"], ["run", "--no-such-flag"]):
         done = command(*argv, module="gpt2c", cwd=tmp_path, text=True)

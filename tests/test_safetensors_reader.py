@@ -14,8 +14,8 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2c.checkpoints.readers.safetensors import open_safetensors
 from gpt2c.errors import ClosedError, ModelFileError, ModelNotFoundError
-from gpt2c.readers.safetensors import open_safetensors
 
 
 def entry(dtype: object = "F32", shape: object = (1,), offsets: object = (0, 4)) -> dict[str, object]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from references import optional
 
 from gpt2c.errors import Gpt2cError, OptionError
-from gpt2c.sampling import (
+from gpt2c.generation.sampling import (
     Sampler,
     SamplingSettings,
     apply_min_p,

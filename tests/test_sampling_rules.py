@@ -14,7 +14,7 @@ from references import optional
 
 import gpt2c
 from gpt2c import bindings
-from gpt2c.sampling import (
+from gpt2c.generation.sampling import (
     Sampler,
     SamplingSettings,
     apply_no_repeat_ngram,

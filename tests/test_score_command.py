@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import gpt2c
-from gpt2c import cli
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.tokenizer import END_OF_TEXT
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.cli import main as cli
+from gpt2c.text.tokenizer import END_OF_TEXT
 
 TEXT = "It was a dark night, and the old man looked at the sea."
 

@@ -15,7 +15,7 @@ from models import write_model
 from references import optional
 
 import gpt2c
-from gpt2c.scoring import windows
+from gpt2c.generation.scoring import windows
 
 TEXT = "It was a dark night, and the old man looked at the sea \u2013 for hours."
 ISAS = gpt2c.build_info()["isas_supported"]

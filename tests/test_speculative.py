@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import gpt2c
 from gpt2c import bindings
-from gpt2c.sampling import SamplingSettings, process, softmax
-from gpt2c.speculative import DraftLength, NgramDrafter
+from gpt2c.generation.sampling import SamplingSettings, process, softmax
+from gpt2c.generation.speculative import DraftLength, NgramDrafter
 
 ISAS = gpt2c.build_info()["isas_supported"]
 PROMPT = "Once upon a time"

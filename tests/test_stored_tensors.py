@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import gpt2c
-from gpt2c import bindings, options, quantized
+from gpt2c import bindings, options
 from gpt2c.backends.native import _build, native_config
-from gpt2c.weights import Checkpoint, TensorSpec, load_checkpoint
+from gpt2c.checkpoints import formats as quantized
+from gpt2c.checkpoints.checkpoint import Checkpoint, TensorSpec, load_checkpoint
 
 Folders = Callable[[str], Path]
 STORED = 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2c.errors import OptionError
-from gpt2c.text_stream import TextStream
+from gpt2c.generation.text_stream import TextStream
 
 
 def run(chunks: list[bytes], stop: list[str]) -> tuple[list[str], bool]:

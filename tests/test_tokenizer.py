@@ -13,10 +13,10 @@ import pytest
 from references import optional, published_vocabulary
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-from gpt2c import bpe
 from gpt2c.config import ModelConfig
 from gpt2c.errors import ModelFileError, ModelNotFoundError, TokenError
-from gpt2c.tokenizer import Tokenizer
+from gpt2c.text import bpe
+from gpt2c.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "gpt2c" / "assets"
@@ -118,7 +118,7 @@ def test_the_byte_alphabet_is_hugging_faces():
 
 
 def test_importing_the_tokenizer_does_not_import_tiktoken():
-    code = "import sys, gpt2c.tokenizer; print('tiktoken' in sys.modules, 'regex' in sys.modules)"
+    code = "import sys, gpt2c.text.tokenizer; print('tiktoken' in sys.modules, 'regex' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "False False\n"
 

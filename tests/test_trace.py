@@ -13,8 +13,9 @@ from models import CONFIGS, PROMPTS
 from test_reference import oracle
 
 import gpt2c
-from gpt2c import bindings, run
+from gpt2c import bindings
 from gpt2c.bindings import cffi_binding
+from gpt2c.cli import run
 from gpt2c.trace import _EVENT, Feed, Trace
 
 Folder = Callable[[str], Path]

@@ -20,8 +20,8 @@ from models import VARIANTS
 from references import optional
 
 import gpt2c
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.errors import Gpt2cError
-from gpt2c.weights import load_checkpoint
 
 torch, transformers = optional("torch"), optional("transformers")
 

@@ -15,7 +15,7 @@ from test_reference import oracle
 import gpt2c
 from gpt2c import bindings
 from gpt2c.backends.native import native_config
-from gpt2c.weights import load_checkpoint
+from gpt2c.checkpoints.checkpoint import load_checkpoint
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 96, 0, 40]
 ISAS = gpt2c.build_info()["isas_supported"]

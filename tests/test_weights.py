@@ -15,9 +15,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from references import optional
 
+from gpt2c.checkpoints.checkpoint import TENSOR_KINDS, Checkpoint, load_checkpoint, tensor_specs, to_float32
 from gpt2c.config import ModelConfig
 from gpt2c.errors import ClosedError, ConfigError, ModelFileError, ModelNotFoundError
-from gpt2c.weights import TENSOR_KINDS, Checkpoint, load_checkpoint, tensor_specs, to_float32
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -344,7 +344,7 @@ def test_a_closed_checkpoint_says_so(folder: Path) -> None:
 
 
 def test_the_embedded_model_loads() -> None:
-    from gpt2c.hub import EMBEDDED_MODEL
+    from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
     with load_checkpoint(EMBEDDED_MODEL) as checkpoint:
         assert all(np.isfinite(checkpoint.array(spec)).all() for spec in checkpoint.specs())

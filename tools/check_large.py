@@ -21,8 +21,8 @@ from pathlib import Path
 
 from random_model import SHAPES, write_random_model
 
+from gpt2c.cli.terminal import bar_of_bytes
 from gpt2c.options import WEIGHTS
-from gpt2c.terminal import bar_of_bytes
 
 RESULT = Path(__file__).resolve().parent.parent / "bench" / "results" / "large.md"
 LIMITS = {"f32": 1.2}  # times the weights as they lie in memory; formats that are not here:
@@ -31,7 +31,7 @@ OTHER_LIMIT = 1.5
 CODE = """
 import json, sys
 import gpt2c
-from gpt2c.compare_worker import peak_memory
+from gpt2c.cli.comparison_worker import peak_memory
 with gpt2c.load(sys.argv[1], weights=sys.argv[2]) as model:
     done = model.generate([1, 2, 3, 4, 5], 4)
     print(json.dumps({

@@ -24,9 +24,9 @@ import numpy as np
 from random_model import write_random_model
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers import DTYPES, write_gguf
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.writers import DTYPES, write_gguf
 
 TEXT = "'I am ready,' said Holmes, and 1234 winds blew.\n\n  Über  the sea"
 SHAPES = ("L3-H4-E64-V512-C128", "L2-H3-E96-V101-C64-I200", "gpt2")

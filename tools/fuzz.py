@@ -176,9 +176,9 @@ def write_corpus() -> None:
     from random_model import write_random_model
 
     import gpt2c
-    from gpt2c import bpe
-    from gpt2c.weights import load_checkpoint
-    from gpt2c.writers.quantized import write_quantized
+    from gpt2c.checkpoints.checkpoint import load_checkpoint
+    from gpt2c.quantization.write import write_quantized
+    from gpt2c.text import bpe
 
     corpus = FUZZ / "corpus"
     with tempfile.TemporaryDirectory() as folder:

@@ -31,10 +31,10 @@ import train_tokenizer
 from training.report import read_log
 
 import gpt2c
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.writers.huggingface import write_json
 from gpt2c.errors import Gpt2cError
-from gpt2c.tokenizer import VOCABULARY_FILES
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers.huggingface import write_json
+from gpt2c.text.tokenizer import VOCABULARY_FILES
 
 TEMPLATE = Path(__file__).resolve().parent / "assets.in.md"
 KEPT = ("config.json", "model.safetensors", *VOCABULARY_FILES)

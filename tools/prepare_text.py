@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a ch
 
 from training.token_file import MOST_IDS, write_tokens
 
+from gpt2c.checkpoints.hub import resolve_model
 from gpt2c.errors import Gpt2cError, TokenError
-from gpt2c.hub import resolve_model
-from gpt2c.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2c.text.tokenizer import END_OF_TEXT, Tokenizer
 
 _OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 

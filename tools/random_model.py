@@ -28,12 +28,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, built or not
 
+from gpt2c.checkpoints.checkpoint import TensorSpec, tensor_specs
+from gpt2c.checkpoints.writers import DTYPES, Progress, encode
+from gpt2c.checkpoints.writers.huggingface import write_safetensors
+from gpt2c.cli.terminal import bar_of_bytes
 from gpt2c.config import ModelConfig, parse_config
 from gpt2c.errors import ConfigError
-from gpt2c.terminal import bar_of_bytes
-from gpt2c.weights import TensorSpec, tensor_specs
-from gpt2c.writers import DTYPES, Progress, encode
-from gpt2c.writers.huggingface import write_safetensors
 
 # name: n_layer, n_head, n_embd, n_vocab, n_ctx
 SHAPES = {

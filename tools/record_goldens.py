@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from models import PROMPTS, write_model  # noqa: E402
 
-from gpt2c.hub import EMBEDDED_MODEL  # noqa: E402
-from gpt2c.tokenizer import Tokenizer  # noqa: E402
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL  # noqa: E402
+from gpt2c.text.tokenizer import Tokenizer  # noqa: E402
 
 TEXTS = ["Once upon a time", "It was a dark night,", "'What is the matter?' said"]
 N_NEW = 100

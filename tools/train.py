@@ -39,13 +39,13 @@ from training.model import GPT2
 from training.optimizers import OPTIMIZERS, Schedule
 from training.token_file import is_token_file, read_tokens
 
+from gpt2c._files import write_whole
+from gpt2c.checkpoints.checkpoint import load_checkpoint
+from gpt2c.checkpoints.hub import resolve_model
+from gpt2c.checkpoints.writers import DTYPES, write_folder
 from gpt2c.config import config_of_fields
 from gpt2c.errors import ConfigError, Gpt2cError, OptionError
-from gpt2c.files import write_whole
-from gpt2c.hub import resolve_model
-from gpt2c.tokenizer import Tokenizer
-from gpt2c.weights import load_checkpoint
-from gpt2c.writers import DTYPES, write_folder
+from gpt2c.text.tokenizer import Tokenizer
 
 _MAY_CHANGE = {"output", "steps", "decay", "resume", "valid_every", "save_every"}  # from run to resumed run
 LOG_EVERY = 20  # steps from line to line, where no bar is drawn

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a ch
 
 from prepare_text import read_text
 
+from gpt2c.checkpoints.writers.atomic import new_folder
+from gpt2c.checkpoints.writers.huggingface import write_vocabulary
 from gpt2c.errors import BackendUnavailable, Gpt2cError
-from gpt2c.tokenizer import END_OF_TEXT, Vocabulary
-from gpt2c.writers.atomic import new_folder
-from gpt2c.writers.huggingface import write_vocabulary
+from gpt2c.text.tokenizer import END_OF_TEXT, Vocabulary
 
 LEAST = 257  # the bytes and <|endoftext|>
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bindings import LoadedModel, Runner
+from ..checkpoints.checkpoint import Checkpoint
 from ..errors import CancelledError, OptionError, SessionBusyError
 from ..options import Plan
-from ..weights import Checkpoint
 from .choices import Opener
 
 CHUNK_ROWS = 128

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..bindings import LoadedModel, Runner
+from ..checkpoints.checkpoint import Checkpoint
 from ..options import Plan
-from ..weights import Checkpoint
 
 Opener = Callable[[Checkpoint], tuple[Plan, Runner, LoadedModel]]
 """A checkpoint in, what computes it out: the plan, who makes sessions, and the weights."""

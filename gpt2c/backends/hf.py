@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
-from ..weights import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint
 
 
 class Engine:

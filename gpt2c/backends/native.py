@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import bindings, options, packed_cache
+from .. import bindings, options
+from .._machine import usable_cores
 from ..bindings import Binding, LoadedModel, NativeModel, Runner
+from ..checkpoints.checkpoint import Checkpoint, TensorSpec
 from ..config import ACTIVATIONS, ModelConfig
 from ..errors import ModelFileError, OptionError
-from ..machine import usable_cores
-from ..weights import Checkpoint, TensorSpec
+from . import packed_cache
 from .choices import Choices, Opener
 
 # gpt2c_dtype of include/gpt2c.h

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..weights import Checkpoint, TensorSpec
+from ..checkpoints.checkpoint import Checkpoint, TensorSpec
 from . import numpy as numpy_engine
 from .numba_kernels import Linear
 from .numpy import Floats

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from .. import quantized
-from ..quantized import Bytes, Floats
+from ..checkpoints import formats as quantized
+from ..checkpoints.formats import Bytes, Floats
 
 _GROUP = 32  # numbers of x, and steps of k, with one scale
 _LANES = quantized.PANEL

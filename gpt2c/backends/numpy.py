@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoints.checkpoint import Checkpoint
 from ..config import ModelConfig
 from ..reference import divisors, gelu_erf, relu
-from ..weights import Checkpoint
 
 Floats = NDArray[np.float32]
 

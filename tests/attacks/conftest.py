@@ -19,7 +19,7 @@ import pytest
 from models import write_model
 
 import gpt2c
-from gpt2c.hub import EMBEDDED_MODEL
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 NO_HANG = 20  # seconds
 LITTLE = 64 << 20  # bytes, for all that an error needs, under a sanitizer too

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import gpt2c
-from gpt2c import bindings, packed_cache
+from gpt2c import bindings
+from gpt2c.backends import packed_cache
 from gpt2c.backends.native import native_config
 
 KEY = b"a key"

@@ -159,7 +159,7 @@ def test_a_file_that_is_cut_between_opening_and_mapping(
         os.truncate(file, 5000)
         return real(*args, **more)
 
-    monkeypatch.setattr("gpt2c.readers.safetensors.mmap.mmap", cut_first)
+    monkeypatch.setattr("gpt2c.checkpoints.readers.safetensors.mmap.mmap", cut_first)
     refused(folder, f"{ST}cannot be read: mmap length is greater than file size")
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["gpt2c"]):
+    from gpt2c.checkpoints.checkpoint import load_checkpoint
+    from gpt2c.checkpoints.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here, or never)
     from gpt2c.errors import Gpt2cError
-    from gpt2c.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here, or never)
-    from gpt2c.weights import load_checkpoint
 
 import numpy as np
 import safetensors as package

@@ -18,9 +18,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["gpt2c"]):
-    from gpt2c import bpe
     from gpt2c.errors import Gpt2cError
-    from gpt2c.tokenizer import Tokenizer, Vocabulary
+    from gpt2c.text import bpe
+    from gpt2c.text.tokenizer import Tokenizer, Vocabulary
 
 BASE = Path(tempfile.mkdtemp(prefix="gpt2c-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 NAMES = ("vocab.json", "merges.txt", "tokenizer.json")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2c.checkpoints.checkpoint import Checkpoint
+from gpt2c.checkpoints.readers import StoredTensor
 from gpt2c.config import ModelConfig
-from gpt2c.readers import StoredTensor
-from gpt2c.tokenizer import Vocabulary
-from gpt2c.weights import Checkpoint
+from gpt2c.text.tokenizer import Vocabulary
 
 from .model import GPT2
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpt2c.checkpoints.checkpoint import Checkpoint
 from gpt2c.config import ModelConfig
 from gpt2c.reference import divisors
-from gpt2c.weights import Checkpoint
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(functional.gelu, approximate="tanh"),
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """A GPT-2 without dropout. `state_dict()` has the names of `gpt2c.weights.tensor_specs`."""
+    """A GPT-2 without dropout. `state_dict()` has the names of `tensor_specs` (gpt2c/checkpoints)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2c._files import check_writable
 from gpt2c.errors import Gpt2cError
-from gpt2c.files import check_writable
 
 MAGIC, VERSION = 20240520, 1
 HEADER_BYTES = 1024

@@ -1,0 +1,178 @@
+"""The cache of packed files: weights laid out once, then mapped by every later load.
+
+Packing GPT-2 small takes most of a second and half a gigabyte of private memory; mapping the packed file
+takes milliseconds, and processes share its pages. Files lie in `$GPT2C_CACHE`, else
+`$XDG_CACHE_HOME/gpt2c`, else `~/.cache/gpt2c`; `GPT2C_CACHE=off` turns the cache off.
+
+Each checkpoint and layout has one file: it takes the place of the one made from an older state of the
+same checkpoint. Nothing else is ever deleted, and everything may be (`rm -r`), also while it is in use.
+The cache only ever saves time: whatever is wrong with it, `load()` goes on without.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._files import sha256, user_folder
+from ..bindings import Binding, NativeModel
+from ..checkpoints.checkpoint import Checkpoint
+from ..errors import Gpt2cError, ModelFileError
+from ..options import Plan
+
+_LOG = logging.getLogger("gpt2c")
+
+SMALLEST_BYTES = 64 << 20
+"""Weights of fewer bytes are not kept: laying them out takes no longer than a blink. The embedded model
+(34 MB) loads in some 20 ms without the cache and in 5 with it."""
+
+_STALE_AFTER_S = 3600.0  # a temporary file this old was left by a process that was killed
+
+
+def layout_of(plan: Plan) -> dict[str, Any]:
+    """All of a plan that changes how weights lie in memory: what does in future is one entry here."""
+    return {"aligned": "aligned" in plan, "weights": plan.weights, "head_screen": "head_screen" in plan}
+
+
+def load_or_build(
+    binding: Binding,
+    config: dict[str, Any],
+    checkpoint: Checkpoint,
+    plan: Plan,
+    build: Callable[[], NativeModel],
+) -> NativeModel:
+    """The model from its packed file, or else from `build()`, and then a packed file of it is left.
+
+    config: gpt2c_model_config of include/gpt2c.h. Errors are those of `build` and of the binding.
+    """
+    folder = cache_folder()
+    # Row-major weights are for learning, and are as good as in the file already.
+    if folder is None or "aligned" not in plan or 4 * checkpoint.config.n_parameters < SMALLEST_BYTES:
+        return build()
+    refused = why_not(folder)
+    if refused:
+        _warn_once(f"gpt2c: the cache {str(folder)!r} is not used: {refused}", stacklevel=5)
+        return build()
+    file = _file_of(checkpoint, plan, binding.packed_version(), folder)
+    found = _open(file, binding, config)
+    if found is None:
+        found = build()
+        if _save(file, found):
+            # The first process, too, then shares its pages, and gives its own copy back.
+            found = _open(file, binding, config) or found
+    return found
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Where packed files are kept; it need not be there. None: the cache is off, or there is no home."""
+    named = environ.get("GPT2C_CACHE", "")
+    if named == "off":
+        return None
+    if named:
+        return Path(os.path.abspath(named))
+    return user_folder(environ, "XDG_CACHE_HOME", ".cache")
+
+
+def why_not(folder: Path) -> str:
+    """Why a folder that is there cannot be trusted with weights; "" if it can, or is not there."""
+    try:
+        about = os.stat(folder)
+    except OSError:
+        return ""  # not there (or out of reach, which saving will find)
+    if not stat.S_ISDIR(about.st_mode):
+        return "it is not a folder"
+    if about.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write to it (chmod {stat.S_IMODE(about.st_mode) & ~0o022:o} mends that)"
+    return ""
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether no file can be put there; before it is made, where it would be made."""
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return not os.access(there, os.W_OK | os.X_OK)
+
+
+def packed_files(folder: Path) -> list[Path]:
+    """The packed files that a folder holds, in the order of their names."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".packed")
+    except OSError:
+        return []
+
+
+@dataclass(frozen=True)
+class _PackedFile:
+    """path: where a checkpoint's weights are kept, or would be; key: which state of it they are of."""
+
+    path: Path
+    key: bytes
+
+
+def _file_of(checkpoint: Checkpoint, plan: Plan, format_version: int, folder: Path) -> _PackedFile:
+    fingerprints = checkpoint.fingerprints()
+    model = _digest([list(fingerprints), layout_of(plan)])
+    key = _digest([model, list(fingerprints.values()), repr(checkpoint.config), format_version])
+    return _PackedFile(folder / f"{model[:16]}-{key[:16]}.packed", key.encode())
+
+
+def _digest(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> NativeModel | None:
+    try:
+        return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
+    except ModelFileError as error:
+        if os.path.lexists(file.path):
+            _warn_once(f"gpt2c: {file.path}: {error}; made anew", stacklevel=6)
+        return None
+
+
+def _save(file: _PackedFile, native: NativeModel) -> bool:
+    folder = file.path.parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if why_not(folder):  # it has come up meanwhile
+            return False
+        _delete(path for path in folder.glob("*.tmp") if _age_s(path) > _STALE_AFTER_S)
+        native.save_packed(os.fsencode(file.path), file.key)
+    except (OSError, Gpt2cError) as error:
+        _LOG.debug("no packed file in %s: %s", folder, error)
+        return False
+    same_model = file.path.name.partition("-")[0]
+    _delete(path for path in folder.glob(f"{same_model}-*.packed") if path != file.path)
+    return True
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            _LOG.debug("not deleted: %s", error)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str, stacklevel: int) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel)

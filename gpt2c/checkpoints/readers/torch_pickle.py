@@ -1,0 +1,158 @@
+"""What torch.save wrote: Hugging Face's pytorch_model.bin, and nanoGPT's ckpt.pt.
+
+Such a file is a pickle, which could run any code; it is read only through torch's loader with
+`weights_only`, which builds tensors and plain containers and refuses all else. Torch is an extra.
+
+nanoGPT's checkpoint says its sizes itself (`model_args`). Its linear layers are [n_out, n_in], its
+activation is the GELU of the error function (`nn.GELU()`), and `bias=False` leaves all biases out: they
+are then zeros.
+"""
+
+from __future__ import annotations
+
+import mmap
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..._files import quoted
+from ...config import ModelConfig, config_of_fields
+from ...errors import BackendUnavailable, ModelFileError
+from .base import MappedFile, StoredTensor, map_file
+
+_DTYPES = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}
+
+# nanoGPT's names for sizes, and ours. Its other arguments change nothing here; one that is not listed
+# belongs to a relative of nanoGPT that computes something else.
+_NANOGPT_SIZES = {
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "block_size": "n_positions",
+    "vocab_size": "vocab_size",
+}
+_NANOGPT_OTHERS = ("bias", "dropout")
+_LINEAR = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+
+class TorchFile(MappedFile):
+    """An open file of torch.save; made by `open_torch`."""
+
+    def __init__(
+        self,
+        path: Path,
+        data: mmap.mmap,
+        mtime_ns: int,
+        state: dict[str, Any],
+        transposed: tuple[str, ...] = (),
+        config: ModelConfig | None = None,
+    ) -> None:
+        """`state`: name -> torch tensor; `transposed`: ends of the names whose matrices are [out, in]."""
+
+        def told(name: str, tensor: Any) -> StoredTensor:
+            shape = tuple(tensor.shape[::-1] if name.endswith(transposed) else tensor.shape)
+            return StoredTensor(name, _DTYPES.get(str(tensor.dtype), str(tensor.dtype)), shape)
+
+        super().__init__(path, data, mtime_ns, {name: told(name, t) for name, t in state.items()}, 0, {})
+        self.config = config
+        self._state = state
+        self._transposed = transposed
+
+    def view(self, name: str) -> memoryview:
+        """See `TensorFile.view`."""
+        import torch
+
+        self._open()
+        tensor = self._state[name]
+        tensor = (tensor.t() if name.endswith(self._transposed) else tensor).contiguous()
+        return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+    def close(self) -> None:
+        """Let go of the tensors; the memory goes when the last view does."""
+        super().close()
+        self._state = {}
+
+
+def open_torch(path: Path) -> TorchFile:
+    """Open a file of torch.save. Raises `ModelFileError`, `ConfigError`, `BackendUnavailable`."""
+    data, mtime_ns = map_file(path)
+    content = _load(path)
+    if isinstance(content, dict) and {"model", "model_args"} <= content.keys():
+        return _nanogpt(path, data, mtime_ns, content)
+    return TorchFile(path, data, mtime_ns, _state_dict(path, content))
+
+
+def _load(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        _check_zip(path)
+    try:
+        import torch
+    except ImportError:
+        raise BackendUnavailable(
+            f"{path.name}: torch is needed to read it: pip install 'gpt2c[torch]'"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about the age of the format
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    # What it raises for a file that is none of its own is any of a dozen classes.
+    except Exception as e:
+        reason = next(iter(str(e).split("\n")), "").strip()[:200]
+        raise ModelFileError(
+            f"{path.name}: torch cannot read it as weights alone: {reason or type(e).__name__}"
+        ) from e
+
+
+def _check_zip(path: Path) -> None:
+    """torch.save compresses nothing, so what is compressed is no model, and could be of any size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ModelFileError(f"{path.name}: {quoted(entry.filename)} in it is compressed")
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as e:
+        raise ModelFileError(f"{path.name}: is a damaged archive: {e}") from None
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Any]:
+    import torch
+
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path.name}: holds {type(content).__name__}, not tensors by name")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ModelFileError(f"{path.name}: {quoted(name)} is {type(tensor).__name__}, not a tensor")
+        # One number shown as many (a stride of 0) would need memory that the file never had. A meta tensor
+        # has no numbers; and a nested one calls itself strided, and has no shape.
+        is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested
+        if not is_plain or tensor.untyped_storage().nbytes() < tensor.nbytes:
+            raise ModelFileError(f"{path.name}: tensor {quoted(name)} is not stored whole")
+    return content
+
+
+def _nanogpt(path: Path, data: mmap.mmap, mtime_ns: int, content: dict[str, Any]) -> TorchFile:
+    import torch
+
+    arguments = content["model_args"]
+    if not isinstance(arguments, dict):
+        raise ModelFileError(f"{path.name}: model_args is {type(arguments).__name__}, not a dict")
+    for key in arguments:
+        if key not in _NANOGPT_SIZES and key not in _NANOGPT_OTHERS:
+            raise ModelFileError(f"{path.name}: model_args has {quoted(key)}, which nanoGPT does not know")
+    sizes = {ours: arguments.get(theirs) for theirs, ours in _NANOGPT_SIZES.items()}
+    config = config_of_fields({**sizes, "activation_function": "gelu"}, f"{path.name}: model_args")
+    state = _state_dict(path, content["model"])
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}  # of torch.compile
+    if not arguments.get("bias", True):
+        for name in [name for name in state if name.endswith(".weight") and _has_bias(name)]:
+            zeros = torch.from_numpy(np.zeros(state[name].shape[:1], np.float32))
+            state.setdefault(name.removesuffix("weight") + "bias", zeros)
+    return TorchFile(path, data, mtime_ns, state, _LINEAR, config)
+
+
+def _has_bias(name: str) -> bool:
+    return name.rsplit(".", 2)[-2] in ("ln_1", "ln_2", "ln_f", "c_attn", "c_proj", "c_fc")

@@ -1,0 +1,186 @@
+"""What the subcommands share: the parser, groups of flags and what becomes of them, and errors as lines."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..backends import names as backend_names
+from ..bindings import NAMES
+from ..errors import Gpt2cError, OptionError
+from ..generation.continuation import Completion
+from ..model import Model, load
+from ..options import OPTIONS, WEIGHTS
+
+DEFAULT_PROMPT = "Once upon a time"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"gpt2c: error: {message} (see --help)\n")
+
+
+def _options_help() -> str:
+    rows = [f"  {option.name:<11} {option.on}\n{'':13} off: {option.off}" for option in OPTIONS]
+    return "options of --opts, a comma list, 'none' or 'all' (the default):\n" + "\n".join(rows)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which model runs, and how; what each option does stands below them."""
+    parser.epilog = _options_help()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="M", help="folder, file of weights or hub id (default: embedded)")
+    group.add_argument(
+        "--backend",
+        metavar="B",
+        default="native",
+        help=f"{', '.join(backend_names())} (default: native)",
+    )
+    group.add_argument("--opts", metavar="LIST", help="optimizations to turn on, see below (default: all)")
+    group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
+    group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
+    group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
+    group.add_argument("--isa", metavar="I", default="auto", help="instruction set of `info`, or auto")
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where the prompt comes from."""
+    prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
+    prompt.add_argument("stdin", nargs="?", metavar="-", help="read the prompt from standard input")
+    prompt.add_argument("--prompt", metavar="TEXT", help=f"text to continue (default: {DEFAULT_PROMPT!r})")
+    prompt.add_argument(
+        "--prompt-file", metavar="F", help="read the prompt from a file (- is standard input)"
+    )
+
+
+def add_length_argument(parser: argparse._ActionsContainer) -> None:
+    """--max-new-tokens."""
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The flags that say how tokens are chosen, and how many."""
+    group = parser.add_argument_group("generation")
+    add_length_argument(group)
+    group.add_argument(
+        "--temperature", metavar="T", type=float, help="default: 0.8 (0 with beams); 0 is greedy"
+    )
+    group.add_argument("--top-k", metavar="K", type=int, default=40, help="default: 40; 0 is off")
+    group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
+    group.add_argument("--min-p", metavar="P", type=float, default=0.0, help="default: 0, off")
+    group.add_argument("--repetition-penalty", metavar="R", type=float, default=1.0, help="default: 1, off")
+    group.add_argument(
+        "--no-repeat-ngram-size", metavar="N", type=int, default=0, help="no N tokens twice (default: 0, off)"
+    )
+    group.add_argument(
+        "--min-new-tokens", metavar="N", type=int, default=0, help="no end of text before (default: 0)"
+    )
+    group.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="default: 0: the same text every time"
+    )
+    return group
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of `add_generation_arguments` ask for."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    given = {name: getattr(args, name) for name in (*names, "no_repeat_ngram_size", "min_new_tokens")}
+    return {**given, "temperature": 0.8} if args.temperature is None else given
+
+
+def read_prompt(args: argparse.Namespace) -> str:
+    """The prompt that the flags name. Bytes that are not UTF-8 become U+FFFD, with a note."""
+    if args.stdin not in (None, "-"):
+        raise OptionError(f"unexpected argument {args.stdin!r}: a prompt is given with --prompt")
+    source = args.stdin or args.prompt_file
+    if args.prompt is not None:
+        data = args.prompt.encode(errors="surrogateescape")  # the bytes as they were typed
+    elif source is None:
+        return DEFAULT_PROMPT
+    elif source == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise Gpt2cError(f"prompt file {source!r} cannot be read: {error.strerror}") from None
+    try:
+        return str(data.decode())
+    except UnicodeDecodeError:
+        print("gpt2c: the prompt is not UTF-8; bytes that are not were replaced", file=sys.stderr)
+        return str(data.decode(errors="replace"))
+
+
+def load_model(args: argparse.Namespace, model: str | None = None) -> Model:
+    """The model that the flags of `add_model_arguments` ask for, or another one with the same plan."""
+    if args.opts is not None and args.backend != "native":  # load() cannot tell "all" from nothing
+        raise OptionError(f"--opts is for the native backend only, not for {args.backend!r}")
+    return load(
+        model or args.model,
+        weights=args.weights,
+        opts="all" if args.opts is None else args.opts,
+        threads=args.threads,
+        isa=args.isa,
+        binding=args.binding,
+        backend=args.backend,
+    )
+
+
+def plan_line(model: Model) -> str:
+    """What runs, in words."""
+    binding = f" binding={model.binding}" if model.plan.backend == "native" else ""
+    return f"{model.plan}{binding}"
+
+
+def token_text(model: Model) -> Callable[[int], str]:
+    """A token's text, U+FFFD in the place of bytes that are no whole character."""
+    tokenizer = model.tokenizer
+    return lambda token: tokenizer.token_bytes(token).decode(errors="replace")
+
+
+def tokens_per_s(completion: Completion) -> float:
+    """Speed behind the first token; 0.0 when there is nothing behind it."""
+    per_token = completion.timings.ms_per_token
+    return 1e3 / per_token if per_token else 0.0
+
+
+def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a command; turn each error into its one line and exit status, and each warning into a line."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed
+            setattr(sys, name, io.TextIOWrapper(io.BytesIO()))
+        elif name != "stdin" and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+        try:
+            command(args)
+            sys.stdout.flush()
+        except Gpt2cError as error:
+            return _fail(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
+        except Warning as warning:  # made an error by -W error
+            return _fail(f"error: {warning}")
+        except KeyboardInterrupt:
+            return _fail("interrupted", before="\n")
+        except BrokenPipeError:
+            # The reader has gone (`| head`): nothing more to say, and nothing to flush at exit either.
+            sys.stdout = None
+            return 1
+        except MemoryError:
+            return _fail("error: out of memory")
+        except OSError as error:
+            return _fail(f"error: {error.strerror or error}")
+    return 0
+
+
+def _fail(message: str, status: int = 1, before: str = "") -> int:
+    print(f"{before}gpt2c: {message}", file=sys.stderr)
+    return status

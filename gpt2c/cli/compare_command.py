@@ -1,0 +1,32 @@
+"""`gpt2c compare`, which is also `run --compare`: every engine side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .. import backends
+from ..backends import Choices
+from ..errors import OptionError
+from .arguments import add_length_argument, add_model_arguments, add_prompt_arguments, read_prompt
+from .comparison import as_table, compare, progress_display
+
+HELP = "run every engine on one prompt and compare them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `compare`."""
+    add_prompt_arguments(parser)
+    add_model_arguments(parser)
+    add_length_argument(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare as the flags say: greedy, the native engine's flags for the row `native`, threads for all."""
+    if args.backend != "native":
+        raise OptionError("--compare runs every backend: give no --backend")
+    choices = Choices(args.weights, args.opts or "all", args.threads, args.isa, args.binding)
+    with progress_display(len(backends.names())) as progress:
+        done = compare(args.model, read_prompt(args), args.max_new_tokens, choices, progress)
+    print(json.dumps(done.as_json()) if args.json else as_table(done))

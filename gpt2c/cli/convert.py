@@ -1,0 +1,34 @@
+"""`gpt2c convert`: write a model anew, as a folder in Hugging Face layout or as a GGUF file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..checkpoints import hub
+from ..checkpoints.checkpoint import load_checkpoint
+from ..checkpoints.writers import DTYPES, write_folder, write_gguf
+from ..errors import OptionError
+from .terminal import bar_of_bytes
+
+HELP = "write a model as safetensors or GGUF"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `convert`."""
+    parser.description = (
+        "Write a model anew: a folder in Hugging Face layout, or a GGUF file if OUT ends in .gguf. "
+        "Whatever happens, OUT is there whole or not at all."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, file of weights, hub id or embedded")
+    parser.add_argument("output", metavar="OUT", type=Path, help="what to write; must not be there yet")
+    parser.add_argument("--dtype", metavar="D", help=f"{', '.join(DTYPES)} (default: as stored)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, showing the progress on a terminal."""
+    if args.dtype not in (None, *DTYPES):
+        raise OptionError(f"unknown dtype {args.dtype!r} (there are: {', '.join(DTYPES)})")
+    write = write_gguf if args.output.suffix == ".gguf" else write_folder
+    with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
+        write(checkpoint, args.output, args.dtype, bar_of_bytes())

@@ -1,0 +1,48 @@
+"""The `gpt2c` command: `run` with its subcommands beside it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Protocol
+
+from .. import __version__
+from . import chat, compare_command, convert, download, info, quantize, run, score
+from .arguments import Parser, report_errors
+
+
+class Command(Protocol):
+    """What a module of a subcommand brings."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add all its flags."""
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Do as the flags say; an error is raised."""
+
+
+# A subcommand is registered here only.
+COMMANDS: dict[str, Command] = {
+    "run": run,
+    "chat": chat,
+    "score": score,
+    "compare": compare_command,
+    "quantize": quantize,
+    "convert": convert,
+    "download": download,
+    "info": info,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = Parser(prog="gpt2c", description="GPT-2 on the CPU.")
+    parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
+        command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=description))
+    args = parser.parse_args(argv)
+    return report_errors(COMMANDS[args.command].run, args)

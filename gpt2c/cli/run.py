@@ -1,0 +1,214 @@
+"""`gpt2c run` and `python -m gpt2c.run`: print a continuation, with the optimizations of your choice.
+
+Standard output: the prompt, then the continuation as it comes; with --json one object and nothing else.
+Standard error: the plan, and how long it took. Exit status: 0; 2 for a bad flag or option; 1 for all else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from typing import Any, Literal
+
+from .. import __version__
+from .._files import check_writable, write_whole
+from ..errors import OptionError
+from ..generation.continuation import Completion
+from ..model import Model
+from . import compare_command, trace_report
+from .arguments import (
+    Parser,
+    add_generation_arguments,
+    add_model_arguments,
+    add_prompt_arguments,
+    load_model,
+    plan_line,
+    read_prompt,
+    report_errors,
+    sampling_of,
+    token_text,
+    tokens_per_s,
+)
+
+HELP = "continue a prompt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of `run`."""
+    add_prompt_arguments(parser)
+    add_model_arguments(parser)
+    group = add_generation_arguments(parser)
+    group.add_argument(
+        "--stop",
+        metavar="S",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="end before any of these; - for standard input goes in front of it",
+    )
+    group.add_argument(
+        "--draft", metavar="D", help="ngram, or a smaller model (as for --model) that guesses ahead"
+    )
+    group.add_argument(
+        "--num-assistant-tokens", metavar="K", type=int, help="guesses a pass (default: as many as pay)"
+    )
+    group.add_argument(
+        "--overflow", metavar="O", default="error", help="a full context: error, or slide to drop the oldest"
+    )
+    group.add_argument(
+        "--num-beams", metavar="K", type=int, default=1, help="beam search with K beams (default: 1, none)"
+    )
+    group.add_argument(
+        "--length-penalty",
+        metavar="P",
+        type=float,
+        default=1.0,
+        help="above 0 favours long texts (default: 1)",
+    )
+    group.add_argument(
+        "--early-stopping",
+        metavar="E",
+        default="false",
+        help="end a beam search early: false (when no better text is likely), true (when there are K), never",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--trace",
+        metavar="N",
+        type=int,
+        choices=(0, 1, 2),
+        default=0,
+        help="1: time of each operation, likeliest tokens; 2: shapes and bytes too; on standard error",
+    )
+    group.add_argument(
+        "--trace-file",
+        metavar="F",
+        help="write a trace for a viewer of Chrome's trace events, such as Perfetto",
+    )
+    group.add_argument("--compare", action="store_true", help="run every backend, greedy, and compare them")
+    group.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+
+
+def beams_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a beam search; of a single beam, too, so that they are checked."""
+    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
+    settings = {"length_penalty": args.length_penalty, "early_stopping": early}
+    if args.num_beams == 1:
+        return settings
+    if args.trace or args.trace_file is not None:
+        raise OptionError("--trace follows one continuation, not several beams")
+    return {**settings, "num_beams": args.num_beams, "temperature": args.temperature or 0.0}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Generate as the flags say."""
+    if args.compare:
+        return _compare(args)
+    if args.trace_file is not None:
+        check_writable(args.trace_file)
+    prompt = read_prompt(args)
+    with ExitStack() as stack:
+        model = stack.enter_context(load_model(args))
+        draft = args.draft
+        if draft not in (None, "ngram"):
+            draft = stack.enter_context(load_model(args, draft))
+        looking = model.trace() if args.trace or args.trace_file else nullcontext()
+        with looking as trace:
+            completion = _generate(model, prompt, draft, args)
+        plan, text_of = str(model.plan), token_text(model)
+    if args.json:
+        print(json.dumps(as_json(completion, plan)))
+    else:
+        print()
+    for line in _summary(completion, guessed=args.draft is not None):
+        print(f"gpt2c: {line}", file=sys.stderr)
+    if trace is not None and args.trace:
+        for line in trace_report.lines(trace, completion, text_of, args.trace):
+            print(f"trace: {line}", file=sys.stderr)
+    if trace is not None and args.trace_file is not None:
+        write_whole(args.trace_file, trace_report.chrome_trace(trace, completion, text_of))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    """What `gpt2c compare` does. Flags that it does not have, other than to say "greedy", are refused."""
+    here, there = Parser(), Parser()
+    add_arguments(here)
+    compare_command.add_arguments(there)
+    known = {"compare", *vars(there.parse_args([]))}
+    for name, default in vars(here.parse_args([])).items():
+        if name not in known and getattr(args, name) not in (default, 0):
+            raise OptionError(f"--compare is greedy, and takes no --{name.replace('_', '-')}")
+    compare_command.run(args)
+
+
+def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
+    """What it took, in a few lines."""
+    t = completion.timings
+    n_new, n_prompt = len(completion.ids), len(completion.prompt_ids)
+    yield (
+        f"{n_prompt} + {n_new} tokens, finish: {completion.finish_reason}, TTFT {t.ttft_ms:.1f} ms, "
+        f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s"
+    )
+    if guessed:
+        yield f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
+    if completion.beams:
+        scores = ", ".join(f"{beam.score:.4f}" for beam in completion.beams)
+        yield f"{len(completion.beams)} beams with scores {scores}; {t.forward_passes} passes"
+    if completion.dropped_tokens:
+        yield f"the context was full: {completion.dropped_tokens} tokens were dropped"
+
+
+def _generate(
+    model: Model, prompt: str, draft: Literal["ngram"] | Model | None, args: argparse.Namespace
+) -> Completion:
+    """Prints the plan, and the text as it comes; that of a beam search comes at its end."""
+    settings = {
+        **sampling_of(args),
+        **beams_of(args),
+        "stop": args.stop,
+        "draft": draft,
+        "num_assistant_tokens": args.num_assistant_tokens,
+        "overflow": args.overflow,
+    }
+    if args.num_beams != 1:
+        completion = model.generate(prompt, **settings)
+        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+        if not args.json:
+            print(prompt + completion.text, end="", flush=True)
+        return completion
+    stream = model.stream(prompt, **settings)
+    print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+    if not args.json:
+        print(prompt, end="", flush=True)
+    for piece in stream:
+        if not args.json:
+            print(piece, end="", flush=True)
+    assert stream.completion is not None
+    return stream.completion
+
+
+def as_json(completion: Completion, plan: str) -> dict[str, Any]:
+    """The object that --json prints."""
+    found = {
+        "text": completion.text,
+        "ids": completion.ids,
+        "prompt_ids": completion.prompt_ids,
+        "finish_reason": completion.finish_reason,
+        "ttft_ms": round(completion.timings.ttft_ms, 3),
+        "ms_per_token": round(completion.timings.ms_per_token, 4),
+        "tokens_per_s": round(tokens_per_s(completion), 2),
+        "plan": plan,
+    }
+    return found if completion.beams is None else {**found, "beams": [asdict(b) for b in completion.beams]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = Parser(prog="python -m gpt2c.run", description="Continue a prompt with a GPT-2 on the CPU.")
+    add_arguments(parser)
+    return report_errors(run, parser.parse_args(argv))
