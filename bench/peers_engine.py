@@ -14,6 +14,7 @@ import numpy as np
 from engines.base import Engine as Base  # importable while the harness runs
 
 import gpt2c
+from gpt2c.bindings import Outputs
 
 WHOLE_HEAD = "kv,linear,gelu,residual,layernorm,unembed,aligned,simd,threads,fused"
 
@@ -53,15 +54,15 @@ class Engine(Base):  # type: ignore[misc]
         return self.session.feed([self.last])
 
     def prefill_batch(self, rows: Sequence[Sequence[int]]) -> list[int]:
-        native, binding = self.model._open(), self.model._binding
+        native, binding = self.model._handle.opened(), self.model._handle.runtime
         self.batch = [binding.Session(native) for _ in rows]
         return [
-            session.feed(np.array(row, np.int32), next_id=True)
+            session.feed(np.array(row, np.int32), Outputs(next_id=True))
             for session, row in zip(self.batch, rows, strict=True)
         ]
 
     def step_batch(self, ids: Sequence[int]) -> list[int]:
         next_ids = np.empty(len(ids), np.int32)
         counts = np.ones(len(ids), np.uintp)
-        self.model._binding.batch_feed(self.batch, np.array(ids, np.int32), counts, None, next_ids)
+        self.model._handle.runtime.batch_feed(self.batch, np.array(ids, np.int32), counts, None, next_ids)
         return next_ids.tolist()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import gpt2c
 from gpt2c import bindings
+from gpt2c.bindings import Outputs
 from gpt2c.checkpoints import formats as quantized
 from gpt2c.checkpoints.checkpoint import Checkpoint, TensorSpec, load_checkpoint
 from gpt2c.checkpoints.formats import Bytes, Floats
@@ -231,7 +232,7 @@ def head_of_one_part(model: gpt2c.Model, checkpoint: Checkpoint) -> Logits:
     def logits(ids: NDArray[np.int64]) -> Floats:
         hidden = np.empty((len(ids), model.config.n_embd), np.float32)
         binding = bindings.select()
-        binding.Session(model._open()).feed(ids.astype(np.int32), hidden=hidden)
+        binding.Session(model._handle.opened()).feed(ids.astype(np.int32), Outputs(hidden=hidden))
         return np.asarray(round_once(hidden) @ head)
 
     return logits

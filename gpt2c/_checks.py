@@ -49,13 +49,18 @@ def is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def whole_number(name: str, value: object, least: int = 0, most: int | None = None) -> int:
-    """The value, which is an integer in that range. OptionError names it where it is not."""
+def whole_number(
+    name: str, value: object, minimum: int = 0, maximum: int | None = None, note: str = ""
+) -> int:
+    """The value as an int in [minimum, maximum]. OptionError names it where it is not one.
+
+    note: further words for the error, after the range.
+    """
     try:
         n = operator.index(value)  # type: ignore[arg-type]  # that is the question
     except TypeError:
-        n = least - 1
-    if n < least or isinstance(value, bool) or (most is not None and n > most):
-        wanted = f">= {least}" if most is None else f"from {least} to {most}"
-        raise OptionError(f"{name} must be an integer {wanted}, not {value!r}")
+        n = minimum - 1
+    if n < minimum or isinstance(value, bool) or (maximum is not None and n > maximum):
+        wanted = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise OptionError(f"{name} must be an integer {wanted}{note}, not {value!r}")
     return n

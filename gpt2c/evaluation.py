@@ -9,7 +9,6 @@ is the harness's own command, which knows the model `gpt2c` then. From Python, f
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,12 +30,11 @@ except ImportError as error:
 
 from .errors import ModelFileError, OptionError
 from .generation.scoring import logits_in_front, logprobs_of
-from .generation.settings import generation_settings
+from .generation.settings import SETTINGS
 from .model import Model, load
 
 # What a request may ask for: the names of transformers, but for how long a text is, which has several.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_SETTINGS = tuple(inspect.signature(generation_settings).parameters)
 
 
 @register_model("gpt2c")
@@ -159,7 +157,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         n_ctx = self.model.config.n_ctx
         settings = {name: value for name, value in asked.items() if name not in (*_LENGTHS, "until")}
         is_sampled = settings.pop("do_sample", False)
-        unknown = [name for name in settings if name not in _SETTINGS]
+        unknown = [name for name in settings if name not in SETTINGS]
         if unknown:
             raise OptionError(f"a task asks for {unknown[0]!r}, which gpt2c does not have")
         given = next((asked[name] for name in _LENGTHS if asked.get(name) is not None), None)

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from . import backends, options
 from ._checks import Ids, as_ids, whole_number
 from .backends.native import identity_of
-from .bindings import LoadedModel, NativeModel, Runner
+from .bindings import LoadedModel, NativeModel, Runtime
 from .checkpoints import hub
 from .checkpoints.checkpoint import load_checkpoint
 from .config import ModelConfig
-from .errors import ClosedError, ContextLengthError, OptionError, TokenError
+from .errors import ContextLengthError, OptionError, TokenError
 from .generation.batch import run_batch
 from .generation.beam_search import beam_search
 from .generation.continuation import Completion, Continuation, Source, Stream, one_by_one
 from .generation.prompt_cache import PromptCache
 from .generation.scoring import Score, score
-from .generation.settings import GenerationSettings, generation_settings, takes
+from .generation.settings import GenerationSettings, takes
 from .generation.speculative import speculative
-from .session import Session
+from .session import ModelHandle, Session
 from .text.tokenizer import Tokenizer, Vocabulary
 from .trace import Trace, now_ns
 
@@ -60,11 +60,11 @@ def load(
     Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
     OutOfMemoryError.
     """
-    opener = backends.opener(backend, backends.Choices(weights, opts, threads, isa, binding))
+    open_checkpoint = backends.loader(backend, backends.Choices(weights, opts, threads, isa, binding))
     folder = hub.resolve_model(model)
     with load_checkpoint(folder) as checkpoint:
-        plan, runner, loaded = opener(checkpoint)
-        return Model(checkpoint.config, plan, runner, loaded, checkpoint.read_vocabulary)
+        plan, runtime, loaded = open_checkpoint(checkpoint)
+        return Model(checkpoint.config, plan, runtime, loaded, checkpoint.read_vocabulary)
 
 
 class Model:
@@ -78,21 +78,19 @@ class Model:
         self,
         config: ModelConfig,
         plan: options.Plan,
-        runner: Runner,
+        runtime: Runtime,
         loaded: LoadedModel,
         read_vocabulary: Callable[[], Vocabulary],
     ) -> None:
         self.config = config
         self.plan = plan
-        self.binding = runner.name
-        self._binding = runner
-        self._native: LoadedModel | None = loaded
+        self.binding = runtime.name
+        self._handle = ModelHandle(config, runtime, loaded, partial(_identity, config, plan))
         self._batch_size = 32
         self._prompt_cache: PromptCache | None = None
         self._read_vocabulary = read_vocabulary
         self._running: weakref.WeakSet[Session] = weakref.WeakSet()
         self._running_lock = threading.Lock()
-        self._trace: Trace | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -107,33 +105,30 @@ class Model:
 
     @batch_size.setter
     def batch_size(self, n: int) -> None:
-        self._batch_size = whole_number("batch_size", n, least=1)
+        self._batch_size = whole_number("batch_size", n, minimum=1)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of weights in memory."""
-        return self._open().weight_bytes()
+        return self._handle.opened().weight_bytes()
 
     def session(self) -> Session:
         """A fresh session: feed tokens one by one, rewind, look at rows."""
-        began, trace = now_ns(), self._trace  # which may end meanwhile, in another thread
-        session = Session(self, self._binding.Session(self._open()))
+        began, trace = now_ns(), self._handle.trace  # which may end meanwhile, in another thread
+        session = Session(self._handle, self._handle.runtime.Session(self._handle.opened()))
         if trace is not None:
             trace.sessions.append((began, now_ns()))
         with self._running_lock:
             self._running.add(session)
         return session
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
-        """What the state of a session depends on: shape, plan and a checksum of the weights.
+        """What the state of a session depends on: config, plan and a checksum of the weights.
 
-        The first time all weights are read. OptionError: of another engine than the C core.
+        The first time all weights are read. OptionError: the backend is not the C core.
         """
-        loaded = self._open()
-        if not isinstance(loaded, NativeModel):
-            raise OptionError(f"sessions are kept by the native backend only, not by {self.plan.backend!r}")
-        return identity_of(self.config, self.plan, loaded)
+        return self._handle.identity
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
         """Logits [len(ids), n_vocab], float32, of every position, whatever the plan.
@@ -143,7 +138,7 @@ class Model:
         with self.session() as session:
             return session.feed_all(ids)
 
-    @takes(generation_settings)
+    @takes(GenerationSettings)
     def generate(self, prompt: str | Ids, settings: GenerationSettings) -> Completion:
         """Continue a prompt. Settings and errors as in `stream`; greedy unless a temperature is given."""
         stream = self._stream(prompt, settings)
@@ -152,21 +147,21 @@ class Model:
         assert stream.completion is not None
         return stream.completion
 
-    @takes(generation_settings)
+    @takes(GenerationSettings)
     def stream(self, prompt: str | Ids, settings: GenerationSettings) -> Stream:
         """Continue a prompt (text or token ids), piece by piece.
 
         Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
         exhausted the stream's `completion` is there; closing it ends the work at once.
 
-        The settings are described in `gpt2c.generation.settings.generation_settings`. Raises OptionError,
+        The settings are described in `gpt2c.generation.settings.GenerationSettings`. Raises OptionError,
         TokenError (empty prompt, bad id), ContextLengthError: all before any work.
         """
-        if settings.beams is not None:
+        if settings.has_beams:
             raise OptionError("a beam search has no text before its end: generate() has it, stream() has not")
         return self._stream(prompt, settings)
 
-    @takes(generation_settings)
+    @takes(GenerationSettings)
     def generate_batch(self, prompts: Sequence[str | Ids], settings: GenerationSettings) -> list[Completion]:
         """Continue many prompts, of any lengths; each completion has the bits of its own `generate`.
 
@@ -177,7 +172,7 @@ class Model:
         if isinstance(prompts, (str, bytes)):
             raise TokenError("generate_batch() takes several prompts, not one text")
         rows = [self._continuation(prompt, settings) for prompt in prompts]
-        is_alone = settings.draft is not None or settings.beams is not None
+        is_alone = settings.draft is not None or settings.has_beams
         if is_alone or not self.plan.is_incremental:
             for row in rows:
                 for _ in self._run(row, settings):
@@ -244,14 +239,14 @@ class Model:
         OptionError: the model is being traced already, or n_best is no whole number from 0.
         """
         n_best = whole_number("n_best", n_best)
-        if self._trace is not None:
+        if self._handle.trace is not None:
             raise OptionError("the model is being traced already")
-        trace = Trace(self.config.n_layer, self.config.n_vocab, self._binding.traced_ops(), n_best)
-        self._trace = trace
+        trace = Trace(self.config.n_layer, self.config.n_vocab, self._handle.runtime.traced_ops(), n_best)
+        self._handle.trace = trace
         try:
             yield trace
         finally:
-            self._trace = None
+            self._handle.trace = None
 
     def cancel(self) -> None:
         """End every generation that runs on this model now; each returns with "cancelled".
@@ -269,7 +264,7 @@ class Model:
         key: up to 127 bytes that say what the file was made from. Raises ModelFileError, and OptionError for
         a longer key, a null byte in either, or another engine than the C core; nothing is left half written.
         """
-        native = self._open()
+        native = self._handle.opened()
         if not isinstance(native, NativeModel):
             raise OptionError(f"packed files are the native backend's, not of {self.plan.backend!r}")
         name = os.fsencode(path)
@@ -279,7 +274,7 @@ class Model:
 
     def close(self) -> None:
         """Let go of the weights. Sessions and calls that still run finish first."""
-        self._native = None
+        self._handle.loaded = None
         self.cache_prompts(0)
 
     def __enter__(self) -> Model:
@@ -287,12 +282,6 @@ class Model:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _open(self) -> LoadedModel:
-        native = self._native
-        if native is None:
-            raise ClosedError("the model is closed")
-        return native
 
     def _ids(self, text_or_ids: str | Ids) -> NDArray[np.int32]:
         """Token ids, checked."""
@@ -308,8 +297,8 @@ class Model:
             raise ContextLengthError(
                 f"the prompt has {ids.size} tokens, the model's context holds {self.config.n_ctx}"
             )
-        if settings.sampling.suppress_tokens:
-            as_ids(settings.sampling.suppress_tokens, self.config.n_vocab)
+        if settings.suppressed:
+            as_ids(settings.suppressed, self.config.n_vocab)
         if settings.draft not in (None, "ngram"):
             self._check_draft(settings.draft)
         return Continuation(ids, settings, self.tokenizer_or_none, self.config)
@@ -317,7 +306,7 @@ class Model:
     def _check_draft(self, draft: object) -> None:
         if not isinstance(draft, Model):
             raise OptionError(f"draft must be None, 'ngram' or a loaded model, not {draft!r}")
-        draft._open()
+        draft._handle.opened()
         ours, theirs = self.tokenizer_or_none, draft.tokenizer_or_none
         same = draft.config.n_vocab == self.config.n_vocab
         if not same or (ours is not None and theirs is not None and not ours.has_tokens_of(theirs)):
@@ -330,8 +319,8 @@ class Model:
         return Stream(row, lambda: self._session_for(row), self._source(settings))
 
     def _source(self, settings: GenerationSettings) -> Source:
-        if settings.beams is not None:
-            return beam_search(settings.beams, self.session, self.plan)
+        if settings.has_beams:
+            return beam_search(settings, self.session, self.plan)
         if settings.draft is not None:
             return speculative(settings.draft, settings.num_assistant_tokens, self.weight_bytes)
         return one_by_one
@@ -339,3 +328,9 @@ class Model:
     def _session_for(self, row: Continuation) -> AbstractContextManager[Session]:
         cache = self._prompt_cache
         return self.session() if cache is None else cache.session(row.context.window(), self.session)
+
+
+def _identity(config: ModelConfig, plan: options.Plan, loaded: LoadedModel) -> dict[str, Any]:
+    if not isinstance(loaded, NativeModel):
+        raise OptionError(f"sessions are saved by the native backend only, not by {plan.backend!r}")
+    return identity_of(config, plan, loaded)

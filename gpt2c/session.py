@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import Ids, as_ids
 from ._session_file import read_session, write_session
+from .bindings import Binding, LoadedModel, NativeSession, Outputs, Runtime
+from .config import ModelConfig
 from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .options import SWITCHES
-
-if TYPE_CHECKING:
-    from .bindings import Binding, NativeSession
-    from .model import Model
+from .trace import Trace
 
 Floats = NDArray[np.float32]
+
+
+@dataclass
+class ModelHandle:
+    """A loaded model as its sessions know it, and all that they share.
+
+    loaded: the weights, None once the model is closed. identify: weights to what the state of a session
+    depends on. trace: records every feed while it is set.
+    """
+
+    config: ModelConfig
+    runtime: Runtime
+    loaded: LoadedModel | None
+    identify: Callable[[LoadedModel], dict[str, Any]]
+    trace: Trace | None = None
+
+    def opened(self) -> LoadedModel:
+        """The weights. ClosedError: the model was closed."""
+        if self.loaded is None:
+            raise ClosedError("the model is closed")
+        return self.loaded
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Config, plan and a checksum of the weights; the first time all weights are read."""
+        return self.identify(self.opened())
 
 
 class Session:
     """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
 
-    def __init__(self, model: Model, native: NativeSession) -> None:
-        self._model = model
+    def __init__(self, handle: ModelHandle, native: NativeSession) -> None:
+        self._handle = handle
         self._native: NativeSession | None = native
         self.cancelled = False
 
@@ -63,7 +90,7 @@ class Session:
         The result is `out` if given, else a fresh array. Raises TokenError, ContextLengthError (before
         any work), SessionBusyError when another thread is in a call, ClosedError.
         """
-        n_vocab = self._model.config.n_vocab
+        n_vocab = self._handle.config.n_vocab
         if out is None:
             out = np.empty(n_vocab, np.float32)
         elif (
@@ -73,32 +100,32 @@ class Session:
             or not out.flags.carray
         ):
             raise OptionError(f"out must be a C-contiguous float32 array of shape ({n_vocab},)")
-        self._feed(self._checked(ids), last_logits=out)
+        self._feed(self._checked(ids), Outputs(last_logits=out))
         return out
 
     def feed_greedy(self, ids: Ids) -> int:
         """Like `feed`, but only the id of the largest logit; the lowest id wins a tie."""
-        return self._feed(self._checked(ids), next_id=True)
+        return self._feed(self._checked(ids), Outputs(next_id=True))
 
     def feed_all(self, ids: Ids) -> Floats:
         """Like `feed`, but the logits [n, n_vocab] of every token fed."""
         checked = self._checked(ids)
-        logits = np.empty((checked.size, self._model.config.n_vocab), np.float32)
-        self._feed(checked, logits=logits)
+        logits = np.empty((checked.size, self._handle.config.n_vocab), np.float32)
+        self._feed(checked, Outputs(logits=logits))
         return logits
 
     def feed_greedy_all(self, ids: Ids) -> list[int]:
         """Like `feed_greedy`, but the ids [n] behind every token fed: one pass checks n guesses."""
         checked = self._checked(ids)
         next_ids = np.empty(checked.size, np.int32)
-        self._feed(checked, next_ids=next_ids)
+        self._feed(checked, Outputs(next_ids=next_ids))
         return [int(i) for i in next_ids]
 
     def feed_hidden(self, ids: Ids) -> Floats:
         """Like `feed`, but the hidden states [n, n_embd] behind the final layer norm, and no logits."""
         checked = self._checked(ids)
-        hidden = np.empty((checked.size, self._model.config.n_embd), np.float32)
-        self._feed(checked, hidden=hidden)
+        hidden = np.empty((checked.size, self._handle.config.n_embd), np.float32)
+        self._feed(checked, Outputs(hidden=hidden))
         return hidden
 
     @property
@@ -115,7 +142,7 @@ class Session:
         The bits are those of feeding the tokens; nothing is computed. OptionError: the other session
         belongs to another model or holds fewer tokens.
         """
-        if other._model is not self._model:
+        if other._handle is not self._handle:
             raise OptionError("a session can only be copied from one of the same model")
         kept = operator.index(n_past)
         if not 0 <= kept <= other.n_past:
@@ -138,7 +165,7 @@ class Session:
         n = native.n_past()
         state = np.empty(native.state_bytes(n), np.uint8)
         native.get_state(state)
-        write_session(Path(path), {**self._model.identity, "n_tokens": n}, state.data)
+        write_session(Path(path), {**self._handle.identity, "n_tokens": n}, state.data)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Hold what a file of `save` says, and nothing else: the bits are those of feeding its tokens.
@@ -146,8 +173,8 @@ class Session:
         ModelFileError: it is not there, is damaged, or belongs to another model or plan; nothing has changed.
         """
         native = self._open()
-        n_most = native.state_bytes(self._model.config.n_ctx)
-        n, state = read_session(Path(path), self._model.identity, n_most)
+        n_most = native.state_bytes(self._handle.config.n_ctx)
+        n, state = read_session(Path(path), self._handle.identity, n_most)
         try:
             native.set_state(n, state)
         except (OptionError, TokenError):  # the number of bytes, or an id
@@ -174,7 +201,7 @@ class Session:
         self.close()
 
     def _checked(self, ids: Ids) -> NDArray[np.int32]:
-        config = self._model.config
+        config = self._handle.config
         checked = as_ids(ids, config.n_vocab)
         if self.n_past + checked.size > config.n_ctx:
             raise ContextLengthError(
@@ -182,19 +209,9 @@ class Session:
             )
         return checked
 
-    def _feed(
-        self,
-        ids: NDArray[np.int32],
-        last_logits: Floats | None = None,
-        logits: Floats | None = None,
-        hidden: Floats | None = None,
-        next_id: bool = False,
-        next_ids: NDArray[np.int32] | None = None,
-    ) -> int:
-        native, trace = self._open(), self._model._trace
-        if trace is not None:
-            return trace.feed(native, ids, last_logits, logits, hidden, next_id, next_ids)
-        return native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
+    def _feed(self, ids: NDArray[np.int32], outputs: Outputs) -> int:
+        native, trace = self._open(), self._handle.trace
+        return native.feed(ids, outputs) if trace is None else trace.feed(native, ids, outputs)
 
 
 BATCH_ROWS = 256
@@ -213,6 +230,6 @@ def feed_batch(
     ids = np.fromiter((i for row in rows for i in row), np.int32)
     n_ids = np.array([len(row) for row in rows], np.uintp)
     next_ids = np.empty(len(rows), np.int32) if logits is None else None
-    binding = cast("Binding", sessions[0]._model._binding)  # such a plan is the C core's
+    binding = cast(Binding, sessions[0]._handle.runtime)  # such a plan is the C core's
     binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
     return [] if next_ids is None else [int(i) for i in next_ids]

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .generation.sampling import softmax
-
-if TYPE_CHECKING:
-    from .bindings import NativeSession
+from .bindings import NativeSession, Outputs
 
 # gpt2c_trace_event of include/gpt2c.h
 _EVENT = np.dtype(
@@ -84,40 +81,32 @@ class Trace:
     sessions: list[tuple[int, int]] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
 
-    def feed(
-        self,
-        native: NativeSession,
-        ids: NDArray[np.int32],
-        last_logits: NDArray[np.float32] | None,
-        logits: NDArray[np.float32] | None,
-        hidden: NDArray[np.float32] | None,
-        next_id: bool,
-        next_ids: NDArray[np.int32] | None,
-    ) -> int:
-        """native.feed(...), recorded; the logits are computed as well if `best` is to be told."""
-        if self.n_best and logits is None and last_logits is None:
-            last_logits = np.empty(self.n_vocab, np.float32)
+    def feed(self, native: NativeSession, ids: NDArray[np.int32], outputs: Outputs) -> int:
+        """Run and record native.feed(ids, outputs), with the last logits if `best` needs them."""
+        if self.n_best and outputs.logits is None and outputs.last_logits is None:
+            outputs = outputs._replace(last_logits=np.empty(self.n_vocab, np.float32))
         n_past = native.n_past()
         n_chunks = len(ids) // _CHUNK_ROWS + 1
         events = np.zeros(n_chunks * (_MOST_A_LAYER * self.n_layer + _MOST_OUTSIDE), _EVENT)
         native.trace(events.view(np.uint8))
         try:
             begin = now_ns()
-            chosen = native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
+            chosen = native.feed(ids, outputs)
             end = now_ns()
             n_events = native.traced()
             assert n_events <= len(events)
         finally:
             native.trace(None)
         operations = [Operation(self.op_names[op], *rest) for op, *rest in events[:n_events].tolist()]
-        row = last_logits if last_logits is not None else logits[-1] if logits is not None else None
-        best = best_of(row, self.n_best) if row is not None else []
+        last = outputs.last_logits if outputs.logits is None else outputs.logits[-1]
+        best = [] if last is None else best_of(last, self.n_best)
         self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
         return chosen
 
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
     """The n largest of [n_vocab] as (id, probability), the softmax of all in float64."""
-    probabilities = softmax(logits)
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = exponentials / exponentials.sum()
     ids = np.argsort(-probabilities, kind="stable")[:n]
     return [(int(i), float(probabilities[i])) for i in ids]

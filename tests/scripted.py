@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from gpt2c.generation.continuation import Continuation, Stream, one_by_one
-from gpt2c.generation.settings import generation_settings
+from gpt2c.generation.settings import GenerationSettings
 
 
 def before_stop(text, stop):
@@ -47,7 +47,7 @@ class Script:
 def play(model, ids, stop=(), n=None):
     """The pieces, the completion and the session of a generation whose new tokens are `ids`."""
     script = Script(ids)
-    settings = generation_settings(len(ids) if n is None else n, stop=stop)
+    settings = GenerationSettings(len(ids) if n is None else n, stop=stop)
     row = Continuation(np.array([1, 2, 3], np.int32), settings, model.tokenizer, model.config)
     stream = Stream(row, lambda: script, one_by_one)
     pieces = list(stream)

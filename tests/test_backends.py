@@ -18,6 +18,7 @@ from test_reference import oracle
 import gpt2c
 from gpt2c import backends
 from gpt2c.backends import cached
+from gpt2c.bindings import Outputs
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.cli import main as cli
 from gpt2c.options import SWITCHES, WEIGHTS
@@ -193,7 +194,7 @@ def test_a_call_from_another_thread_can_cancel_and_not_enter() -> None:
 
     def feed() -> None:
         try:
-            session.feed(np.zeros(2 * cached.CHUNK_ROWS, np.int32), next_id=True)
+            session.feed(np.zeros(2 * cached.CHUNK_ROWS, np.int32), Outputs(next_id=True))
         except gpt2c.Gpt2cError as error:
             outcome.append(error)
 
@@ -201,7 +202,7 @@ def test_a_call_from_another_thread_can_cancel_and_not_enter() -> None:
     thread.start()
     assert slow.started.wait(60)
     with pytest.raises(gpt2c.SessionBusyError):
-        session.feed(np.zeros(1, np.int32))
+        session.feed(np.zeros(1, np.int32), Outputs())
     with pytest.raises(gpt2c.SessionBusyError):
         session.rewind(0)
     session.cancel()
@@ -209,7 +210,7 @@ def test_a_call_from_another_thread_can_cancel_and_not_enter() -> None:
     thread.join(60)
     assert [type(error) for error in outcome] == [gpt2c.CancelledError]
     assert session.n_past() == 0
-    assert session.feed(np.zeros(1, np.int32), next_id=True) == 2, "lowest of the best, NaN never"
+    assert session.feed(np.zeros(1, np.int32), Outputs(next_id=True)) == 2, "lowest of the best, NaN never"
 
 
 # ---- Refusals ----

@@ -17,7 +17,7 @@ PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5], [8, 9]]
 
 
 def native_sessions(model: gpt2c.Model, n: int) -> list[bindings.NativeSession]:
-    return [model._binding.Session(model._native) for _ in range(n)]
+    return [model._handle.runtime.Session(model._handle.loaded) for _ in range(n)]
 
 
 def feed(
@@ -27,7 +27,7 @@ def feed(
     next_ids = np.empty(len(rows), np.int32)
     ids = np.array([i for row in rows for i in row], np.int32)
     counts = np.array([len(row) for row in rows], np.uintp)
-    model._binding.batch_feed(sessions, ids, counts, logits, next_ids)
+    model._handle.runtime.batch_feed(sessions, ids, counts, logits, next_ids)
     return logits, next_ids
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import gpt2c
 from gpt2c.backends.native import native_config
+from gpt2c.bindings import Outputs
 
 
 @pytest.fixture
@@ -20,16 +21,16 @@ def model(binding: str, model_folder: Callable[[str], Path]) -> Any:
 
 
 def test_arrays_of_another_type_are_refused_and_not_taken_for_bytes(model: gpt2c.Model) -> None:
-    native, handle = model._binding, model._native
+    native, handle = model._handle.runtime, model._handle.loaded
     session = native.Session(handle)
     ids, logits = np.array([1, 2], np.int32), np.zeros(128, np.float32)
     matrix = native.Matrix(np.ones(16, np.float32), 0, 4, 4, 0)
     x, wide = np.ones(4, np.float32), np.ones(4, np.float64)
     calls: list[Callable[[], Any]] = [
-        lambda: session.feed(ids.astype(np.int64)),
-        lambda: session.feed(ids.astype(np.int16)),
-        lambda: session.feed(ids, last_logits=logits.astype(np.float64)),
-        lambda: session.feed(ids, next_ids=ids.astype(np.int64)),
+        lambda: session.feed(ids.astype(np.int64), Outputs()),
+        lambda: session.feed(ids.astype(np.int16), Outputs()),
+        lambda: session.feed(ids, Outputs(last_logits=logits.astype(np.float64))),
+        lambda: session.feed(ids, Outputs(next_ids=ids.astype(np.int64))),
         lambda: session.ids(np.zeros(2, np.int64)),
         lambda: session.set_state(1, np.zeros(4, np.int8)),
         lambda: session.trace(np.zeros(64, np.float32)),
@@ -50,8 +51,8 @@ def test_arrays_of_another_type_are_refused_and_not_taken_for_bytes(model: gpt2c
 
 
 def test_none_is_no_object(model: gpt2c.Model) -> None:
-    native, x = model._binding, np.ones(4, np.float32)
-    session: Any = native.Session(model._native)
+    native, x = model._handle.runtime, np.ones(4, np.float32)
+    session: Any = native.Session(model._handle.loaded)
     calls: list[Callable[[], Any]] = [
         lambda: native.Session(None),
         lambda: session.copy(None, 0),
@@ -65,8 +66,8 @@ def test_none_is_no_object(model: gpt2c.Model) -> None:
 
 
 def test_more_sessions_than_a_pass_takes_are_refused_and_not_left_out(model: gpt2c.Model) -> None:
-    native = model._binding
-    sessions = [native.Session(model._native) for _ in range(300)]
+    native = model._handle.runtime
+    sessions = [native.Session(model._handle.loaded) for _ in range(300)]
     for n in (257, 300):
         ids, counts = np.ones(n, np.int32), np.ones(n, np.uintp)
         with pytest.raises(gpt2c.OptionError):
@@ -75,7 +76,7 @@ def test_more_sessions_than_a_pass_takes_are_refused_and_not_left_out(model: gpt
 
 
 def test_a_config_without_a_field_is_refused(model: gpt2c.Model) -> None:
-    native: Any = model._binding
+    native: Any = model._handle.runtime
     config = native_config(model.config, model.plan, [name for name, *_ in native.isas()])
     for name in config:
         with pytest.raises(ValueError, match=f"'{name}'"):

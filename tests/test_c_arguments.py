@@ -19,7 +19,7 @@ INVALID = lib.GPT2C_INVALID_ARGUMENT
 @pytest.fixture
 def model(model_folder: Callable[[str], Path]) -> Iterator[Any]:
     with gpt2c.load(model_folder("tiny"), binding="cffi") as loaded:
-        yield loaded._native.handle  # type: ignore[attr-defined]
+        yield loaded._handle.loaded.handle  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gpt2c import bindings
 from gpt2c.errors import ContextLengthError, ModelNotFoundError, OptionError, TokenError
 from gpt2c.generation.continuation import Continuation, Stream, one_by_one
 from gpt2c.generation.sampling import apply_repetition_penalty
-from gpt2c.generation.settings import generation_settings
+from gpt2c.generation.settings import GenerationSettings
 
 PROMPT = "Once upon a time"
 
@@ -222,7 +222,7 @@ def test_a_model_without_a_vocabulary_has_no_tokenizer_and_takes_no_text(tiny, m
 def test_eos_of_the_config_ends_a_generation_without_a_vocabulary(tiny):
     free = tiny.generate([1, 2, 3], 7).ids
     config = gpt2c.ModelConfig(**{**vars(tiny.config), "eos_token_id": free[2]})
-    row = Continuation(np.array([1, 2, 3], np.int32), generation_settings(7), None, config)
+    row = Continuation(np.array([1, 2, 3], np.int32), GenerationSettings(7), None, config)
     stream = Stream(row, tiny.session, one_by_one)
     assert list(stream) == []
     assert stream.completion.ids == free[: free.index(free[2]) + 1]

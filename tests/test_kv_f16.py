@@ -99,7 +99,7 @@ def test_sessions_in_one_batch_have_the_bits_of_each_alone(binding: str, model_f
     prompts = [[1, 2, 3], [4], [5, 6]]
     with gpt2c.load(model_folder("tiny"), opts="all,kv_f16", threads=3, binding=binding) as model:
         alone = [model.session() for _ in prompts]
-        sessions = [native.Session(model._native) for _ in prompts]
+        sessions = [native.Session(model._handle.loaded) for _ in prompts]
         rows = prompts
         for _ in range(5):
             together = np.empty((len(rows), model.config.n_vocab), np.float32)

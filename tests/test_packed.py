@@ -17,6 +17,7 @@ import pytest
 import gpt2c
 from gpt2c import bindings, options
 from gpt2c.backends.native import native_config
+from gpt2c.bindings import Outputs
 from gpt2c.checkpoints.checkpoint import load_checkpoint, tensor_specs
 from gpt2c.config import ModelConfig
 
@@ -49,7 +50,7 @@ def packed(binding: str, model_folder: Callable[[str], Path], tmp_path: Path) ->
 
 def logits_of(packed: Packed, model: Any) -> np.ndarray:
     out = np.empty((IDS.size, 128), np.float32)
-    packed.native.Session(model).feed(IDS, None, out)
+    packed.native.Session(model).feed(IDS, Outputs(logits=out))
     return out
 
 
@@ -59,7 +60,7 @@ def test_a_packed_model_gives_the_same_bits(
 ) -> None:
     packed = Packed(binding, model_folder("odd"), tmp_path, opts)
     out = np.empty((IDS.size, 101), np.float32)
-    packed.native.Session(packed.open()).feed(IDS, None, out)
+    packed.native.Session(packed.open()).feed(IDS, Outputs(logits=out))
     assert np.array_equal(out, packed.expected)
     assert [path.name for path in tmp_path.iterdir()] == ["model.packed"]
 

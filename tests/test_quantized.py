@@ -156,7 +156,7 @@ def test_sessions_in_one_batch_have_the_bits_of_each_alone(
     rows = [[1, 2, 3], [4], [5, 6]]
     with gpt2c.load(model_folder("tiny"), weights=weights, isa=isa, threads=3, binding=binding) as model:
         alone = [model.session() for _ in rows]
-        sessions = [native.Session(model._native) for _ in rows]
+        sessions = [native.Session(model._handle.loaded) for _ in rows]
         for _ in range(5):
             together = np.empty((len(rows), model.config.n_vocab), np.float32)
             ids = np.array([i for row in rows for i in row], np.int32)

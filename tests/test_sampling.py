@@ -14,8 +14,8 @@ from references import optional
 
 from gpt2c.errors import Gpt2cError, OptionError
 from gpt2c.generation.sampling import (
+    GenerationSettings,
     Sampler,
-    SamplingSettings,
     apply_min_p,
     apply_repetition_penalty,
     apply_temperature,
@@ -133,7 +133,9 @@ def test_all_together_are_transformers_processors_in_its_order(
         ("MinPLogitsWarper", min_p),
     ]
     theirs = reference(processors, chain, LOGITS[name], ids)
-    wanted = SamplingSettings(temperature, k, p, min_p, penalty)
+    wanted = GenerationSettings(
+        temperature=temperature, top_k=k, top_p=p, min_p=min_p, repetition_penalty=penalty
+    )
     assert_keeps_the_same(process(LOGITS[name], ids, wanted), theirs)
 
 
@@ -185,12 +187,12 @@ def test_the_repetition_penalty_counts_a_token_once_and_touches_no_other():
 
 def test_what_is_off_changes_nothing():
     logits = LOGITS["ordinary"]
-    np.testing.assert_array_equal(process(logits, [1, 2], SamplingSettings(temperature=1.0)), logits)
-    np.testing.assert_array_equal(process(logits, [1, 2], SamplingSettings()), logits)
+    np.testing.assert_array_equal(process(logits, [1, 2], GenerationSettings(temperature=1.0)), logits)
+    np.testing.assert_array_equal(process(logits, [1, 2], GenerationSettings()), logits)
 
 
 def test_at_temperature_0_the_penalty_still_counts_and_the_lowest_id_wins_a_tie():
-    sampler = Sampler(SamplingSettings(repetition_penalty=2.0))
+    sampler = Sampler(GenerationSettings(repetition_penalty=2.0))
     logits = np.array([1, 3, 2.5, 2.5, 2.5], np.float32)
     assert [sampler.choose(logits, ids) for ids in ([0], [1], [1, 2])] == [1, 2, 3]
 
@@ -200,7 +202,7 @@ def test_at_temperature_0_the_penalty_still_counts_and_the_lowest_id_wins_a_tie(
 
 def test_a_choice_is_the_first_token_at_which_the_running_sum_exceeds_the_random_number():
     logits = LOGITS["ordinary"]
-    sampler = Sampler(SamplingSettings(temperature=1.0, seed=123))
+    sampler = Sampler(GenerationSettings(temperature=1.0, seed=123))
     random = np.random.Generator(np.random.PCG64(123))
     exact = [math.exp(float(x) - float(logits.max())) for x in logits]
     total = math.fsum(exact)
@@ -213,7 +215,7 @@ def test_a_choice_is_the_first_token_at_which_the_running_sum_exceeds_the_random
 
 
 def test_the_smallest_and_the_largest_random_number_choose_a_token_that_is_not_ruled_out():
-    sampler = Sampler(SamplingSettings(temperature=1.0, top_k=2))
+    sampler = Sampler(GenerationSettings(temperature=1.0, top_k=2))
     for u, expected in [(0.0, 1), (0.5, 2), (np.nextafter(0.5, 0), 1), (np.nextafter(1.0, 0), 2)]:
         sampler._random = types.SimpleNamespace(random=lambda u=u: u)
         assert sampler.choose(np.array([-1, 3, 3, -1], np.float32), [0]) == expected
@@ -223,11 +225,11 @@ def test_the_smallest_and_the_largest_random_number_choose_a_token_that_is_not_r
 @pytest.mark.parametrize(
     "wanted",
     [
-        SamplingSettings(temperature=1.0),
-        SamplingSettings(temperature=0.5),
-        SamplingSettings(temperature=2.0, top_k=4),
-        SamplingSettings(temperature=1.0, top_p=0.8),
-        SamplingSettings(temperature=1.0, min_p=0.2, repetition_penalty=1.5),
+        GenerationSettings(temperature=1.0),
+        GenerationSettings(temperature=0.5),
+        GenerationSettings(temperature=2.0, top_k=4),
+        GenerationSettings(temperature=1.0, top_p=0.8),
+        GenerationSettings(temperature=1.0, min_p=0.2, repetition_penalty=1.5),
     ],
     ids=["plain", "cold", "top_k", "top_p", "min_p"],
 )
@@ -236,7 +238,7 @@ def test_tokens_come_as_often_as_their_probability_says(seed, wanted):
     logits = np.array([1.0, 0.2, -1.0, 2.0, 0.7, 1.5], np.float32)
     ids, n = [3, 0], 6000
     probabilities = softmax(process(logits, ids, wanted))
-    sampler = Sampler(SamplingSettings(**{**vars(wanted), "seed": seed}))
+    sampler = Sampler(GenerationSettings(**{**vars(wanted), "seed": seed}))
     counts = np.bincount([sampler.choose(logits, ids) for _ in range(n)], minlength=logits.size)
     possible = probabilities > 0
     assert counts[~possible].sum() == 0
@@ -245,7 +247,7 @@ def test_tokens_come_as_often_as_their_probability_says(seed, wanted):
 
 
 def draw(seed, n=40):
-    sampler = Sampler(SamplingSettings(temperature=1.0, seed=seed))
+    sampler = Sampler(GenerationSettings(temperature=1.0, seed=seed))
     return [sampler.choose(LOGITS["flat"], [0]) for _ in range(n)]
 
 
@@ -261,14 +263,18 @@ def test_without_a_seed_every_sampler_is_another():
 
 def test_choosing_leaves_the_logits_as_they_were():
     logits = LOGITS["ordinary"].copy()
-    Sampler(SamplingSettings(0.5, 5, 0.5, 0.1, 1.5, 0)).choose(logits, [1, 2])
+    Sampler(
+        GenerationSettings(temperature=0.5, top_k=5, top_p=0.5, min_p=0.1, repetition_penalty=1.5, seed=0)
+    ).choose(logits, [1, 2])
     np.testing.assert_array_equal(logits, LOGITS["ordinary"])
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-12])
 @pytest.mark.parametrize("name", [name for name in LOGITS if name not in TIED])
 def test_a_temperature_next_to_0_is_greedy_and_never_overflows(name, temperature):
-    sampler = Sampler(SamplingSettings(temperature, repetition_penalty=1e-300, top_p=0.9, min_p=0.1, seed=0))
+    sampler = Sampler(
+        GenerationSettings(temperature=temperature, repetition_penalty=1e-300, top_p=0.9, min_p=0.1, seed=0)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         best = apply_repetition_penalty(LOGITS[name], [0], 1e-300).argmax()
@@ -279,7 +285,7 @@ def test_a_temperature_next_to_0_is_greedy_and_never_overflows(name, temperature
 def test_an_enormous_temperature_makes_all_tokens_equally_probable(temperature):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        wanted = SamplingSettings(temperature, repetition_penalty=1e300)
+        wanted = GenerationSettings(temperature=temperature, repetition_penalty=1e300)
         np.testing.assert_allclose(softmax(process(LOGITS["far apart"], [0], wanted)), 1 / 6, rtol=1e-6)
 
 
@@ -293,7 +299,9 @@ def test_an_enormous_temperature_makes_all_tokens_equally_probable(temperature):
     st.floats(0, exclude_min=True, allow_infinity=False),
 )
 def test_whatever_the_settings_there_is_a_token_and_it_is_not_ruled_out(logits, t, k, p, min_p, penalty):
-    wanted = SamplingSettings(t, k, p, min_p, penalty, seed=1)
+    wanted = GenerationSettings(
+        temperature=t, top_k=k, top_p=p, min_p=min_p, repetition_penalty=penalty, seed=1
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         chosen = Sampler(wanted).choose(logits, [0])
@@ -306,7 +314,7 @@ def test_logits_that_are_no_numbers_are_an_error_and_not_a_token(bad):
     logits[17] = bad
     for temperature in (0.0, 1.0):
         with pytest.raises(Gpt2cError) as caught:
-            Sampler(SamplingSettings(temperature, repetition_penalty=2.0)).choose(logits, [0])
+            Sampler(GenerationSettings(temperature=temperature, repetition_penalty=2.0)).choose(logits, [0])
         assert str(caught.value) == ("the model's logits are not finite numbers: its weights must be damaged")
 
 
@@ -342,14 +350,19 @@ def test_logits_that_are_no_numbers_are_an_error_and_not_a_token(bad):
 )
 def test_a_setting_out_of_its_range_is_named(name, value, line):
     with pytest.raises(OptionError) as caught:
-        SamplingSettings(**{name: value})
+        GenerationSettings(**{name: value})
     assert str(caught.value) == line
 
 
 def test_numpy_numbers_are_numbers():
-    wanted = SamplingSettings(
-        np.float32(0.5), np.int32(3), np.float64(0.5), np.float16(0.5), np.int64(2), np.uint64(5)
+    wanted = GenerationSettings(
+        temperature=np.float32(0.5),
+        top_k=np.int32(3),
+        top_p=np.float64(0.5),
+        min_p=np.float16(0.5),
+        repetition_penalty=np.int64(2),
+        seed=np.uint64(5),
     )
     assert Sampler(wanted).choose(LOGITS["ordinary"], [0]) == Sampler(
-        SamplingSettings(0.5, 3, 0.5, 0.5, 2.0, 5)
+        GenerationSettings(temperature=0.5, top_k=3, top_p=0.5, min_p=0.5, repetition_penalty=2.0, seed=5)
     ).choose(LOGITS["ordinary"], [0])

@@ -15,8 +15,8 @@ from references import optional
 import gpt2c
 from gpt2c import bindings
 from gpt2c.generation.sampling import (
+    GenerationSettings,
     Sampler,
-    SamplingSettings,
     apply_no_repeat_ngram,
     process,
     rule_out,
@@ -80,7 +80,7 @@ def test_suppressed_tokens_are_those_of_transformers(processors, suppressed):
 def test_the_minimum_of_new_tokens_is_that_of_transformers(processors, n_new):
     logits, ids = normal(2, 50), [1, 2, 3, *range(n_new)]
     theirs = reference([processors.MinNewTokensLengthLogitsProcessor(3, 5, 49, device="cpu")], logits, ids)
-    ours = process(logits, ids, SamplingSettings(min_new_tokens=5), n_new, eos=49)
+    ours = process(logits, ids, GenerationSettings(min_new_tokens=5), n_new, eos=49)
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -99,7 +99,7 @@ def test_all_together_are_in_the_order_of_transformers(processors, seed):
         processors.TopPLogitsWarper(0.9),
         processors.MinPLogitsWarper(0.02),
     ]
-    wanted = SamplingSettings(
+    wanted = GenerationSettings(
         temperature=0.7,
         top_k=20,
         top_p=0.9,
@@ -245,7 +245,7 @@ def test_a_seed_gives_the_same_ids_with_either_binding_and_any_number_of_threads
 
 
 def test_a_fork_takes_the_same_random_numbers_and_does_not_disturb():
-    sampler, twin = (Sampler(SamplingSettings(temperature=1.0, seed=5)) for _ in range(2))
+    sampler, twin = (Sampler(GenerationSettings(temperature=1.0, seed=5)) for _ in range(2))
     logits = normal(4, 300)
     fork = sampler.fork()
     forked = [fork.choose(logits, [0]) for _ in range(20)]

@@ -206,7 +206,7 @@ def test_aligned_changes_how_the_weights_lie(binding: str, model_folder: Callabl
     layouts = []
     for opts in ("none", "aligned", "bf16"):
         with gpt2c.load(model_folder("odd"), opts=opts, binding=binding) as model:
-            layouts.append(model._open().layout())
+            layouts.append(model._handle.opened().layout())
     assert layouts == [0, 2, 3]  # in_out, panels, panels_bf16: gpt2c_layout in include/gpt2c.h
 
 

@@ -196,7 +196,7 @@ def test_the_checksum_of_the_weights_tells_models_apart(
 ) -> None:
     def checksum(name: str, **how: str) -> int:
         with gpt2c.load(model_folder(name), binding=binding, **how) as model:
-            return model._open().checksum()
+            return model._handle.opened().checksum()
 
     assert checksum("tiny") == checksum("tiny") != checksum("odd")
     assert checksum("tiny") != checksum("tiny", weights="bf16")

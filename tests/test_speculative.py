@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import gpt2c
 from gpt2c import bindings
-from gpt2c.generation.sampling import SamplingSettings, process, softmax
+from gpt2c.generation.sampling import GenerationSettings, process, softmax
 from gpt2c.generation.speculative import DraftLength, NgramDrafter
 
 ISAS = gpt2c.build_info()["isas_supported"]
@@ -134,7 +134,7 @@ def test_each_token_is_drawn_from_the_models_own_distribution(loaded: Callable[.
     target, draft = loaded("tiny"), loaded("calm")
     wanted = {"temperature": 1.2, "top_k": 4}
     prompt, n = [1, 2, 3], 3000
-    checked = SamplingSettings(**wanted)
+    checked = GenerationSettings(**wanted)
 
     def probabilities(ids: list[int]) -> np.ndarray:
         return softmax(process(target.logits(ids)[-1], ids, checked))

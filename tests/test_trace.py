@@ -165,7 +165,7 @@ def test_one_trace_at_a_time() -> None:
 
 def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     with gpt2c.load() as model:
-        binding, tracing = model._binding, model.trace()
+        binding, tracing = model._handle.runtime, model.trace()
         trace = tracing.__enter__()
 
         class EndsTheTrace:
@@ -174,7 +174,7 @@ def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytes
                 tracing.__exit__(None, None, None)
                 return binding.Session(native)
 
-        monkeypatch.setattr(model, "_binding", EndsTheTrace)
+        monkeypatch.setattr(model._handle, "runtime", EndsTheTrace)
         with model.session() as session:
             session.feed([1])
         assert (len(trace.sessions), len(trace.feeds)) == (1, 0)
@@ -220,10 +220,12 @@ def test_events_beyond_the_room_are_counted_and_not_written(binding: str) -> Non
 
 def test_a_batch_is_in_the_events_of_its_first_session(binding: str) -> None:
     with gpt2c.load(binding=binding) as model:
-        sessions = [model._binding.Session(model._native) for _ in range(3)]
+        sessions = [model._handle.runtime.Session(model._handle.loaded) for _ in range(3)]
         events = np.zeros(200, _EVENT)
         sessions[0].trace(events.view(np.uint8))
-        model._binding.batch_feed(sessions, np.arange(6, dtype=np.int32), np.array([1, 2, 3], np.uintp))
+        model._handle.runtime.batch_feed(
+            sessions, np.arange(6, dtype=np.int32), np.array([1, 2, 3], np.uintp)
+        )
         n = sessions[0].traced()
         assert n == 2 + model.config.n_layer * len(FUSED), "nobody asked for logits"
         assert (events["rows"][:n] == 6).all()

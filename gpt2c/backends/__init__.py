@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from ..errors import BackendUnavailable, OptionError
 from ..options import OPTIONS, SWITCHES, nearest
 from . import cached, native
-from .choices import Choices, Opener
+from .choices import Choices, Loader
 
-__all__ = ["LIBRARIES", "PRESETS", "Choices", "Opener", "names", "opener"]
+__all__ = ["LIBRARIES", "PRESETS", "Choices", "Loader", "loader", "names"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def names() -> tuple[str, ...]:
     return ("native", *LIBRARIES, *(name for name, opts in PRESETS.items() if known.issuperset(opts)))
 
 
-def opener(backend: str, choices: Choices) -> Opener:
+def loader(backend: str, choices: Choices) -> Loader:
     """Who opens checkpoints for an engine of that name.
 
     Raises OptionError: no such engine, options that do not exist or do not go with it.
@@ -70,10 +70,10 @@ def opener(backend: str, choices: Choices) -> Opener:
         if "opts" in choices.given():
             raise OptionError(f"backend {backend!r} is a choice of options: give none beside it")
         choices = replace(choices, opts=PRESETS[backend])
-    return native.opener(choices)
+    return native.loader(choices)
 
 
-def _library(backend: str, choices: Choices) -> Opener:
+def _library(backend: str, choices: Choices) -> Loader:
     given = choices.given()
     if given:
         raise OptionError(f"{' and '.join(given)}: for the native backend only, not for {backend!r}")
@@ -87,7 +87,7 @@ def _library(backend: str, choices: Choices) -> Opener:
                 f"backend {backend!r} needs {packages}: {_first_line(error)}; "
                 f"install the extra: pip install 'gpt2c[{library.extra}]'"
             ) from error
-    return cached.opener(backend, imported.Engine)
+    return cached.loader(backend, imported.Engine)
 
 
 def _first_line(error: Exception) -> str:

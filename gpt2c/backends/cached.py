@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bindings import LoadedModel, Runner
+from ..bindings import LoadedModel, Outputs, Runtime
 from ..checkpoints.checkpoint import Checkpoint
 from ..errors import CancelledError, OptionError, SessionBusyError
 from ..options import Plan
-from .choices import Opener
+from .choices import Loader
 
 CHUNK_ROWS = 128
 """A long prompt is fed in pieces of so many tokens, between which it can be cancelled."""
@@ -68,17 +68,10 @@ class CachedSession:
         self._in_call = threading.Lock()
         self._cancelled = False
 
-    def feed(
-        self,
-        ids: NDArray[np.int32],
-        last_logits: NDArray[np.float32] | None = None,
-        logits: NDArray[np.float32] | None = None,
-        hidden: NDArray[np.float32] | None = None,
-        next_id: bool = False,
-        next_ids: NDArray[np.int32] | None = None,
-    ) -> int:
-        """As gpt2c_session_feed: results into the arrays that are given; returns next_id or -1."""
+    def feed(self, ids: NDArray[np.int32], outputs: Outputs) -> int:
+        """As gpt2c_session_feed: results into the arrays that are given; returns the next id or -1."""
         engine = self._model.engine
+        last_logits, logits, hidden, next_id, next_ids = outputs
         with _OneCall(self._in_call):
             self._cancelled = False
             last = None
@@ -169,7 +162,7 @@ class _OneCall:
         self._lock.release()
 
 
-class CachedRunner:
+class CachedRuntime:
     """Makes sessions, as a binding does."""
 
     Session = CachedSession
@@ -181,11 +174,11 @@ class CachedRunner:
         return []
 
 
-def opener(name: str, engine: type[Engine]) -> Opener:
+def loader(name: str, engine: type[Engine]) -> Loader:
     """Opens checkpoints for an engine's class."""
 
-    def open_checkpoint(checkpoint: Checkpoint) -> tuple[Plan, Runner, LoadedModel]:
+    def open_checkpoint(checkpoint: Checkpoint) -> tuple[Plan, Runtime, LoadedModel]:
         loaded = engine(checkpoint)
-        return Plan((), weights=loaded.weights, backend=name), CachedRunner(name), CachedModel(name, loaded)
+        return Plan((), weights=loaded.weights, backend=name), CachedRuntime(name), CachedModel(name, loaded)
 
     return open_checkpoint

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..bindings import LoadedModel, Runner
+from ..bindings import LoadedModel, Runtime
 from ..checkpoints.checkpoint import Checkpoint
 from ..options import Plan
 
-Opener = Callable[[Checkpoint], tuple[Plan, Runner, LoadedModel]]
+Loader = Callable[[Checkpoint], tuple[Plan, Runtime, LoadedModel]]
 """A checkpoint in, what computes it out: the plan, who makes sessions, and the weights."""
 
 

@@ -12,19 +12,19 @@ import numpy as np
 
 from .. import bindings, options
 from .._machine import usable_cores
-from ..bindings import Binding, LoadedModel, NativeModel, Runner
+from ..bindings import Binding, LoadedModel, NativeModel, Runtime
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
 from ..config import ACTIVATIONS, ModelConfig
 from ..errors import ModelFileError, OptionError
 from . import packed_cache
-from .choices import Choices, Opener
+from .choices import Choices, Loader
 
 # gpt2c_dtype of include/gpt2c.h
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
 _STORED = 3
 
 
-def opener(choices: Choices) -> Opener:
+def loader(choices: Choices) -> Loader:
     """Resolves the options; what it returns opens checkpoints. Errors as `gpt2c.load`."""
     binding = bindings.select(choices.binding)
     isas = [(name, supported) for name, _, supported in binding.isas()]
@@ -39,7 +39,7 @@ def opener(choices: Choices) -> Opener:
     )
     resolve()  # a wrong option is said before any file is looked at
 
-    def open_checkpoint(checkpoint: Checkpoint) -> tuple[options.Plan, Runner, LoadedModel]:
+    def open_checkpoint(checkpoint: Checkpoint) -> tuple[options.Plan, Runtime, LoadedModel]:
         plan = resolve(stored=checkpoint.quantization or "f32")
         config = native_config(checkpoint.config, plan, [name for name, _ in isas])
         native = packed_cache.load_or_build(

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -67,22 +67,26 @@ class NativeModelType(Protocol):
         """A packed file, mapped; key None takes any."""
 
 
+class Outputs(NamedTuple):
+    """What a feed of n ids computes (gpt2c_outputs): C-contiguous arrays to write into; None is not computed.
+
+    last_logits: float32 [n_vocab], after the last token. logits: float32 [n, n_vocab], after every token.
+    hidden: float32 [n, n_embd], after the final layer norm. next_id: whether `feed` returns the id of the
+    largest last logit; the lowest id wins a tie. next_ids: int32 [n], the same after every token.
+    """
+
+    last_logits: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    hidden: np.ndarray | None = None
+    next_id: bool = False
+    next_ids: np.ndarray | None = None
+
+
 class NativeSession(Protocol):
     """A gpt2c_session; freed with its last reference, which a running call holds too."""
 
-    def feed(
-        self,
-        ids: np.ndarray,
-        last_logits: np.ndarray | None = None,
-        logits: np.ndarray | None = None,
-        hidden: np.ndarray | None = None,
-        next_id: bool = False,
-        next_ids: np.ndarray | None = None,
-    ) -> int:
-        """ids: int32; outputs: C-contiguous float32 (next_ids: int32), of the shapes in gpt2c.h.
-
-        Returns next_id or -1.
-        """
+    def feed(self, ids: np.ndarray, outputs: Outputs) -> int:
+        """Run int32 ids [n]; returns the next id, or -1 where it is not wanted."""
 
     def n_past(self) -> int: ...
     def rewind(self, n_past: int) -> None: ...
@@ -113,7 +117,7 @@ class NativeMatrix(Protocol):
     """A gpt2c_matrix; freed with its last reference."""
 
 
-class Runner(Protocol):
+class Runtime(Protocol):
     """What makes sessions: a binding, or another engine (gpt2c/backends)."""
 
     name: str
@@ -123,7 +127,7 @@ class Runner(Protocol):
         """Names of the operations in a trace, in the order of gpt2c_traced_op."""
 
 
-class Binding(Runner, Protocol):
+class Binding(Runtime, Protocol):
     def version(self) -> str: ...
     def isas(self) -> list[tuple[str, bool, bool]]:
         """(name, compiled, supported) in the order of native/isa.def."""

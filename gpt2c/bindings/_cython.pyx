@@ -158,19 +158,24 @@ cdef class Session:
             status = gpt2c_session_create(model.handle, poll_signals, NULL, &self.handle)
         check(status)
 
-    def feed(self, const int32_t[::1] ids, float[::1] last_logits=None, float[:, ::1] logits=None,
-             float[:, ::1] hidden=None, bint next_id=False, int32_t[::1] next_ids=None):
+    def feed(self, const int32_t[::1] ids, outputs):
+        cdef float[::1] last_logits
+        cdef float[:, ::1] logits
+        cdef float[:, ::1] hidden
+        cdef int32_t[::1] next_ids
+        cdef bint next_id
+        last_logits, logits, hidden, next_id, next_ids = outputs
         cdef int32_t chosen = -1
-        cdef gpt2c_outputs outputs
+        cdef gpt2c_outputs wanted
         cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
         cdef size_t n_ids = ids.shape[0]
-        outputs.last_logits = &last_logits[0] if last_logits is not None else NULL
-        outputs.logits = &logits[0, 0] if logits is not None else NULL
-        outputs.hidden = &hidden[0, 0] if hidden is not None else NULL
-        outputs.next_id = &chosen if next_id else NULL
-        outputs.next_ids = &next_ids[0] if next_ids is not None else NULL
+        wanted.last_logits = &last_logits[0] if last_logits is not None else NULL
+        wanted.logits = &logits[0, 0] if logits is not None else NULL
+        wanted.hidden = &hidden[0, 0] if hidden is not None else NULL
+        wanted.next_id = &chosen if next_id else NULL
+        wanted.next_ids = &next_ids[0] if next_ids is not None else NULL
         with nogil:
-            status = gpt2c_session_feed(self.handle, first, n_ids, &outputs)
+            status = gpt2c_session_feed(self.handle, first, n_ids, &wanted)
         raise_pending()
         check(status)
         return chosen

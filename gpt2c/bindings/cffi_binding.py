@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2c.bindings import _cffi  # type: ignore[attr-defined]
+from gpt2c.bindings import Outputs, _cffi  # type: ignore[attr-defined]
 from gpt2c.errors import check as _raise_for
 
 Span = tuple[int, int]
@@ -170,26 +170,18 @@ class Session:
         check(lib.gpt2c_session_create(model.handle, lib.gpt2c_cffi_poll, ffi.NULL, out))
         self.handle = ffi.gc(out[0], lib.gpt2c_session_free)
 
-    def feed(
-        self,
-        ids: np.ndarray,
-        last_logits: np.ndarray | None = None,
-        logits: np.ndarray | None = None,
-        hidden: np.ndarray | None = None,
-        next_id: bool = False,
-        next_ids: np.ndarray | None = None,
-    ) -> int:
+    def feed(self, ids: np.ndarray, outputs: Outputs) -> int:
         chosen = ffi.new("int32_t *", -1)
-        outputs = ffi.new("gpt2c_outputs *")
-        buffers = outputs.last_logits, outputs.logits, outputs.hidden, outputs.next_ids = (
-            _out(last_logits),
-            _out(logits),
-            _out(hidden),
-            _out(next_ids, "int32_t[]"),
+        wanted = ffi.new("gpt2c_outputs *")
+        buffers = wanted.last_logits, wanted.logits, wanted.hidden, wanted.next_ids = (
+            _out(outputs.last_logits),
+            _out(outputs.logits),
+            _out(outputs.hidden),
+            _out(outputs.next_ids, "int32_t[]"),
         )
-        outputs.next_id = chosen if next_id else ffi.NULL
+        wanted.next_id = chosen if outputs.next_id else ffi.NULL
         first = _buffer(ids, "int32_t[]")
-        status = lib.gpt2c_session_feed(self.handle, first, len(first), outputs)
+        status = lib.gpt2c_session_feed(self.handle, first, len(first), wanted)
         del buffers  # held until here: a struct's field does not keep its buffer alive
         _raise_pending()
         check(status)

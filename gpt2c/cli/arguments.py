@@ -14,6 +14,7 @@ from ..backends import names as backend_names
 from ..bindings import NAMES
 from ..errors import Gpt2cError, OptionError
 from ..generation.continuation import Completion
+from ..generation.settings import SETTINGS
 from ..model import Model, load
 from ..options import OPTIONS, WEIGHTS
 
@@ -27,15 +28,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"gpt2c: error: {message} (see --help)\n")
 
 
-def _options_help() -> str:
+def options_help() -> str:
+    """What each option of --opts does, for the end of a command's help."""
     rows = [f"  {option.name:<11} {option.on}\n{'':13} off: {option.off}" for option in OPTIONS]
     return "options of --opts, a comma list, 'none' or 'all' (the default):\n" + "\n".join(rows)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which model runs, and how; what each option does stands below them."""
-    parser.epilog = _options_help()
+def add_model_arguments(parser: argparse.ArgumentParser, lists_options: bool = False) -> None:
+    """The flags that say which model runs, and how. lists_options: the help ends with all options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = options_help() if lists_options else "`gpt2c run --help` lists the options of --opts."
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="M", help="folder, file of weights or hub id (default: embedded)")
     group.add_argument(
@@ -44,11 +46,24 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="native",
         help=f"{', '.join(backend_names())} (default: native)",
     )
-    group.add_argument("--opts", metavar="LIST", help="optimizations to turn on, see below (default: all)")
+    group.add_argument("--opts", metavar="LIST", help="optimizations to turn on (default: all)")
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
     group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
     group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
     group.add_argument("--isa", metavar="I", default="auto", help="instruction set of `info`, or auto")
+
+
+def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
+    """--quiet, which every command has."""
+    parser.add_argument(
+        "--quiet", action="store_true", help="nothing on standard error but warnings and errors"
+    )
+
+
+def note(args: argparse.Namespace, text: str) -> None:
+    """A line on standard error that --quiet leaves out."""
+    if not args.quiet:
+        print(f"gpt2c: {text}", file=sys.stderr)
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,39 +76,34 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_length_argument(parser: argparse._ActionsContainer) -> None:
-    """--max-new-tokens."""
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=50, help="default: 50")
+def add_setting(parser: argparse._ActionsContainer, name: str) -> None:
+    """The flag of one setting of a generation, as its row says."""
+    row = SETTINGS[name]
+    assert row.flag is not None
+    parser.add_argument(
+        f"--{name.replace('_', '-')}",
+        metavar=row.flag.metavar,
+        type=row.flag.parse,
+        default=row.flag_default,
+        help=row.flag.help,
+        **row.flag.more,
+    )
 
 
-def add_generation_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The flags that say how tokens are chosen, and how many."""
+def add_generation_arguments(parser: argparse.ArgumentParser, chat: bool = False) -> None:
+    """The flags of settings.py that the command has: how tokens are chosen, and how many."""
     group = parser.add_argument_group("generation")
-    add_length_argument(group)
-    group.add_argument(
-        "--temperature", metavar="T", type=float, help="default: 0.8 (0 with beams); 0 is greedy"
-    )
-    group.add_argument("--top-k", metavar="K", type=int, default=40, help="default: 40; 0 is off")
-    group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
-    group.add_argument("--min-p", metavar="P", type=float, default=0.0, help="default: 0, off")
-    group.add_argument("--repetition-penalty", metavar="R", type=float, default=1.0, help="default: 1, off")
-    group.add_argument(
-        "--no-repeat-ngram-size", metavar="N", type=int, default=0, help="no N tokens twice (default: 0, off)"
-    )
-    group.add_argument(
-        "--min-new-tokens", metavar="N", type=int, default=0, help="no end of text before (default: 0)"
-    )
-    group.add_argument(
-        "--seed", metavar="S", type=int, default=0, help="default: 0: the same text every time"
-    )
-    return group
+    for name, row in SETTINGS.items():
+        if row.flag is not None and (row.flag.in_chat or not chat):
+            add_setting(group, name)
 
 
-def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the flags of `add_generation_arguments` ask for."""
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    given = {name: getattr(args, name) for name in (*names, "no_repeat_ngram_size", "min_new_tokens")}
-    return {**given, "temperature": 0.8} if args.temperature is None else given
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of `add_generation_arguments` give; the API checks them."""
+    given = {name: getattr(args, name) for name in SETTINGS if hasattr(args, name)}
+    if args.temperature is None:
+        given["temperature"] = 0.8 if given.get("num_beams", 1) == 1 else 0.0
+    return given
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -115,7 +125,7 @@ def read_prompt(args: argparse.Namespace) -> str:
     try:
         return str(data.decode())
     except UnicodeDecodeError:
-        print("gpt2c: the prompt is not UTF-8; bytes that are not were replaced", file=sys.stderr)
+        note(args, "the prompt is not UTF-8; bytes that are not were replaced")
         return str(data.decode(errors="replace"))
 
 

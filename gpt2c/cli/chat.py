@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import ContextLengthError, Gpt2cError, OptionError
 from ..generation.continuation import Completion
+from ..generation.settings import SETTINGS
 from ..model import Model
 from ..options import nearest
 from ..trace import Trace
@@ -25,8 +26,9 @@ from .arguments import (
     add_generation_arguments,
     add_model_arguments,
     load_model,
+    note,
     plan_line,
-    sampling_of,
+    settings_of,
     token_text,
     tokens_per_s,
 )
@@ -34,25 +36,16 @@ from .line_editing import line_editing
 
 HELP = "talk with a model at the terminal"
 
-SETTINGS: dict[str, Callable[[str], Any]] = {
-    "max_new_tokens": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "min_p": float,
-    "repetition_penalty": float,
-    "no_repeat_ngram_size": int,
-    "min_new_tokens": int,
-    "seed": int,
-}
+PARSERS = {name: row.flag.parse for name, row in SETTINGS.items() if row.flag and row.flag.in_chat}
+"""What /set takes, and how its value is read."""
 
 PLAN = ("opts", "isa", "threads", "weights", "binding")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of `chat`."""
-    add_model_arguments(parser)
-    add_generation_arguments(parser)
+    add_model_arguments(parser, lists_options=True)
+    add_generation_arguments(parser, chat=True)
     group = parser.add_argument_group("chat")
     group.add_argument("--user", metavar="NAME", default="You", help="who speaks first (default: You)")
     group.add_argument("--name", metavar="NAME", default="Watson", help="who answers (default: Watson)")
@@ -70,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _talk(args: argparse.Namespace) -> None:
     talk = Talk(load_model(args), args)
-    print(f"gpt2c: {plan_line(talk.model)}; /help lists commands", file=sys.stderr)
+    note(args, f"{plan_line(talk.model)}; /help lists commands")
     try:
         while talk.goes_on:
             try:
@@ -113,7 +106,7 @@ class Talk:
     trace: Trace | None = None
 
     def __post_init__(self) -> None:
-        self.settings = sampling_of(self.args)
+        self.settings = settings_of(self.args)
         self._use(self.model)
 
     def _use(self, model: Model) -> None:
@@ -210,11 +203,11 @@ class Talk:
         self.turns.clear()
 
     def _set(self, words: list[str]) -> None:
-        if len(words) != 2 or words[0] not in SETTINGS:
+        if len(words) != 2 or words[0] not in PARSERS:
             now = ", ".join(f"{name} {value}" for name, value in self.settings.items())
             raise OptionError(f"/set NAME VALUE, NAME being one of those of now: {now}")
         name, text = words
-        changed = {**self.settings, name: _number(name, SETTINGS[name], text)}
+        changed = {**self.settings, name: _number(name, PARSERS[name], text)}
         self.model.stream([0], **changed).close()  # checks them
         self.settings = changed
 
@@ -236,13 +229,13 @@ class Talk:
         old, self.args = self.model, changed
         self._use(other)
         old.close()
-        print(f"gpt2c: {plan_line(self.model)}", file=sys.stderr)
+        note(self.args, plan_line(self.model))
 
     def _help(self, words: list[str]) -> None:
         print(
             "/quit             leave (also the end of input)\n"
             "/clear            forget all that was said\n"
-            f"/set NAME VALUE   {', '.join(SETTINGS)}\n"
+            f"/set NAME VALUE   {', '.join(PARSERS)}\n"
             "/trace N          1: tell what each answer took; 2: shapes and bytes too; 0: nothing\n"
             f"/{', /'.join(PLAN)} VALUE   go on with another plan: /isa avx2, /opts all,kv_f16, ..."
         )

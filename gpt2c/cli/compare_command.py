@@ -8,7 +8,7 @@ import json
 from .. import backends
 from ..backends import Choices
 from ..errors import OptionError
-from .arguments import add_length_argument, add_model_arguments, add_prompt_arguments, read_prompt
+from .arguments import add_model_arguments, add_prompt_arguments, add_setting, read_prompt
 from .comparison import as_table, compare, progress_display
 
 HELP = "run every engine on one prompt and compare them"
@@ -17,8 +17,8 @@ HELP = "run every engine on one prompt and compare them"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of `compare`."""
     add_prompt_arguments(parser)
-    add_model_arguments(parser)
-    add_length_argument(parser)
+    add_model_arguments(parser, lists_options=True)
+    add_setting(parser, "max_new_tokens")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> None:
     if args.backend != "native":
         raise OptionError("--compare runs every backend: give no --backend")
     choices = Choices(args.weights, args.opts or "all", args.threads, args.isa, args.binding)
-    with progress_display(len(backends.names())) as progress:
+    with progress_display(len(backends.names()), args.quiet) as progress:
         done = compare(args.model, read_prompt(args), args.max_new_tokens, choices, progress)
     print(json.dumps(done.as_json()) if args.json else as_table(done))

@@ -90,7 +90,7 @@ def compare(
     model without a vocabulary is its bytes as token ids. Raises what is wrong with the model, the prompt
     or the choices; what is wrong with an engine is its row's. Gpt2cError: none ran at all.
     """
-    backends.opener("native", choices)  # its errors are the user's, not an engine's
+    backends.loader("native", choices)  # its errors are the user's, not an engine's
     path = resolve_model(model)
     ids = _prompt_ids(path, prompt, max_new_tokens)
     results: dict[str, Result] = {}
@@ -254,6 +254,16 @@ def _cells(row: Row, done: Comparison) -> tuple[str, ...]:
     )
 
 
+class Silence:
+    """No progress is shown."""
+
+    def begin(self, backend: str) -> None:
+        pass
+
+    def end(self, row: Row) -> None:
+        pass
+
+
 class Lines:
     """Progress as a line on standard error for each engine that is done."""
 
@@ -289,8 +299,11 @@ class Bar:
 
 
 @contextmanager
-def progress_display(n: int) -> Iterator[Progress]:
+def progress_display(n: int, quiet: bool = False) -> Iterator[Progress]:
     """A bar if standard error is a terminal and rich is installed (the extra `progress`), else lines."""
+    if quiet:
+        yield Silence()
+        return
     try:
         from rich.console import Console
         from rich.progress import Progress as RichProgress

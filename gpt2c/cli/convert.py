@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"unknown dtype {args.dtype!r} (there are: {', '.join(DTYPES)})")
     write = write_gguf if args.output.suffix == ".gguf" else write_folder
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
-        write(checkpoint, args.output, args.dtype, bar_of_bytes())
+        write(checkpoint, args.output, args.dtype, bar_of_bytes(args.quiet))

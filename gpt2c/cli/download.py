@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import load_checkpoint
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch, check that it is a model that gpt2c runs, and print its folder."""
+    if args.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # the client reads it when it is imported
     folder = hub.download(args.model)
     load_checkpoint(folder).close()
     print(folder)

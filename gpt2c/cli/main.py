@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .. import __version__
 from . import chat, compare_command, convert, download, info, quantize, run, score
-from .arguments import Parser, report_errors
+from .arguments import Parser, add_quiet_argument, report_errors
 
 
 class Command(Protocol):
@@ -40,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = Parser(prog="gpt2c", description="GPT-2 on the CPU.")
     parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
-        command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=description))
+        subparser = subparsers.add_parser(name, help=command.HELP, description=description)
+        command.add_arguments(subparser)
+        add_quiet_argument(subparser)
     args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
     return report_errors(COMMANDS[args.command].run, args)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """Quantize, showing the progress on a terminal."""
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
         ids = _calibration_ids(checkpoint, args.calibrate) if args.calibrate else ()
-        write_quantized(checkpoint, args.output, args.weights, bar_of_bytes(), ids)
+        write_quantized(checkpoint, args.output, args.weights, bar_of_bytes(args.quiet), ids)
 
 
 def _calibration_ids(checkpoint: Checkpoint, path: str) -> list[int]:

@@ -25,11 +25,13 @@ from .arguments import (
     add_generation_arguments,
     add_model_arguments,
     add_prompt_arguments,
+    add_quiet_argument,
     load_model,
+    note,
     plan_line,
     read_prompt,
     report_errors,
-    sampling_of,
+    settings_of,
     token_text,
     tokens_per_s,
 )
@@ -40,41 +42,8 @@ HELP = "continue a prompt"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of `run`."""
     add_prompt_arguments(parser)
-    add_model_arguments(parser)
-    group = add_generation_arguments(parser)
-    group.add_argument(
-        "--stop",
-        metavar="S",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="end before any of these; - for standard input goes in front of it",
-    )
-    group.add_argument(
-        "--draft", metavar="D", help="ngram, or a smaller model (as for --model) that guesses ahead"
-    )
-    group.add_argument(
-        "--num-assistant-tokens", metavar="K", type=int, help="guesses a pass (default: as many as pay)"
-    )
-    group.add_argument(
-        "--overflow", metavar="O", default="error", help="a full context: error, or slide to drop the oldest"
-    )
-    group.add_argument(
-        "--num-beams", metavar="K", type=int, default=1, help="beam search with K beams (default: 1, none)"
-    )
-    group.add_argument(
-        "--length-penalty",
-        metavar="P",
-        type=float,
-        default=1.0,
-        help="above 0 favours long texts (default: 1)",
-    )
-    group.add_argument(
-        "--early-stopping",
-        metavar="E",
-        default="false",
-        help="end a beam search early: false (when no better text is likely), true (when there are K), never",
-    )
+    add_model_arguments(parser, lists_options=True)
+    add_generation_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--trace",
@@ -94,21 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
 
 
-def beams_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a beam search; of a single beam, too, so that they are checked."""
-    early = {"false": False, "true": True}.get(args.early_stopping, args.early_stopping)
-    settings = {"length_penalty": args.length_penalty, "early_stopping": early}
-    if args.num_beams == 1:
-        return settings
-    if args.trace or args.trace_file is not None:
-        raise OptionError("--trace follows one continuation, not several beams")
-    return {**settings, "num_beams": args.num_beams, "temperature": args.temperature or 0.0}
-
-
 def run(args: argparse.Namespace) -> None:
     """Generate as the flags say."""
     if args.compare:
         return _compare(args)
+    if args.num_beams != 1 and (args.trace or args.trace_file is not None):
+        raise OptionError("--trace follows one continuation, not several beams")
     if args.trace_file is not None:
         check_writable(args.trace_file)
     prompt = read_prompt(args)
@@ -126,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         print()
     for line in _summary(completion, guessed=args.draft is not None):
-        print(f"gpt2c: {line}", file=sys.stderr)
+        note(args, line)
     if trace is not None and args.trace:
         for line in trace_report.lines(trace, completion, text_of, args.trace):
             print(f"trace: {line}", file=sys.stderr)
@@ -167,22 +127,15 @@ def _generate(
     model: Model, prompt: str, draft: Literal["ngram"] | Model | None, args: argparse.Namespace
 ) -> Completion:
     """Prints the plan, and the text as it comes; that of a beam search comes at its end."""
-    settings = {
-        **sampling_of(args),
-        **beams_of(args),
-        "stop": args.stop,
-        "draft": draft,
-        "num_assistant_tokens": args.num_assistant_tokens,
-        "overflow": args.overflow,
-    }
+    settings = {**settings_of(args), "draft": draft}
     if args.num_beams != 1:
         completion = model.generate(prompt, **settings)
-        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+        note(args, plan_line(model))
         if not args.json:
             print(prompt + completion.text, end="", flush=True)
         return completion
     stream = model.stream(prompt, **settings)
-    print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+    note(args, plan_line(model))
     if not args.json:
         print(prompt, end="", flush=True)
     for piece in stream:
@@ -211,4 +164,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = Parser(prog="python -m gpt2c.run", description="Continue a prompt with a GPT-2 on the CPU.")
     add_arguments(parser)
+    add_quiet_argument(parser)
     return report_errors(run, parser.parse_args(argv))

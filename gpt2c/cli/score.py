@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import Gpt2cError, OptionError, TokenError
 from ..generation.scoring import Score
-from .arguments import add_model_arguments, load_model, plan_line
+from .arguments import add_model_arguments, load_model, note, plan_line
 from .terminal import draw_bar
 
 HELP = "score texts: log probabilities, perplexity, bits a byte"
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
     text = _read(args.file)
     texts = list(_lines(text, args.file)) if args.jsonl else [(1, text)]
     with load_model(args) as model:
-        print(f"gpt2c: {plan_line(model)}", file=sys.stderr)
+        note(args, plan_line(model))
         encoded = [(n, model.tokenizer.encode(t) if isinstance(t, str) else t) for n, t in texts]
-        progress = _progress_bar(sum(max(0, len(ids) - 1) for _, ids in encoded))
+        progress = _progress_bar(sum(max(0, len(ids) - 1) for _, ids in encoded), args.quiet)
         for n, ids in encoded:
             try:
                 score = model.score(ids, args.stride, progress=progress)
@@ -105,7 +105,7 @@ def _lines(text: str, source: str) -> Iterator[tuple[int, str | list[int]]]:
         yield n, value
 
 
-def _progress_bar(n_all: int) -> Callable[[int], None]:
+def _progress_bar(n_all: int, quiet: bool) -> Callable[[int], None]:
     """Draws how much has been scored, on a terminal only."""
     n_done = 0
 
@@ -114,4 +114,4 @@ def _progress_bar(n_all: int) -> Callable[[int], None]:
         n_done += n
         draw_bar(n_done, n_all, f"{n_done:,} of {n_all:,} tokens")
 
-    return draw if sys.stderr.isatty() else lambda n: None
+    return draw if sys.stderr.isatty() and not quiet else lambda n: None

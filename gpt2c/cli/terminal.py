@@ -29,10 +29,10 @@ def draw_bar(n_done: int, n_all: int, told: str) -> None:
     print(f"\r[{bar}] {told}", end=end, file=sys.stderr, flush=True)
 
 
-def bar_of_bytes() -> Callable[[int, int], None] | None:
-    """Draws how many bytes of how many are written; None where standard error is no terminal."""
+def bar_of_bytes(quiet: bool = False) -> Callable[[int, int], None] | None:
+    """Draw how many bytes of how many are written; None if quiet, or if standard error is no terminal."""
 
     def draw(n_done: int, n_all: int) -> None:
         draw_bar(n_done, n_all, f"{n_done / 1e6:.0f} of {n_all / 1e6:.0f} MB")
 
-    return draw if sys.stderr.isatty() else None
+    return draw if sys.stderr.isatty() and not quiet else None

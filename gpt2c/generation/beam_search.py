@@ -28,7 +28,7 @@ from ..options import Plan
 from ..session import BATCH_ROWS, Session, feed_batch
 from .continuation import Beam, Continuation, Source, Token
 from .sampling import NO_TOKEN_LEFT
-from .settings import BeamSettings
+from .settings import GenerationSettings
 
 
 class _Path(NamedTuple):
@@ -44,7 +44,7 @@ class _Finished(NamedTuple):
     tokens: list[Token]
 
 
-def beam_search(settings: BeamSettings, new_session: Callable[[], Session], plan: Plan) -> Source:
+def beam_search(settings: GenerationSettings, new_session: Callable[[], Session], plan: Plan) -> Source:
     """The tokens of the best continuation; all those found become the `beams` of the Continuation."""
 
     def tokens(session: Session, row: Continuation) -> Iterator[Token]:
@@ -69,7 +69,7 @@ def _as_beam(row: Continuation, finished: _Finished) -> Beam:
 class _Search:
     """Which paths go on, and which are finished."""
 
-    def __init__(self, settings: BeamSettings, row: Continuation, sessions: _Sessions) -> None:
+    def __init__(self, settings: GenerationSettings, row: Continuation, sessions: _Sessions) -> None:
         self._settings = settings
         self._row = row
         self._sessions = sessions

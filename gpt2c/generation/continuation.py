@@ -111,8 +111,8 @@ class Chooser:
 
     def __init__(self, settings: GenerationSettings, n_prompt: int, eos: int | None) -> None:
         self.needs_logits = settings.needs_logits
-        self.is_greedy = settings.sampling.is_greedy
-        self._sampler = Sampler(settings.sampling, n_prompt, eos)
+        self.is_greedy = settings.is_greedy
+        self._sampler = Sampler(settings, n_prompt, eos)
         self._logprobs = settings.logprobs
 
     def choose(self, logits: NDArray[np.float32], ids: list[int]) -> Token:
@@ -166,8 +166,8 @@ class Continuation:
         # The last new token is never fed, so one more than the context's room can be generated.
         most = self.context.room + 1 if settings.overflow == "error" else settings.max_new_tokens
         self._n_most = min(settings.max_new_tokens, most)
-        self._stop = settings.stop
-        self._text = TextStream(settings.stop)
+        self._stop = settings.stop_strings
+        self._text = TextStream(self._stop)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprobs] | None = None if settings.logprobs is None else []
         self._times: list[float] = []

@@ -14,55 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import is_integer, is_real
 from ..errors import Gpt2cError, OptionError
+from .settings import GenerationSettings
 
 Floats = NDArray[np.float32]
 
 NO_TOKEN_LEFT = "the settings rule out every token of the vocabulary"
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How to choose the next token; the defaults are greedy."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    no_repeat_ngram_size: int = 0
-    suppress_tokens: tuple[int, ...] = ()
-    min_new_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        """OptionError names the number that is out of range."""
-        _require(is_real(self.temperature) and self.temperature >= 0, "temperature", self.temperature, ">= 0")
-        _require(is_integer(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "an integer >= 0 (0: off)")
-        _require(is_real(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
-        _require(is_real(self.min_p) and 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
-        penalty = self.repetition_penalty
-        _require(is_real(penalty) and penalty > 0, "repetition_penalty", penalty, "> 0 (1: off)")
-        seed_ok = self.seed is None or (is_integer(self.seed) and self.seed >= 0)
-        _require(seed_ok, "seed", self.seed, "an integer >= 0")
-        size, least = self.no_repeat_ngram_size, self.min_new_tokens
-        _require(is_integer(size) and size >= 0, "no_repeat_ngram_size", size, "an integer >= 0 (0: off)")
-        _require(is_integer(least) and least >= 0, "min_new_tokens", least, "an integer >= 0")
-
-    @property
-    def is_greedy(self) -> bool:
-        """The token of the largest unchanged logit."""
-        return (
-            self.temperature == 0
-            and self.repetition_penalty == 1
-            and not (self.no_repeat_ngram_size or self.suppress_tokens or self.min_new_tokens)
-        )
-
-
-def _require(condition: bool, name: str, value: object, wanted: str) -> None:
-    if not condition:
-        raise OptionError(f"{name} must be {wanted}, not {value!r}")
 
 
 def _factor(value: float) -> np.float32:
@@ -142,7 +99,7 @@ def _largest(logits: Floats) -> np.float32:
 
 
 def process(
-    logits: Floats, ids: Sequence[int], settings: SamplingSettings, n_new: int = 0, eos: int | None = None
+    logits: Floats, ids: Sequence[int], settings: GenerationSettings, n_new: int = 0, eos: int | None = None
 ) -> Floats:
     """Everything that the settings turn on, in order; `ids` are all tokens so far, the last n_new are new."""
     if settings.repetition_penalty != 1:
@@ -151,8 +108,8 @@ def process(
         logits = apply_no_repeat_ngram(logits, ids, settings.no_repeat_ngram_size)
     if n_new < settings.min_new_tokens and eos is not None:
         logits = rule_out(logits, [eos])
-    if settings.suppress_tokens:
-        logits = rule_out(logits, settings.suppress_tokens)
+    if settings.suppressed:
+        logits = rule_out(logits, settings.suppressed)
     if settings.temperature == 0:
         return logits
     logits = apply_temperature(logits, settings.temperature)
@@ -197,7 +154,7 @@ class Sampler:
     n_prompt: how many of the tokens are not new; eos: the token that min_new_tokens holds back.
     """
 
-    def __init__(self, settings: SamplingSettings, n_prompt: int = 0, eos: int | None = None) -> None:
+    def __init__(self, settings: GenerationSettings, n_prompt: int = 0, eos: int | None = None) -> None:
         self._settings = settings
         self._n_prompt = n_prompt
         self._eos = eos

@@ -1,173 +1,341 @@
-"""The settings of a generation: one frozen record, and the one list of parameters that it is made from."""
+"""The settings of a generation: one row each, registered here only.
+
+A row of `GenerationSettings` states a setting's name, type, default, check, meaning and flag. The parameters
+of `Model.generate`, `stream` and `generate_batch`, the flags of `gpt2c run` and `gpt2c chat`, and the names
+that `/set` takes in a chat are made from the rows. A new setting is a row here and the code that obeys it: in
+sampling.py if it changes how a token is chosen.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from .._checks import is_real, whole_number
+from ..config import ModelConfig
 from ..errors import OptionError
-from .sampling import SamplingSettings
+from ..session import Session
 from .text_stream import TextStream
 
-if TYPE_CHECKING:
-    from ..model import Model
+MAX_ASSISTANT_TOKENS = 64
+MAX_BEAMS = 64
+MAX_LENGTH_PENALTY = 10.0
 
-Draft: TypeAlias = "Literal['ngram'] | Model | None"
+
+class DraftModel(Protocol):
+    """What speculative decoding needs of a draft; a `gpt2c.Model` has it."""
+
+    config: ModelConfig
+
+    @property
+    def weight_bytes(self) -> int: ...
+    def session(self) -> Session: ...
+
+
+Draft: TypeAlias = Literal["ngram"] | DraftModel | None
 Overflow = Literal["error", "slide"]
-
 EarlyStopping = Literal[False, True, "never"]
 
-MOST_ASSISTANT_TOKENS = 64
-MOST_BEAMS = 64
-MOST_LENGTH_PENALTY = 10.0
+
+# ---- What a row states ----
 
 
 @dataclass(frozen=True)
-class BeamSettings:
-    """How to search with several beams, with the names and meanings of transformers; see beam_search.py."""
+class Flag:
+    """A setting on the command line.
 
-    num_beams: int
-    length_penalty: float
-    early_stopping: EarlyStopping
+    parse: turns the flag's text into the setting's value. default: the command's, where it differs from the
+    API's. in_chat: whether `gpt2c chat` has the flag too. more: further keyword arguments of `add_argument`.
+    """
+
+    metavar: str
+    help: str
+    parse: Callable[[str], Any] = int
+    default: Any = inspect.Parameter.empty
+    in_chat: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a row says of a setting beyond its name and type.
+
+    check: (name, value) to the value as it is used; OptionError names what is wrong. flag: None for a setting
+    that only the Python API has.
+    """
+
+    default: Any
+    check: Callable[[str, Any], Any]
+    meaning: str
+    flag: Flag | None
+
+    @property
+    def flag_default(self) -> Any:
+        """The value where the command line does not give one."""
+        assert self.flag is not None
+        is_own = self.flag.default is not inspect.Parameter.empty
+        return self.flag.default if is_own else self.default
+
+
+def _row(
+    default: Any, check: Callable[[str, Any], Any], meaning: str, flag: Flag | None = None
+) -> Any:  # the field's own type, which dataclasses do not let a function say
+    return field(default=default, metadata={"row": Setting(default, check, meaning, flag)})
+
+
+def _integer(minimum: int = 0, maximum: int | None = None, note: str = "") -> Callable[[str, Any], int]:
+    return lambda name, value: whole_number(name, value, minimum, maximum, note)
+
+
+def _number(wanted: str, holds: Callable[[float], bool]) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if not (is_real(value) and holds(value)):
+            raise OptionError(f"{name} must be {wanted}, not {value!r}")
+        return value
+
+    return check
+
+
+def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _choice(*values: Any) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if not any(value is known or (isinstance(value, str) and value == known) for known in values):
+            *first, last = map(repr, values)
+            raise OptionError(f"{name} must be {', '.join(first)} or {last}, not {value!r}")
+        return value
+
+    return check
+
+
+def _strings(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    try:
+        strings = (value,) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a string or several, not {value!r}") from None
+    TextStream(strings)  # checks them
+    return strings
+
+
+def _token_ids(name: str, value: Iterable[int]) -> tuple[int, ...]:
+    try:
+        return tuple(whole_number("a suppressed token", i) for i in value)
+    except TypeError:
+        raise OptionError(f"{name} must be token ids, not {value!r}") from None
+
+
+def _length_penalty(name: str, value: Any) -> float:
+    if not is_real(value) or abs(value) > MAX_LENGTH_PENALTY:
+        maximum = MAX_LENGTH_PENALTY
+        raise OptionError(f"{name} must be a number from {-maximum} to {maximum}, not {value!r}")
+    return float(value)
+
+
+def _unchecked(name: str, value: Any) -> Any:
+    return value
+
+
+def _early_stopping(text: str) -> Any:
+    return {"false": False, "true": True}.get(text, text)
+
+
+# ---- The rows ----
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Checked settings of one generation; see `generation_settings`."""
+    """Checked settings of one generation. OptionError names what is wrong."""
 
-    max_new_tokens: int
-    sampling: SamplingSettings
-    stop: tuple[str, ...]
-    draft: Draft
-    num_assistant_tokens: int | None
-    overflow: Overflow
-    logprobs: int | None
-    beams: BeamSettings | None
+    max_new_tokens: int = _row(
+        50,
+        _integer(),
+        "how many new tokens at most",
+        Flag("N", "new tokens at most (default: 50)", in_chat=True),
+    )
+    temperature: float = _row(
+        0.0,
+        _number(">= 0", lambda x: x >= 0),
+        "0 is greedy; below 1 the probable becomes more probable, above 1 less",
+        Flag("T", "default: 0.8 (0 with beams); 0 is greedy", float, None, in_chat=True),
+    )
+    top_k: int = _row(
+        0,
+        _integer(note=" (0: off)"),
+        "choose among the k most probable tokens only; 0 is off",
+        Flag(
+            "K", "choose among the K most probable tokens (default: 40; 0 is off)", default=40, in_chat=True
+        ),
+    )
+    top_p: float = _row(
+        1.0,
+        _number("in (0, 1]", lambda x: 0 < x <= 1),
+        "choose among the most probable tokens that together reach p, in (0, 1]; 1 is off",
+        Flag(
+            "P", "choose among the most probable tokens that reach P (default: 1, off)", float, in_chat=True
+        ),
+    )
+    min_p: float = _row(
+        0.0,
+        _number("in [0, 1]", lambda x: 0 <= x <= 1),
+        "drop tokens that are less than p times as probable as the most probable one, in [0, 1]; 0 is off",
+        Flag("P", "drop tokens below P times the largest probability (default: 0, off)", float, in_chat=True),
+    )
+    repetition_penalty: float = _row(
+        1.0,
+        _number("> 0 (1: off)", lambda x: x > 0),
+        "above 1, tokens that came before become less probable, as in CTRL; 1 is off",
+        Flag("R", "above 1 disfavors tokens that came before (default: 1, off)", float, in_chat=True),
+    )
+    seed: int | None = _row(
+        None,
+        _optional(_integer()),
+        "seed of the sampler; None draws a fresh one each time",
+        Flag("S", "default: 0, the same text every time", default=0, in_chat=True),
+    )
+    stop: str | Iterable[str] = _row(
+        (),
+        _strings,
+        "one or more strings that end the text and are not part of it",
+        Flag(
+            "S",
+            "end the text before any of these; a - for standard input goes before this flag",
+            str,
+            [],
+            more={"nargs": "+", "action": "extend"},
+        ),
+    )
+    draft: Draft = _row(
+        None,
+        _unchecked,  # what a model is, Model knows
+        'None, "ngram" or a loaded model with the same tokenizer; its guesses are checked several per pass: '
+        "which gives the same result sooner",
+        Flag("D", "ngram, or a smaller model (as for --model) that guesses ahead", str),
+    )
+    overflow: Overflow = _row(
+        "error",
+        _choice("error", "slide"),
+        'a full context: "error" ends the text there and refuses a longer prompt, "slide" drops the oldest '
+        "tokens (see context.py)",
+        Flag("O", "a full context: error, or slide to drop the oldest tokens", str),
+    )
+    no_repeat_ngram_size: int = _row(
+        0,
+        _integer(note=" (0: off)"),
+        "no sequence of that many tokens comes twice; 0 is off",
+        Flag("N", "no N tokens come twice (default: 0, off)", in_chat=True),
+    )
+    suppress_tokens: Iterable[int] = _row((), _token_ids, "token ids that never come")
+    min_new_tokens: int = _row(
+        0,
+        _integer(),
+        "EOS does not come before that many new tokens",
+        Flag("N", "no end of text before N new tokens (default: 0)", in_chat=True),
+    )
+    num_assistant_tokens: int | None = _row(
+        None,
+        _optional(_integer(1, MAX_ASSISTANT_TOKENS)),
+        "how many of a draft's guesses a pass checks; None adapts to what pays",
+        Flag("K", "guesses of a draft per pass (default: as many as pay)"),
+    )
+    logprobs: int | None = _row(
+        None,
+        _optional(_integer()),
+        "k: report each new token's log probability and the k most probable tokens",
+    )
+    num_beams: int = _row(
+        1,
+        _integer(1, MAX_BEAMS),
+        "above 1, follow that many continuations side by side to find the most probable one; needs "
+        "temperature 0, and `stream` refuses it",
+        Flag("K", "beam search with K beams (default: 1, off)"),
+    )
+    length_penalty: float = _row(
+        1.0,
+        _length_penalty,
+        "a beam's score is its sum of log probabilities divided by its length to this power: above 0 favors "
+        "long texts",
+        Flag("P", "above 0 favors long texts of beams (default: 1)", float),
+    )
+    early_stopping: EarlyStopping = _row(
+        False,
+        _choice(False, True, "never"),
+        "when a beam search ends: True with num_beams finished texts, False when a better one is unlikely, "
+        '"never" when it is impossible',
+        Flag(
+            "E",
+            "end a beam search: false (when no better text is likely), true (when there are K), never",
+            _early_stopping,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for name, row in SETTINGS.items():
+            object.__setattr__(self, name, row.check(name, getattr(self, name)))
+        if self.num_assistant_tokens is not None and self.draft is None:
+            raise OptionError("num_assistant_tokens is for a draft, and there is none")
+        self._check_beams()
+
+    def _check_beams(self) -> None:
+        if self.num_beams == 1:
+            if self.length_penalty != 1 or self.early_stopping is not False:
+                raise OptionError(
+                    "length_penalty and early_stopping are for several beams, and num_beams is 1"
+                )
+            return
+        excluded = {
+            f"temperature {self.temperature}": self.temperature != 0,
+            "a draft": self.draft is not None,
+            "overflow='slide'": self.overflow == "slide",
+        }
+        for what, is_given in excluded.items():
+            if is_given:
+                raise OptionError(f"num_beams {self.num_beams} and {what} exclude each other")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the next token is that of the largest unchanged logit."""
+        return (
+            self.temperature == 0
+            and self.repetition_penalty == 1
+            and not (self.no_repeat_ngram_size or self.suppress_tokens or self.min_new_tokens)
+        )
 
     @property
     def needs_logits(self) -> bool:
         """Whether the largest logit's id alone is not enough."""
-        return not self.sampling.is_greedy or self.logprobs is not None
+        return not self.is_greedy or self.logprobs is not None
+
+    @property
+    def has_beams(self) -> bool:
+        """Whether this is a beam search."""
+        return self.num_beams > 1
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """`stop` as it was checked."""
+        return cast("tuple[str, ...]", self.stop)
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """`suppress_tokens` as they were checked."""
+        return cast("tuple[int, ...]", self.suppress_tokens)
 
 
-def generation_settings(
-    max_new_tokens: int = 50,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: str | Iterable[str] = (),
-    draft: Draft = None,
-    overflow: Overflow = "error",
-    no_repeat_ngram_size: int = 0,
-    suppress_tokens: Iterable[int] = (),
-    min_new_tokens: int = 0,
-    num_assistant_tokens: int | None = None,
-    logprobs: int | None = None,
-    num_beams: int = 1,
-    length_penalty: float = 1.0,
-    early_stopping: EarlyStopping = False,
-) -> GenerationSettings:
-    """Settings as given -> checked ones. OptionError names what is wrong.
+SETTINGS: Mapping[str, Setting] = {row.name: row.metadata["row"] for row in fields(GenerationSettings)}
+"""Each setting by its name, in the order of the parameters."""
 
-    temperature: 0 is greedy; top_k: 0 is off; top_p in (0, 1], 1 is off; min_p in [0, 1], 0 is off;
-    repetition_penalty: as in CTRL, 1 is off; no_repeat_ngram_size: no sequence of so many tokens comes twice,
-    0 is off; suppress_tokens: ids that never come; min_new_tokens: EOS does not come before so many;
-    seed: of the sampler, None for a fresh one each time.
-
-    stop: one or more strings that end the text, and are not part of it. overflow: what becomes of a context
-    that is full: "error" (new tokens end there, and a longer prompt is one) or "slide" (the oldest tokens are
-    dropped, see context.py). logprobs: k to be told each new token's log probability and the k most probable.
-
-    draft: None, "ngram" or a loaded model with the same tokenizer, whose guesses are checked several in a
-    pass: the result is the same, sooner. num_assistant_tokens: how many of a draft's guesses a pass checks,
-    None for as many as pay.
-
-    num_beams: above 1, so many continuations are followed side by side for the most probable to be found, at
-    temperature 0 and not by `stream`. length_penalty: a score is the sum of log probabilities divided by the
-    length to this power, so above 0 it favours long ones. early_stopping: True ends the search with num_beams
-    finished continuations, False when a better one is unlikely, "never" when it is impossible.
-    """
-    sampling = SamplingSettings(
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        repetition_penalty,
-        seed,
-        no_repeat_ngram_size,
-        _ids(suppress_tokens),
-        min_new_tokens,
-    )
-    if overflow not in ("error", "slide"):
-        raise OptionError(f"overflow must be 'error' or 'slide', not {overflow!r}")
-    if num_assistant_tokens is not None:
-        num_assistant_tokens = whole_number(
-            "num_assistant_tokens", num_assistant_tokens, least=1, most=MOST_ASSISTANT_TOKENS
-        )
-        if draft is None:
-            raise OptionError("num_assistant_tokens is for a draft, and there is none")
-    return GenerationSettings(
-        whole_number("max_new_tokens", max_new_tokens),
-        sampling,
-        _strings(stop),
-        draft,
-        num_assistant_tokens,
-        overflow,
-        None if logprobs is None else whole_number("logprobs", logprobs),
-        _beams(
-            whole_number("num_beams", num_beams, least=1, most=MOST_BEAMS),
-            length_penalty,
-            early_stopping,
-            {
-                f"temperature {temperature}": temperature != 0,
-                "a draft": draft is not None,
-                "overflow='slide'": overflow == "slide",
-            },
-        ),
+if GenerationSettings.__doc__:  # which python -OO leaves out
+    GenerationSettings.__doc__ += "\n\n" + "\n".join(
+        f"{name}: {row.meaning}." for name, row in SETTINGS.items()
     )
 
 
-def _beams(
-    num_beams: int, length_penalty: float, early_stopping: EarlyStopping, excluded: dict[str, bool]
-) -> BeamSettings | None:
-    """None for a single beam. excluded: what cannot be had with several, and whether it is asked for."""
-    if not is_real(length_penalty) or abs(length_penalty) > MOST_LENGTH_PENALTY:
-        most = MOST_LENGTH_PENALTY
-        raise OptionError(f"length_penalty must be a number from {-most} to {most}, not {length_penalty!r}")
-    if early_stopping not in (False, True, "never") or not isinstance(early_stopping, (bool, str)):
-        raise OptionError(f"early_stopping must be False, True or 'never', not {early_stopping!r}")
-    if num_beams == 1:
-        if length_penalty != 1 or early_stopping is not False:
-            raise OptionError("length_penalty and early_stopping are for several beams, and num_beams is 1")
-        return None
-    for what, is_wanted in excluded.items():
-        if is_wanted:
-            raise OptionError(f"num_beams {num_beams} and {what} exclude each other")
-    return BeamSettings(num_beams, float(length_penalty), early_stopping)
-
-
-def _strings(stop: str | Iterable[str]) -> tuple[str, ...]:
-    try:
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    except TypeError:
-        raise OptionError(f"stop must be a string or several, not {stop!r}") from None
-    TextStream(stops)  # checks them
-    return stops
-
-
-def _ids(given: Iterable[int]) -> tuple[int, ...]:
-    try:
-        return tuple(whole_number("a suppressed token", i) for i in given)
-    except TypeError:
-        raise OptionError(f"suppress_tokens must be token ids, not {given!r}") from None
-
+# ---- Methods that take them ----
 
 P = ParamSpec("P")
 Self = TypeVar("Self")
@@ -179,9 +347,9 @@ Record = TypeVar("Record")
 def takes(
     make: Callable[P, Record],
 ) -> Callable[[Callable[[Self, Given, Record], Made]], Callable[Concatenate[Self, Given, P], Made]]:
-    """Makes of a method that takes a record one that takes what the record is made from.
+    """Turn a method that takes a record into one that takes the parameters the record is made from.
 
-    So every way to generate has the parameters of `generation_settings`, in its signature too.
+    So every way to generate has the parameters of `GenerationSettings`, in its signature too.
     """
 
     def decorate(
