@@ -17,7 +17,7 @@ from references import optional
 from gpt2c import bindings
 from gpt2c.cli import main as cli
 from gpt2c.cli import run
-from gpt2c.options import MOST_THREADS, OPTIONS
+from gpt2c.options import MAX_THREADS, OPTIONS
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ OPTION_LINES = {
     "option like no other": (["--opts", "kv,xyzzy"], 2, "unknown option 'xyzzy'"),
     "empty option": (["--opts", "kv,"], 2, "unknown option ''"),
     "option twice": (["--opts", "kv,linear,kv"], 2, "option 'kv' is given twice"),
-    "threads": (["--threads", "0"], 2, f"threads must be an integer from 1 to {MOST_THREADS}, not '0'"),
+    "threads": (["--threads", "0"], 2, f"threads must be an integer from 1 to {MAX_THREADS}, not '0'"),
     "two numbers of threads": (
         ["--opts", "threads=2", "--threads", "3"],
         2,
@@ -407,10 +407,10 @@ def test_an_instruction_set_of_another_machine_is_refused(folder, error_of, monk
     isas = [("ref", True, True), ("unroll", True, True), ("far", True, False)]
     monkeypatch.setattr(bindings.load(binding), "isas", lambda: isas)
     status, err = error_of(["--isa", "far", "--binding", binding])
-    assert (status, err) == (2, "gpt2c: error: this machine cannot run 'far' (it can: ref, unroll)\n")
+    assert (status, err) == (2, "gpt2c: error: this machine cannot run 'far' (choose from ref, unroll)\n")
     monkeypatch.setenv("GPT2C_ISA", "far")
     _, err = error_of(["--binding", binding])
-    assert err == "gpt2c: error: this machine cannot run 'far' from GPT2C_ISA (it can: ref, unroll)\n"
+    assert err == "gpt2c: error: this machine cannot run 'far' from GPT2C_ISA (choose from ref, unroll)\n"
 
 
 def test_what_is_wrong_in_the_environment_is_refused_by_the_name_of_its_variable(
