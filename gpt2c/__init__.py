@@ -58,7 +58,6 @@ def build_info(binding: str = "auto") -> dict[str, Any]:
 
     Raises OptionError for an unknown binding, BackendUnavailable for one that is not built.
     """
-
     chosen = bindings.select(binding)
     isas = chosen.isas()
     supported = [name for name, _, ok in isas if ok]

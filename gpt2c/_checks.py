@@ -67,5 +67,4 @@ def whole_number(
     if n < minimum or isinstance(value, bool) or (maximum is not None and n > maximum):
         bounds = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise OptionError(f"{name} must be an integer {bounds}{note}, not {value!r}")
-
     return n

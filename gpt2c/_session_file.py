@@ -63,7 +63,6 @@ def read_session(path: Path, expected: Header, max_state_bytes: int) -> tuple[in
     content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if sha256(content).digest() != digest:
         raise ModelFileError(f"{path.name}: is damaged: its checksum does not match")
-
     begin = _LENGTH_AT.stop + int.from_bytes(content[_LENGTH_AT], "little")
     header = parse_json_object(content[_LENGTH_AT.stop : begin], path.name, ModelFileError)
     n_tokens = header.pop("n_tokens", None)

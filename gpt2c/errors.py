@@ -89,6 +89,5 @@ _CLASS_OF_STATUS: dict[int, type[Gpt2cError]] = {
 
 def check(status: int, message: str) -> None:
     """Raise the error that a gpt2c_status stands for, with C's message; return if the status is OK."""
-
     if status:
         raise _CLASS_OF_STATUS.get(status, Gpt2cError)(message)

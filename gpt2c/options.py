@@ -141,7 +141,6 @@ class Plan:
 
         One pass can then serve many sessions.
         """
-
         return all(name in self.options for name in SWITCHES)
 
 
@@ -270,7 +269,6 @@ def resolve(
     Raises OptionError for an unknown name (with the nearest known one), a duplicate, or two different
     values of one choice.
     """
-
     chosen = _parse(opts)
     wanted = set(chosen)
     chosen_weights = _choose_weights(wanted, weights, stored)

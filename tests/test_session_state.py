@@ -172,7 +172,7 @@ def test_what_cannot_be_copied_is_refused_and_changes_nothing(
         stranger.feed(IDS)
         with pytest.raises(gpt2c.OptionError, match="cannot copy 3 tokens: the session holds 2"):
             session.copy_from(other, 3)
-        with pytest.raises(gpt2c.OptionError, match="only be copied from one of the same model"):
+        with pytest.raises(gpt2c.OptionError, match="only be copied from another session of the same model"):
             session.copy_from(stranger, 1)
         with pytest.raises(gpt2c.SessionBusyError):
             session.copy_from(session, 1)

@@ -278,7 +278,7 @@ def test_what_cannot_be_a_draft_is_refused_before_any_work(
     for draft, line in [
         ("bigram", "draft must be None, 'ngram' or a loaded model, not 'bigram'"),
         (3, "draft must be None, 'ngram' or a loaded model, not 3"),
-        (small, "the draft model has another vocabulary: its guesses would mean other tokens"),
+        (small, "the draft model has another vocabulary, so its ids mean other tokens"),
     ]:
         with pytest.raises(gpt2c.OptionError) as caught:
             model.generate(PROMPT, draft=draft)
