@@ -48,8 +48,8 @@ def play(model, ids, stop=(), n=None):
     """The pieces, the completion and the session of a generation whose new tokens are `ids`."""
     script = Script(ids)
     settings = GenerationSettings(len(ids) if n is None else n, stop=stop)
-    row = Continuation(np.array([1, 2, 3], np.int32), settings, model.tokenizer, model.config)
-    stream = Stream(row, lambda: script, one_by_one)
+    sequence = Continuation(np.array([1, 2, 3], np.int32), settings, model.tokenizer, model.config)
+    stream = Stream(sequence, lambda: script, one_by_one)
     pieces = list(stream)
     assert script.closed
     return pieces, stream.completion, script

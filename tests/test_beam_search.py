@@ -221,9 +221,9 @@ def test_one_pass_serves_all_beams_and_computes_new_tokens_alone(
     passes: list[list[int]] = []
     feed_batch = beam_search.feed_batch
 
-    def counted(sessions: Any, rows: Any, logits: Any) -> Any:
-        passes.append([len(row) for row in rows])
-        return feed_batch(sessions, rows, logits)
+    def counted(sessions: Any, ids: Any, logits: Any) -> Any:
+        passes.append([len(part) for part in ids])
+        return feed_batch(sessions, ids, logits)
 
     monkeypatch.setattr(beam_search, "feed_batch", counted)
     completion = loaded("tiny").generate([1, 2, 3], 10, num_beams=5)
@@ -291,7 +291,7 @@ def test_prompts_that_are_cached_are_gone_on_from(loaded: Callable[..., gpt2c.Mo
     assert found.timings.reused_tokens == 3
 
 
-ALONE = "length_penalty and early_stopping are for several beams, and num_beams is 1"
+ALONE = "length_penalty and early_stopping need several beams, and num_beams is 1"
 
 
 @pytest.mark.parametrize(

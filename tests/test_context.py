@@ -58,7 +58,7 @@ def test_a_session_always_holds_the_window_and_never_more_than_the_context(
     assert session.ids == context.window() == naive_window(ids, n_prompt, n_ctx)
     assert len(session.ids) <= n_ctx
     assert context.n_dropped == len(ids) - len(session.ids)
-    assert context.room == n_ctx - len(session.ids)
+    assert context.n_free == n_ctx - len(session.ids)
 
 
 @given(st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=70), st.data())

@@ -155,12 +155,14 @@ def test_what_contexts_have_in_common_is_computed_once(monkeypatch: pytest.Monke
 
 def test_what_cannot_be_had_is_refused(tmp_path: Path) -> None:
     with gpt2c.load() as model:
-        with pytest.raises(gpt2c.OptionError, match="the model is loaded already: weights comes too late"):
+        with pytest.raises(
+            gpt2c.OptionError, match="the model is already loaded: weights can no longer be set"
+        ):
             HarnessModel(model, weights="q8")
         harness = HarnessModel(model)
         for asked, message in [
-            ({"typical_p": 0.5}, "a task asks for 'typical_p', which gpt2c does not have"),
-            ({"max_gen_toks": 512}, "a task asks for 512 new tokens: the context is 512"),
+            ({"typical_p": 0.5}, "a task sets 'typical_p', which gpt2c does not support"),
+            ({"max_gen_toks": 512}, "a task asks for 512 new tokens, but the context holds 512"),
         ]:
             with pytest.raises(gpt2c.OptionError, match=message):
                 harness._settings(asked)

@@ -390,7 +390,7 @@ def test_the_settings_of_transformers_are_flags_too(generated):
     [
         (["--overflow", "wrap"], "overflow must be 'error' or 'slide', not 'wrap'"),
         (["--num-assistant-tokens", "0"], "num_assistant_tokens must be an integer from 1 to 64, not 0"),
-        (["--num-assistant-tokens", "4"], "num_assistant_tokens is for a draft, and there is none"),
+        (["--num-assistant-tokens", "4"], "num_assistant_tokens needs a draft, and none is given"),
         (["--min-new-tokens", "-1"], "min_new_tokens must be an integer >= 0, not -1"),
     ],
 )

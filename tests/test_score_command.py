@@ -93,7 +93,12 @@ def test_a_terminal_gets_a_progress_bar(score, monkeypatch) -> None:
     [
         (b"\xff\xfe", [], 1, "'in' is not UTF-8 text (byte 0)"),
         ("", [], 1, "the prompt is empty: at least one token is needed"),
-        ("[1]\n", ["--jsonl"], 1, "line 1: at least two tokens are needed: the first has nothing before it"),
+        (
+            "[1]\n",
+            ["--jsonl"],
+            1,
+            "line 1: at least two tokens are needed: the first has no tokens before it",
+        ),
         (
             '"a b"\n{"text": 5}\n',
             ["--jsonl"],
