@@ -380,7 +380,7 @@ def test_the_command_searches_greedily_and_tells_all_beams(
     ("flags", "message"),
     [
         (["--temperature", "0.8"], "num_beams 2 and temperature 0.8 exclude each other"),
-        (["--trace", "1"], "--trace follows one continuation, not several beams"),
+        (["--trace", "1"], "--trace and --trace-file do not work with several beams"),
         (["--early-stopping", "maybe"], "early_stopping must be False, True or 'never', not 'maybe'"),
         (
             ["--num-beams", "1", "--early-stopping", "maybe"],

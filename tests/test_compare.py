@@ -52,9 +52,9 @@ class Silent:
         self.told.append(f"end {row.backend}")
 
 
-def compared(*engines: str, n: int = 4, **settings: object) -> Comparison:
+def compared(*names: str, n: int = 4, **settings: object) -> Comparison:
     arguments = {"model": None, "prompt": "The sea", "choices": Choices(), "progress": Silent(), **settings}
-    return compare(max_new_tokens=n, engines=engines, **arguments)
+    return compare(max_new_tokens=n, names=names, **arguments)
 
 
 # ---- What the rows say ----
@@ -105,7 +105,7 @@ def test_rows_are_sorted_by_speed_and_those_that_did_not_run_come_last() -> None
 
 def test_the_table_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     lines = as_table(compared("native", "numpy")).splitlines()
-    assert lines[0].split("  ")[0] == "backend" and lines[0].endswith("logits within  same text")
+    assert lines[0].split("  ")[0] == "backend" and lines[0].endswith("logit diff  same text")
     assert {line.split()[0] for line in lines[1:]} == {"native", "numpy"}
     assert all(line.endswith("yes") for line in lines[1:])
 
@@ -219,13 +219,13 @@ def judged(monkeypatch: pytest.MonkeyPatch, tie: float) -> Row:
 def test_a_first_difference_between_logits_that_are_close_is_a_tie(monkeypatch: pytest.MonkeyPatch) -> None:
     row = judged(monkeypatch, tie=1e9)
     assert row.same_text is False
-    assert row.reason.startswith("a tie: parts at new token 3, where native's two best logits lie ")
+    assert row.reason.startswith("a tie: differs at new token 3, where native's two best logits are ")
 
 
 def test_a_first_difference_elsewhere_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     row = judged(monkeypatch, tie=0.0)
     assert row.same_text is False
-    assert row.reason.startswith("no tie: parts at new token 3")
+    assert row.reason.startswith("no tie: differs at new token 3")
 
 
 # ---- Engines that do not run ----
@@ -258,7 +258,7 @@ def test_an_engine_that_does_not_run_is_a_row_with_its_reason(
 def test_when_none_runs_it_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no such library')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(gpt2c.Gpt2cError, match=r"no engine ran: torch: .*no such library"):
+    with pytest.raises(gpt2c.Gpt2cError, match=r"no backend ran: torch: .*no such library"):
         compared("torch")
 
 
@@ -286,4 +286,4 @@ def test_a_flag_that_would_be_passed_over_is_refused(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.main(["--compare", *argv]) == 2
-    assert capsys.readouterr() == ("", f"gpt2c: error: --compare is greedy, and takes no {argv[0]}\n")
+    assert capsys.readouterr() == ("", f"gpt2c: error: --compare is greedy and does not take {argv[0]}\n")

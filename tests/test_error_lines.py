@@ -344,7 +344,7 @@ OPTION_LINES = {
         2,
         "unknown binding 'ctypes' (choose from auto, cython, cffi)",
     ),
-    "a word too many": (["Hello"], 2, "unexpected argument 'Hello': a prompt is given with --prompt"),
+    "a word too many": (["Hello"], 2, "unexpected argument 'Hello': give a prompt with --prompt"),
     "unknown flag": (["--temprature", "3"], 2, "unrecognized arguments: --temprature (see --help)"),
     "no number": (["--seed", "x"], 2, "argument --seed: invalid int value: 'x' (see --help)"),
     "no value": (["--prompt"], 2, "argument --prompt: expected one argument (see --help)"),

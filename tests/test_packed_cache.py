@@ -346,7 +346,7 @@ def test_info_verify_finds_the_bad_file(
     out, err = capsys.readouterr()
     assert re.search(rf"^good +{good}$", out, re.M) and re.search(rf"^BAD +{bad}: .*damaged", out, re.M)
     assert err == (
-        "gpt2c: error: bad packed files in the cache: 1; they may be deleted, the next load makes them anew\n"
+        "gpt2c: error: bad packed files in the cache: 1; delete them, and the next load rebuilds them\n"
     )
 
 

@@ -206,7 +206,7 @@ def test_a_prompt_that_is_not_utf8_is_mended_with_a_note(gpt2c_run, monkeypatch,
     for source in (["--prompt-file", str(file)], ["-"], ["--prompt", argument]):
         status, out, err = gpt2c_run("--max-new-tokens", "0", *source)
         assert (status, out) == (0, "caf\ufffd and\n")
-        assert err.splitlines()[0] == "gpt2c: the prompt is not UTF-8; bytes that are not were replaced"
+        assert err.splitlines()[0] == "gpt2c: the prompt is not valid UTF-8; invalid bytes were replaced"
 
 
 def test_the_real_standard_input_and_output_carry_bytes(tmp_path):
@@ -367,7 +367,7 @@ def test_a_draft_gives_the_same_text_and_says_how_its_guesses_held(gpt2c_run, tm
     for draft in (["ngram"], [embedded], [embedded, "--num-assistant-tokens", "3"]):
         status, out, err = gpt2c_run("--max-new-tokens", "40", "--draft", *draft)
         assert (status, out) == plain[:2]
-        assert re.search(r"^gpt2c: \d+ of \d+ guesses held, \d+ passes for 40 tokens$", err, re.MULTILINE)
+        assert re.search(r"^gpt2c: \d+ of \d+ guesses right, \d+ passes for 40 tokens$", err, re.MULTILINE)
 
 
 def test_a_context_that_slides_goes_on_and_says_what_was_dropped(gpt2c_run):

@@ -41,7 +41,7 @@ def test_a_text_has_its_numbers_on_standard_output(score, expected) -> None:
     assert status == 0
     assert out == (
         f"tokens       {expected.logprobs.size + 1}, all but the first scored\n"
-        f"nll          {expected.nll:.4f} nats a token\n"
+        f"nll          {expected.nll:.4f} nats per token\n"
         f"perplexity   {expected.perplexity:.3f}\n"
         f"bits/byte    {expected.bits_per_byte:.4f}\n"
     )
@@ -103,11 +103,11 @@ def test_a_terminal_gets_a_progress_bar(score, monkeypatch) -> None:
             '"a b"\n{"text": 5}\n',
             ["--jsonl"],
             1,
-            "'in', line 2: a text is needed, or an object with text or ids",
+            "'in', line 2: must be a string, or an object with text or ids",
         ),
         ('"a b\n', ["--jsonl"], 1, "'in', line 1: is not JSON: "),
         ('\n["a", "b"]\n', ["--jsonl"], 1, "line 2: token ids must be integers"),
-        (TEXT, ["--json", "--jsonl"], 2, "--json is for one text, --jsonl for a text a line: one of them"),
+        (TEXT, ["--json", "--jsonl"], 2, "give --json (one text) or --jsonl (one text per line), not both"),
         (TEXT, ["--logprobs"], 2, "--logprobs needs --json or --jsonl"),
         (TEXT, ["--stride", "600"], 2, "stride must be an integer from 1 to 511, not 600"),
     ],

@@ -276,7 +276,7 @@ def test_where_a_pass_checks_guesses_it_is_told_pass_by_pass(
     guesses = ["--draft", "ngram", "--num-assistant-tokens", "3", "--trace", "1", "--trace-file", str(file)]
     assert run.main([*argv, *guesses]) == 0
     err = capsys.readouterr().err
-    guessed = re.search(r"of (\d+) guesses held, (\d+) passes for 20 tokens", err)
+    guessed = re.search(r"of (\d+) guesses right, (\d+) passes for 20 tokens", err)
     n_guessed, n_passes = int(guessed[1]), int(guessed[2])
     told = err.partition("trace: pass by pass: ")[2].splitlines()[1:]
     assert [int(line.split()[1]) for line in told] == list(range(1, n_passes + 1))

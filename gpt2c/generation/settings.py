@@ -175,10 +175,10 @@ class GenerationSettings:
     top_p: float = _row(
         1.0,
         _number("in (0, 1]", lambda x: 0 < x <= 1),
-        "choose only among the most probable tokens whose probabilities add up to p, in (0, 1]; 1 is off",
+        "choose only among the most probable tokens that together have probability p, in (0, 1]; 1 is off",
         Flag(
             "P",
-            "choose among the most probable tokens that add up to P (default: 1, off)",
+            "choose among the most probable tokens that together have probability P (default: 1, off)",
             float,
             in_chat=True,
         ),
@@ -197,10 +197,10 @@ class GenerationSettings:
     repetition_penalty: float = _row(
         1.0,
         _number("> 0 (1: off)", lambda x: x > 0),
-        "above 1, tokens that are already in the sequence become less probable, as in CTRL; 1 is off",
+        "above 1, tokens that are already in the text or prompt become less probable, as in CTRL; 1 is off",
         Flag(
             "R",
-            "above 1, make tokens that are already there less probable (default: 1, off)",
+            "above 1, tokens already in the text become less probable (default: 1, off)",
             float,
             in_chat=True,
         ),
