@@ -1,8 +1,8 @@
 """`gpt2c chat`: talk with a model at the terminal, turn by turn.
 
 A GPT-2 model is not trained for conversation; it continues texts. So the conversation is written as a script
-with one line per turn. The model continues the line that begins with its name, and stops before the next
-name.
+with one line per turn. The model continues the line that begins with its name, and stops before the
+next name.
 """
 
 from __future__ import annotations

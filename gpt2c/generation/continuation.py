@@ -142,14 +142,15 @@ class Chooser:
         return Token(session.feed_greedy(pending))
 
     def sampler(self) -> Sampler:
-        """Return a copy of the sampler, which draws the same random numbers: for guesses of its choices."""
+        """Return a copy of the sampler that will draw the same random numbers, for a draft's guesses."""
         return self._sampler.fork()
 
 
 class Continuation:
     """A sequence: a prompt that is being continued. It takes tokens, returns text, and knows when it ends.
 
-    reason: why it ended; None while it runs. restarted: makes the same continuation with no new tokens.
+    reason: why it ended; None while it runs. restarted: a function that makes a new `Continuation` of the
+    same prompt, with no new tokens.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class Continuation:
 
 
 Source = Callable[[Session, Continuation], Iterator[Token]]
-"""Yields the tokens of a sequence. The sequence takes each token before the next one is requested."""
+"""A function that yields the tokens of a sequence, which takes each before the next one is requested."""
 
 
 def one_by_one(session: Session, sequence: Continuation) -> Iterator[Token]:

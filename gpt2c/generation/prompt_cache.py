@@ -27,7 +27,7 @@ class PromptCache:
     def session(self, prompt: Sequence[int], new_session: Callable[[], Session]) -> Iterator[Session]:
         """Lend a session that holds as much of the prompt's beginning as any here, but never all of it.
 
-        Afterwards the session is stored, unless an exception ended its use: then it is closed.
+        Afterwards the session is stored. If its use was cancelled or raised, it is closed instead.
         """
         session = self._take(prompt, new_session)
         try:

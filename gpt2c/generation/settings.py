@@ -197,7 +197,7 @@ class GenerationSettings:
     repetition_penalty: float = _row(
         1.0,
         _number("> 0 (1: off)", lambda x: x > 0),
-        "above 1, tokens that are already in the text or prompt become less probable, as in CTRL; 1 is off",
+        "above 1, tokens that are already in the prompt or text become less probable, as in CTRL; 1 is off",
         Flag(
             "R",
             "above 1, tokens already in the text become less probable (default: 1, off)",
@@ -240,8 +240,8 @@ class GenerationSettings:
     no_repeat_ngram_size: int = _row(
         0,
         _integer(note=" (0: off)"),
-        "no n-gram of that many tokens occurs twice; 0 is off",
-        Flag("N", "no N tokens in a row occur twice (default: 0, off)", in_chat=True),
+        "no sequence of that many tokens occurs twice; 0 is off",
+        Flag("N", "no sequence of N tokens occurs twice (default: 0, off)", in_chat=True),
     )
     suppress_tokens: Iterable[int] = _row((), _token_ids, "token ids that are never chosen")
     min_new_tokens: int = _row(

@@ -201,6 +201,7 @@ def speculative(draft: Draft, n_fixed: int | None, weight_bytes: int) -> Source:
 def _rounds(
     session: Session, sequence: Continuation, drafter: Drafter, length: DraftLength
 ) -> Iterator[Token]:
+    """Yield tokens, round by round: from a pass that checks guesses, or from a plain pass."""
     while True:
         context = sequence.context
         is_step = len(context.pending(session)) == 1  # not a prompt, nor a window that has slid

@@ -26,7 +26,7 @@ class TextStream:
                 raise OptionError(f"a stop string must be text, not {type(text).__name__}")
             if not text:
                 raise OptionError("a stop string must not be empty")
-        # A GPT-2 token may end inside a character. The decoder holds such bytes until the rest arrives.
+        # A GPT-2 token may end inside a character. The decoder holds such bytes until the others arrive.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self._stopped = False
