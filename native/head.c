@@ -1,9 +1,12 @@
 /* Logits, and the greedy id: from the whole head, or from its compact copy (screen.h). */
+#include "head.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "half.h"
 #include "matrix.h"
+#include "ops.h"
 #include "quantized.h"
 #include "trace.h"
 #include "work.h"

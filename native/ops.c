@@ -1,5 +1,7 @@
 /* The operations that forward.c is written in, but for the logits (head.c): each picks its rows and
  * calls the kernel through work.c, which shares the rows out and counts them. */
+#include "ops.h"
+
 #include <math.h>
 
 #include "trace.h"

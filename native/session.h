@@ -59,9 +59,6 @@ struct gpt2c_session {
     int cancelled;   /* atomic: the call that runs is to end */
 };
 
-/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
-int gpt2c_is_incremental(const gpt2c_model *model);
-
 /* One call at a time: enter is 0 while another one is in. */
 int gpt2c_session_enter(gpt2c_session *session);
 void gpt2c_session_leave(gpt2c_session *session);

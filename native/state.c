@@ -201,12 +201,3 @@ gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const voi
     gpt2c_session_leave(session);
     return GPT2C_OK;
 }
-
-gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n) {
-    if (session == NULL || ids == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    const gpt2c_status status = n <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-    if (status == GPT2C_OK) memcpy(ids, session->ids, n * sizeof *ids);
-    gpt2c_session_leave(session);
-    return status;
-}

@@ -1,7 +1,6 @@
 #include "trace.h"
 
 #include "matrix.h"
-#include "work.h"
 
 static const char *const NAMES[GPT2C_TRACED_OP_COUNT] = {
     [GPT2C_TRACED_EMBED] = "embed",
