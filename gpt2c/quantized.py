@@ -33,7 +33,7 @@ Q4_COLUMNS = np.dtype([("scale", "<f4", PANEL), ("least", "<f4", PANEL)])
 """What the scales and least values of a panel's blocks count in. They lie behind all blocks."""
 
 LARGEST_WEIGHT = np.float32(1e15)
-"""Larger ones are quantized as this, so that nothing made of a scale overflows; as in native/quantized.c."""
+"""Larger ones are quantized as this, so that nothing made of a scale overflows; as in native/quantized.h."""
 
 FORMATS = ("q8", "q4")
 _STEPS = {"q8": 64, "q4": 32}

@@ -50,7 +50,7 @@ size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) 
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
     gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->head};
-    if (gpt2c_is_int8(args.w->layout)) {
+    if (gpt2c_format_of(args.w->layout)->is_integer) {
         float *rest = gpt2c_at(session, session->buffers.head_x, 0);
         for (size_t r = 0; r < n; r++)
             gpt2c_int8_rest(rest + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);

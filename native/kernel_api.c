@@ -48,7 +48,7 @@ gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t
         gpt2c_free(made);
         return GPT2C_OUT_OF_MEMORY;
     }
-    gpt2c_matrix_set(made, given, GPT2C_F32, weight);
+    gpt2c_matrix_set(made, &(gpt2c_source){given, GPT2C_F32, weight});
     *matrix = made;
     return GPT2C_OK;
 }

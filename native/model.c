@@ -8,7 +8,6 @@
 #include "gelu_table.h"
 #include "matrix.h"
 #include "memory.h"
-#include "quantized.h"
 
 /* ---- Creation ---- */
 
@@ -32,7 +31,7 @@ static int in_range(int32_t value, int32_t most) { return value >= 1 && value <=
 /* What the screen proves (screen.h) is not of an x that is rounded to integers. */
 static int may_screen(const gpt2c_model_config *config) {
     return config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0 &&
-           !gpt2c_is_int8(gpt2c_layout_of_format(config->format));
+           !gpt2c_format_of(gpt2c_layout_of_format(config->format))->is_integer;
 }
 
 static gpt2c_status check_config(const gpt2c_model_config *config) {
@@ -259,9 +258,9 @@ gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t la
         memcpy(stored_at(&to), data, n_bytes);
         if (to.matrix.data != NULL && !gpt2c_matrix_is_sound(&to.matrix)) return GPT2C_BAD_WEIGHTS;
     } else if (to.matrix.data != NULL)
-        gpt2c_matrix_set(&to.matrix, to.given, dtype, data);
+        gpt2c_matrix_set(&to.matrix, &(gpt2c_source){to.given, dtype, data});
     else
-        gpt2c_vector_set(to.vector, to.n, dtype, data);
+        gpt2c_convert(to.vector, to.n, dtype, data, 0);
     *is_set(model, tensor, layer) = 1;
     return GPT2C_OK;
 }
