@@ -226,18 +226,6 @@ static float scale_of(const gpt2c_model_config *c, size_t layer) {
     return c->scores_by_layer ? scale / (float)(layer + 1) : scale;
 }
 
-static gpt2c_kv kv_of(const attend_args *a, const gpt2c_segment *segment) {
-    const gpt2c_model_config *c = &segment->session->model->config;
-    return (gpt2c_kv){
-        .k = gpt2c_at(segment->session, segment->session->buffers.k, a->layer),
-        .v = gpt2c_at(segment->session, segment->session->buffers.v, a->layer),
-        .n_ctx = (size_t)c->n_ctx,
-        .n_head = (size_t)c->n_head,
-        .head_dim = (size_t)(c->n_embd / c->n_head),
-        .f16 = c->kv_f16,
-    };
-}
-
 /* Attention's arguments for one segment, its own rows counted from 0. */
 static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *segment, const gpt2c_kv *kv) {
     const gpt2c_session *buffers = a->pass->session;
@@ -263,7 +251,7 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
         const size_t head = item % n_head;
         n = size_min(n_head - head, items.end - item);
         const gpt2c_span rows = rows_in(segment, job->rows);
-        const gpt2c_kv kv = kv_of(a, segment);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
         gpt2c_attention_args args = args_of(a, segment, &kv);
         args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
         gpt2c_attention(job->kernels, &args,
@@ -279,7 +267,7 @@ static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     for (size_t i = 0; i < a->pass->n_segments; i++) {
         const gpt2c_segment *segment = &a->pass->segments[i];
         const gpt2c_span mine = rows_in(segment, rows);
-        const gpt2c_kv kv = kv_of(a, segment);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
         gpt2c_keep(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
                    segment->position + mine.begin - segment->begin);
     }

@@ -86,6 +86,18 @@ static size_t place_all(const gpt2c_model *model, gpt2c_buffers *b) {
     return place_rows(plan, sizeof plan / sizeof *plan);
 }
 
+gpt2c_kv gpt2c_kv_of(const gpt2c_session *session, size_t layer) {
+    const gpt2c_model_config *c = &session->model->config;
+    return (gpt2c_kv){
+        .k = gpt2c_at(session, session->buffers.k, layer),
+        .v = gpt2c_at(session, session->buffers.v, layer),
+        .n_ctx = (size_t)c->n_ctx,
+        .n_head = (size_t)c->n_head,
+        .head_dim = (size_t)(c->n_embd / c->n_head),
+        .f16 = c->kv_f16,
+    };
+}
+
 /* The arena of a session that ended, if there is one: the pages that were used are there already, which
  * saves a prompt some percent and a short one more. All sessions of a model have arenas of one size. */
 static float *take_arena(gpt2c_model *model, size_t n) {

@@ -59,6 +59,9 @@ struct gpt2c_session {
     int cancelled;   /* atomic: the call that runs is to end */
 };
 
+/* K and V of a layer. */
+gpt2c_kv gpt2c_kv_of(const gpt2c_session *session, size_t layer);
+
 /* One call at a time: enter is 0 while another one is in. */
 int gpt2c_session_enter(gpt2c_session *session);
 void gpt2c_session_leave(gpt2c_session *session);

@@ -18,6 +18,7 @@ void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t po
 void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 void gpt2c_keep_f16_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
 void gpt2c_attention_f16_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+void gpt2c_kv_runs_ref(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
 void gpt2c_softmax_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_ref(float *out, const float *x, size_t n);
 void gpt2c_gelu_table_ref(float *out, const float *x, size_t n, const uint16_t *table);
@@ -44,6 +45,7 @@ GPT2C_FORMATS(GPT2C_DECLARE_LINEAR)
     .prepare = {GPT2C_FORMATS(GPT2C_PREPARE_ENTRY)},                                           \
     .screen = gpt2c_screen_ref, .keep = gpt2c_keep_ref, .attention = gpt2c_attention_ref,      \
     .keep_f16 = gpt2c_keep_f16_ref, .attention_f16 = gpt2c_attention_f16_ref,                  \
+    .kv_runs = gpt2c_kv_runs_ref, .kv_runs_f16 = gpt2c_kv_runs_ref,                            \
     .softmax = gpt2c_softmax_ref,                                                              \
     .gelu = gpt2c_gelu_ref, .gelu_table = gpt2c_gelu_table_ref,                                \
     .gelu_erf = gpt2c_gelu_erf_ref, .relu = gpt2c_relu_ref, .add = gpt2c_add_ref,              \
