@@ -126,4 +126,25 @@ static inline gpt2c_int8_scale gpt2c_int8_scale_of(uint32_t largest_bits) {
     return (gpt2c_int8_scale){largest / 127.0f, 127.0f / largest};
 }
 
+/* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
+typedef gpt2c_int8_scale gpt2c_round_function(int8_t *q, int32_t *sum, const float *x, size_t n);
+
+/* Rows of x [rows, n_in] to rows of gpt2c_prepared_bytes(n_in), by a set's way to round a group. */
+static inline void gpt2c_prepare_int8(void *out, const float *x, size_t rows, size_t n_in,
+                                      gpt2c_round_function *round_group) {
+    const size_t groups = gpt2c_int8_groups(n_in);
+    for (size_t r = 0; r < rows; r++, x += n_in) {
+        gpt2c_int8_group *group = (void *)((char *)out + r * gpt2c_prepared_bytes(n_in));
+        for (size_t g = 0; g < groups; g++, group++) {
+            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
+            int32_t sum;
+            group->scale = round_group(group->q, &sum, left > 0 ? x + k : x,
+                                       left < GPT2C_GROUP ? left : GPT2C_GROUP)
+                               .scale;
+            group->offset = -128 * sum;
+            group->scaled_sum = group->scale * (float)sum;
+        }
+    }
+}
+
 #endif
