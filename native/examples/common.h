@@ -1,4 +1,4 @@
-/* What the example programs share: numbers on the command line, instruction sets by name. */
+/* What programs that run a model in C share (generate.c and tests/native/sessions.c): numbers on the command line, instruction sets by name. */
 #ifndef GPT2C_EXAMPLES_COMMON_H
 #define GPT2C_EXAMPLES_COMMON_H
 

@@ -5,8 +5,8 @@
  * CALLERS threads do the same at the same time: prompts of several lengths one after another, each in a session
  * of its own; then all of them in shared passes; then one that goes on from a copy of a session that every
  * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many
- * continuations agreed with those that one thread had found before. tools/check_native.py runs it under
- * ThreadSanitizer. */
+ * continuations agreed with those that one thread had found before. tools/check_native.py builds and runs it,
+ * under ThreadSanitizer too. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common.h"
+#include "examples/common.h"
 #include "gpt2c.h"
 
 enum { MOST_CALLERS = 16,
