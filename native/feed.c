@@ -42,25 +42,25 @@ static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2
         pass.wanted = gpt2c_is_incremental(model) ? gpt2c_first_wanted(&pass, &wanted) : 0;
         memset(pass.rows, 0, sizeof pass.rows);
         gpt2c_unembed(&pass, gpt2c_forward(&pass), &wanted);
-        if (pass.stopped) return GPT2C_CANCELLED;
+        if (pass.stopped) return GPT2C_STATUS_CANCELLED;
         for (int s = 0; s < GPT2C_SWITCH_COUNT; s++) rows[s] += pass.rows[s];
     }
     memcpy(session->rows, rows, sizeof session->rows);
     session->separate_passes = pass.separate_passes;
     gpt2c_hold(session, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
                                 const gpt2c_outputs *outputs) {
     if (session == NULL || ids == NULL || n_ids == 0 || outputs == NULL)
-        return GPT2C_INVALID_ARGUMENT;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
     const gpt2c_model_config *c = &session->model->config;
     for (size_t i = 0; i < n_ids; i++)
-        if (ids[i] < 0 || ids[i] >= c->n_vocab) return GPT2C_BAD_TOKEN;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+        if (ids[i] < 0 || ids[i] >= c->n_vocab) return GPT2C_STATUS_BAD_TOKEN;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
 
-    gpt2c_status status = GPT2C_CONTEXT_FULL;
+    gpt2c_status status = GPT2C_STATUS_CONTEXT_FULL;
     if (n_ids <= (size_t)c->n_ctx - session->n_past) {
         __atomic_store_n(&session->cancelled, 0, __ATOMIC_RELAXED);
         memcpy(session->ids + session->n_past, ids, n_ids * sizeof *ids);
@@ -74,33 +74,35 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
 
 static gpt2c_status check_batch(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
                                 const size_t *n_ids, size_t *n_rows) {
-    if (sessions == NULL || ids == NULL || n_ids == NULL || n_sessions == 0) return GPT2C_INVALID_ARGUMENT;
+    if (sessions == NULL || ids == NULL || n_ids == NULL || n_sessions == 0)
+        return GPT2C_STATUS_INVALID_ARGUMENT;
     *n_rows = 0;
     for (size_t i = 0; i < n_sessions; i++) {
-        if (sessions[i] == NULL || sessions[i]->model != sessions[0]->model) return GPT2C_INVALID_ARGUMENT;
-        if (n_ids[i] == 0 || n_ids[i] > GPT2C_CHUNK_ROWS - *n_rows) return GPT2C_INVALID_ARGUMENT;
+        if (sessions[i] == NULL || sessions[i]->model != sessions[0]->model)
+            return GPT2C_STATUS_INVALID_ARGUMENT;
+        if (n_ids[i] == 0 || n_ids[i] > GPT2C_CHUNK_ROWS - *n_rows) return GPT2C_STATUS_INVALID_ARGUMENT;
         *n_rows += n_ids[i];
     }
     const gpt2c_model *model = sessions[0]->model;
-    if (!gpt2c_is_incremental(model)) return GPT2C_INVALID_ARGUMENT;
+    if (!gpt2c_is_incremental(model)) return GPT2C_STATUS_INVALID_ARGUMENT;
     for (size_t i = 0; i < *n_rows; i++)
-        if (ids[i] < 0 || ids[i] >= model->config.n_vocab) return GPT2C_BAD_TOKEN;
-    return GPT2C_OK;
+        if (ids[i] < 0 || ids[i] >= model->config.n_vocab) return GPT2C_STATUS_BAD_TOKEN;
+    return GPT2C_STATUS_OK;
 }
 
 /* Enters all of them or none. The same session twice is busy the second time. */
 static gpt2c_status enter_all(gpt2c_session *const *sessions, const size_t *n_ids, size_t n_sessions) {
     const size_t n_ctx = (size_t)sessions[0]->model->config.n_ctx;
-    gpt2c_status status = GPT2C_OK;
+    gpt2c_status status = GPT2C_STATUS_OK;
     size_t n = 0;
-    for (; n < n_sessions && status == GPT2C_OK; n++) {
+    for (; n < n_sessions && status == GPT2C_STATUS_OK; n++) {
         if (!gpt2c_session_enter(sessions[n])) {
-            status = GPT2C_BUSY;
+            status = GPT2C_STATUS_BUSY;
             break;
         }
-        if (n_ids[n] > n_ctx - sessions[n]->n_past) status = GPT2C_CONTEXT_FULL;
+        if (n_ids[n] > n_ctx - sessions[n]->n_past) status = GPT2C_STATUS_CONTEXT_FULL;
     }
-    for (size_t i = 0; status != GPT2C_OK && i < n; i++) gpt2c_session_leave(sessions[i]);
+    for (size_t i = 0; status != GPT2C_STATUS_OK && i < n; i++) gpt2c_session_leave(sessions[i]);
     return status;
 }
 
@@ -112,24 +114,24 @@ static gpt2c_status run_batch(gpt2c_segment *segments, size_t n_sessions, size_t
     pass.n_segments = n_sessions;
     pass.n = n_rows;
     gpt2c_unembed_segments(&pass, gpt2c_forward(&pass), last_logits, next_ids);
-    if (pass.stopped) return GPT2C_CANCELLED;
+    if (pass.stopped) return GPT2C_STATUS_CANCELLED;
     for (size_t i = 0; i < n_sessions; i++) {
         gpt2c_session *session = segments[i].session;
         memcpy(session->rows, pass.rows, sizeof session->rows);
         session->separate_passes = pass.separate_passes;
         gpt2c_hold(session, session->n_past + segments[i].end - segments[i].begin);
     }
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions, const int32_t *ids,
                               const size_t *n_ids, float *last_logits, int32_t *next_ids) {
     size_t n_rows;
     gpt2c_status status = check_batch(sessions, n_sessions, ids, n_ids, &n_rows);
-    if (status != GPT2C_OK) return status;
-    if (n_rows > (size_t)sessions[0]->model->config.n_ctx) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (n_rows > (size_t)sessions[0]->model->config.n_ctx) return GPT2C_STATUS_INVALID_ARGUMENT;
     status = enter_all(sessions, n_ids, n_sessions);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
 
     gpt2c_segment segments[GPT2C_CHUNK_ROWS]; /* a row each at least */
     size_t begin = 0;

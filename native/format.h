@@ -8,7 +8,7 @@
 #include "kernels.h"
 
 /* Weights as they are given: n_in * n_out numbers of `dtype` at any address, laid out as `given`, which is
- * GPT2C_IN_OUT or GPT2C_OUT_IN. */
+ * GPT2C_LAYOUT_IN_OUT or GPT2C_LAYOUT_OUT_IN. */
 typedef struct gpt2c_source {
     gpt2c_layout given;
     gpt2c_dtype dtype;
@@ -36,7 +36,8 @@ typedef struct gpt2c_format {
 } gpt2c_format;
 
 /* gpt2c_format_<name> of each row. */
-#define GPT2C_DECLARE_FORMAT(name, layout, linear, prepare, roundoff) extern const gpt2c_format gpt2c_format_##name;
+#define GPT2C_DECLARE_FORMAT(name, layout, linear, prepare, roundoff) \
+    extern const gpt2c_format gpt2c_format_##name;
 #include "formats.def"
 GPT2C_ROW_MAJOR_FORMATS(GPT2C_DECLARE_FORMAT)
 GPT2C_FORMATS(GPT2C_DECLARE_FORMAT)

@@ -10,14 +10,14 @@ static void set_transposed(float *out, size_t n_rows, size_t n_columns, const gp
 }
 
 static void set_in_out(gpt2c_matrix *w, const gpt2c_source *from) {
-    if (from->given == GPT2C_IN_OUT)
+    if (from->given == GPT2C_LAYOUT_IN_OUT)
         gpt2c_convert(w->data, w->n_in * w->n_out, from->dtype, from->data, 0);
     else
         set_transposed(w->data, w->n_in, w->n_out, from);
 }
 
 static void set_out_in(gpt2c_matrix *w, const gpt2c_source *from) {
-    if (from->given == GPT2C_OUT_IN)
+    if (from->given == GPT2C_LAYOUT_OUT_IN)
         gpt2c_convert(w->data, w->n_in * w->n_out, from->dtype, from->data, 0);
     else
         set_transposed(w->data, w->n_out, w->n_in, from);

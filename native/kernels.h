@@ -77,8 +77,8 @@ typedef struct gpt2c_linear_args {
     const void *prepared_rest;  /* of x_rest, likewise */
     const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
-    const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
-    const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
+    const uint16_t *gelu_table; /* of GPT2C_EPILOGUE_GELU_TABLE */
+    const float *residual;      /* [rows, n_out], of GPT2C_EPILOGUE_ADD */
 } gpt2c_linear_args;
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -199,12 +199,12 @@ static inline void gpt2c_kv_runs(const gpt2c_kernels *kernels, const gpt2c_kv *k
 static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue epilogue,
                                   const uint16_t *table, float *out, const float *x, size_t n) {
     switch (epilogue) {
-    case GPT2C_THEN_GELU: kernels->gelu(out, x, n); break;
-    case GPT2C_THEN_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
-    case GPT2C_THEN_GELU_ERF: kernels->gelu_erf(out, x, n); break;
-    case GPT2C_THEN_RELU: kernels->relu(out, x, n); break;
-    case GPT2C_PLAIN:
-    case GPT2C_THEN_ADD: break;
+    case GPT2C_EPILOGUE_GELU: kernels->gelu(out, x, n); break;
+    case GPT2C_EPILOGUE_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
+    case GPT2C_EPILOGUE_GELU_ERF: kernels->gelu_erf(out, x, n); break;
+    case GPT2C_EPILOGUE_RELU: kernels->relu(out, x, n); break;
+    case GPT2C_EPILOGUE_NONE:
+    case GPT2C_EPILOGUE_ADD: break;
     }
 }
 
@@ -212,7 +212,7 @@ static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue e
  * have, over what was stored. */
 static inline void gpt2c_finish_activation(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     float *out = args->out + row * args->w->n_out + columns.begin;
-    if (args->epilogue == GPT2C_THEN_GELU_ERF || args->epilogue == GPT2C_THEN_RELU)
+    if (args->epilogue == GPT2C_EPILOGUE_GELU_ERF || args->epilogue == GPT2C_EPILOGUE_RELU)
         gpt2c_activate(args->kernels, args->epilogue, NULL, out, out, columns.end - columns.begin);
 }
 

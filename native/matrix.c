@@ -16,11 +16,11 @@ int gpt2c_matrix_is_sound(const gpt2c_matrix *w) {
 /* ---- What formats are written with ---- */
 
 void gpt2c_convert(float *out, size_t n, gpt2c_dtype dtype, const void *data, size_t first) {
-    const unsigned char *from = (const unsigned char *)data + first * (dtype == GPT2C_F32 ? 4 : 2);
+    const unsigned char *from = (const unsigned char *)data + first * (dtype == GPT2C_DTYPE_F32 ? 4 : 2);
     uint16_t half;
-    if (dtype == GPT2C_F32) {
+    if (dtype == GPT2C_DTYPE_F32) {
         memcpy(out, from, n * sizeof *out);
-    } else if (dtype == GPT2C_F16) {
+    } else if (dtype == GPT2C_DTYPE_F16) {
         for (size_t i = 0; i < n; i++) {
             memcpy(&half, from + 2 * i, sizeof half);
             out[i] = gpt2c_f16_to_f32(half);
@@ -39,7 +39,7 @@ void gpt2c_panel_rows(float *out, const gpt2c_matrix *w, const gpt2c_source *fro
                       size_t n) {
     const size_t lanes = min(w->n_out - first, GPT2C_PANEL), rows = min(w->n_in - k, n);
     if (lanes < GPT2C_PANEL || rows < n) memset(out, 0, n * GPT2C_PANEL * sizeof *out);
-    if (from->given == GPT2C_IN_OUT) {
+    if (from->given == GPT2C_LAYOUT_IN_OUT) {
         for (size_t i = 0; i < rows; i++)
             gpt2c_convert(out + i * GPT2C_PANEL, lanes, from->dtype, from->data, (k + i) * w->n_out + first);
         return;

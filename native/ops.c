@@ -42,7 +42,7 @@ void gpt2c_embed(gpt2c_pass *pass, float *out) {
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
     const size_t n_embd = (size_t)pass->session->model->config.n_embd;
     gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, n_embd, job, GPT2C_NO_ITEMS, 1);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_EMBED, -1, rows, n_embd, 3 * n_embd);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_EMBED, -1, rows, n_embd, 3 * n_embd);
 }
 
 /* ---- Row by row: layer norm, GELU, residual ---- */
@@ -66,10 +66,10 @@ static void compute_layernorm(const gpt2c_job *job, gpt2c_span rows, size_t work
 
 static gpt2c_epilogue activation_of(const gpt2c_model *model) {
     switch ((gpt2c_activation)model->config.activation) {
-    case GPT2C_GELU_ERF: return GPT2C_THEN_GELU_ERF;
-    case GPT2C_RELU: return GPT2C_THEN_RELU;
-    case GPT2C_GELU_TANH:
-    default: return model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU;
+    case GPT2C_ACTIVATION_GELU_ERF: return GPT2C_EPILOGUE_GELU_ERF;
+    case GPT2C_ACTIVATION_RELU: return GPT2C_EPILOGUE_RELU;
+    case GPT2C_ACTIVATION_GELU_TANH:
+    default: return model->gelu_table != NULL ? GPT2C_EPILOGUE_GELU_TABLE : GPT2C_EPILOGUE_GELU;
     }
 }
 
@@ -110,7 +110,7 @@ static void gelu(gpt2c_pass *pass, float *out, const float *x, int32_t layer) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .model = model, .n = (size_t)model->config.n_inner};
     run_row_operation(pass, GPT2C_SWITCH_GELU, args, compute_gelu);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
     pass->separate_passes++;
 }
 
@@ -118,7 +118,7 @@ static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .delta = delta, .n = (size_t)model->config.n_embd};
     run_row_operation(pass, GPT2C_SWITCH_RESIDUAL, args, compute_add);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
                      3 * args.n);
     pass->separate_passes++;
 }
@@ -204,7 +204,7 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
         .x = x,
         .w = &linear->w,
         .bias = linear->bias,
-        .epilogue = GPT2C_THEN_ADD,
+        .epilogue = GPT2C_EPILOGUE_ADD,
         .residual = residual,
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);

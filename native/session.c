@@ -112,13 +112,13 @@ static void leave_arena(gpt2c_model *model, float *arena) {
 
 gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                   gpt2c_session **session) {
-    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (session == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     *session = NULL;
-    if (model == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!model->frozen) return GPT2C_NOT_READY;
+    if (model == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_STATUS_NOT_READY;
 
     gpt2c_session *made = gpt2c_alloc_zero(1, sizeof *made);
-    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
+    if (made == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
     gpt2c_model_retain(model);
     made->model = model;
     made->poll = poll;
@@ -127,10 +127,10 @@ gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *pol
     made->ids = gpt2c_alloc((size_t)model->config.n_ctx, sizeof(int32_t));
     if (made->arena == NULL || made->ids == NULL) {
         gpt2c_session_free(made);
-        return GPT2C_OUT_OF_MEMORY;
+        return GPT2C_STATUS_OUT_OF_MEMORY;
     }
     *session = made;
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 void gpt2c_session_free(gpt2c_session *session) {
@@ -156,19 +156,19 @@ size_t gpt2c_session_n_past(const gpt2c_session *session) {
 }
 
 gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past) {
-    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    const gpt2c_status status = n_past <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-    if (status == GPT2C_OK) gpt2c_hold(session, n_past);
+    if (session == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    const gpt2c_status status = n_past <= session->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
+    if (status == GPT2C_STATUS_OK) gpt2c_hold(session, n_past);
     gpt2c_session_leave(session);
     return status;
 }
 
 gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n) {
-    if (session == NULL || ids == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    const gpt2c_status status = n <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-    if (status == GPT2C_OK) memcpy(ids, session->ids, n * sizeof *ids);
+    if (session == NULL || ids == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    const gpt2c_status status = n <= session->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
+    if (status == GPT2C_STATUS_OK) memcpy(ids, session->ids, n * sizeof *ids);
     gpt2c_session_leave(session);
     return status;
 }
@@ -178,26 +178,26 @@ void gpt2c_session_cancel(gpt2c_session *session) {
 }
 
 gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
-    if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || rows == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     memcpy(rows, session->rows, sizeof session->rows);
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes) {
-    if (session == NULL || passes == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || passes == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     *passes = session->separate_passes;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates) {
-    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     *ids = session->screened_ids;
     *candidates = session->screened_candidates;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

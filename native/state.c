@@ -60,12 +60,12 @@ static size_t n_common(const gpt2c_session *a, const gpt2c_session *b, size_t n)
 }
 
 gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, size_t n) {
-    if (session == NULL || from == NULL || session->model != from->model) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    gpt2c_status status = GPT2C_BUSY;
+    if (session == NULL || from == NULL || session->model != from->model) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    gpt2c_status status = GPT2C_STATUS_BUSY;
     if (gpt2c_session_enter(from)) {
-        status = n <= from->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-        if (status == GPT2C_OK) {
+        status = n <= from->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
+        if (status == GPT2C_STATUS_OK) {
             two_arenas arenas = {(const char *)session->arena, (const char *)from->arena};
             visit_kept(&(visitor){copy_run, &arenas}, session, (gpt2c_span){n_common(session, from, n), n});
             memcpy(session->ids, from->ids, n * sizeof *session->ids);
@@ -105,15 +105,15 @@ size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n) {
 }
 
 gpt2c_status gpt2c_session_get_state(gpt2c_session *session, void *state, size_t n_bytes) {
-    if (session == NULL || state == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    gpt2c_status status = GPT2C_INVALID_ARGUMENT;
+    if (session == NULL || state == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    gpt2c_status status = GPT2C_STATUS_INVALID_ARGUMENT;
     if (n_bytes == gpt2c_session_state_bytes(session, session->n_past)) {
         const size_t id_bytes = session->n_past * sizeof *session->ids;
         char *next = (char *)state + id_bytes;
         memcpy(state, session->ids, id_bytes);
         visit_kept(&(visitor){take_run, &next}, session, (gpt2c_span){0, session->n_past});
-        status = GPT2C_OK;
+        status = GPT2C_STATUS_OK;
     }
     gpt2c_session_leave(session);
     return status;
@@ -130,15 +130,15 @@ static int are_tokens(const gpt2c_model *model, const char *bytes, size_t n) {
 
 gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const void *state, size_t n_bytes) {
     if (session == NULL || state == NULL || n > (size_t)session->model->config.n_ctx)
-        return GPT2C_INVALID_ARGUMENT;
-    if (n_bytes != gpt2c_session_state_bytes(session, n)) return GPT2C_INVALID_ARGUMENT;
-    if (!are_tokens(session->model, state, n)) return GPT2C_BAD_TOKEN;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (n_bytes != gpt2c_session_state_bytes(session, n)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!are_tokens(session->model, state, n)) return GPT2C_STATUS_BAD_TOKEN;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     const size_t id_bytes = n * sizeof *session->ids;
     const char *next = (const char *)state + id_bytes;
     memcpy(session->ids, state, id_bytes);
     visit_kept(&(visitor){put_run, &next}, session, (gpt2c_span){0, n});
     gpt2c_hold(session, n);
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

@@ -193,7 +193,7 @@ def test_the_header_is_read_whole() -> None:
     assert surface.functions["gpt2c_model_create"][-1] == "gpt2c_model **"
     assert surface.structs["gpt2c_outputs"][-1] == ("next_ids", "int32_t *")
     assert surface.structs["gpt2c_session"] == []
-    assert surface.enums["gpt2c_status"]["GPT2C_CANCELLED"] == 8
+    assert surface.enums["gpt2c_status"]["GPT2C_STATUS_CANCELLED"] == 8
     assert surface.typedefs == {"gpt2c_poll": "int (*)(void *)"}
 
 
@@ -233,7 +233,7 @@ def test_a_changed_header_differs_from_both_bindings(old: str, new: str) -> None
 
 
 def test_a_changed_number_of_an_enumerator_is_seen() -> None:
-    assert cffi_differences(HEADER.replace("GPT2C_PANELS = 2", "GPT2C_PANELS = 4"))
+    assert cffi_differences(HEADER.replace("GPT2C_LAYOUT_PANELS = 2", "GPT2C_LAYOUT_PANELS = 4"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ cdef extern from "Python.h":
 
 
 cdef int check(gpt2c_status status) except -1:
-    if status != GPT2C_OK:
+    if status != GPT2C_STATUS_OK:
         _raise_for(<int>status, gpt2c_status_message(status).decode())
     return 0
 

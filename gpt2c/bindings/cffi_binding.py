@@ -19,7 +19,7 @@ name = "cffi"
 
 
 def check(status: int) -> None:
-    if status != lib.GPT2C_OK:
+    if status != lib.GPT2C_STATUS_OK:
         _raise_for(status, ffi.string(lib.gpt2c_status_message(status)).decode())
 
 
