@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import CancelledError
 from .generation import Continuation, Token
-from .session import BATCH_ROWS, Session, feed_batch, n_common
+from .session import Session, batch_rows, feed_batch, n_common
 
 
 @dataclass
@@ -41,7 +41,7 @@ def run_batch(
     for row in rows:
         row.start()
     with ExitStack() as stack:
-        most = min(BATCH_ROWS, n_ctx)
+        most = min(batch_rows(), n_ctx)
         batch = _Batch(lambda: stack.enter_context(new_session()), rows, min(n_places, most), most, n_vocab)
         try:
             batch.run()

@@ -26,7 +26,7 @@ from .errors import CancelledError, OptionError
 from .generation import Beam, Continuation, Source, Token
 from .options import Plan
 from .sampling import NO_TOKEN_LEFT
-from .session import BATCH_ROWS, Session, feed_batch, n_common
+from .session import Session, batch_rows, feed_batch, n_common
 from .settings import BeamSettings
 
 
@@ -131,7 +131,7 @@ class _Sessions:
     ) -> None:
         self._new_session = new_session
         self._can_copy = plan.copies_sessions
-        self._most_rows = min(BATCH_ROWS, row.config.n_ctx) if plan.is_incremental else 1
+        self._most_rows = min(batch_rows(), row.config.n_ctx) if plan.is_incremental else 1
         self._row = row
         self._free: list[Session] = []
         self._of_beams = [first]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bindings
 from .errors import ClosedError, ContextLengthError, ModelFileError, OptionError, TokenError
 from .options import SWITCHES
 from .session_file import read_session, write_session
@@ -223,8 +224,9 @@ class Session:
         return native.feed(ids, last_logits, logits, hidden, next_id, next_ids)
 
 
-BATCH_ROWS = 256
-"""Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+def batch_rows() -> int:
+    """Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+    return bindings.enum("limit")["chunk_rows"]
 
 
 def feed_batch(

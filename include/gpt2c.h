@@ -24,6 +24,9 @@
 extern "C" {
 #endif
 
+/* The only place that states the version: what setup.py gives the package, and gpt2c_version() returns. */
+#define GPT2C_VERSION "0.1.0"
+
 /* BEGIN DECLARATIONS */
 
 typedef enum gpt2c_status {
@@ -44,8 +47,15 @@ typedef enum gpt2c_status {
 /* One sentence for a status; a valid string for any number. */
 const char *gpt2c_status_message(gpt2c_status status);
 
-/* "major.minor.patch" */
+/* GPT2C_VERSION, "major.minor.patch". */
 const char *gpt2c_version(void);
+
+/* Sizes that callers have to know. */
+typedef enum gpt2c_limit {
+    GPT2C_LIMIT_CHUNK_ROWS = 256,   /* tokens of a chunk, into which a feed is cut, or of a batch, at most */
+    GPT2C_LIMIT_PANEL_COLUMNS = 32, /* of a panel: spans of columns begin at a multiple of it */
+    GPT2C_LIMIT_THREADS = 1024      /* of a model's pool, the calling one included, at most */
+} gpt2c_limit;
 
 /* ---- Instruction sets ------------------------------------------------------------------------
  * Numbered from 0 (`ref`) in the order of native/isa.def. */
@@ -130,7 +140,7 @@ typedef struct gpt2c_model_config {
     int32_t gelu_table;          /* 1: GELU by the fp16 table; 0: by the formula */
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
     int32_t format;              /* of the weights: 0 .. gpt2c_format_count() - 1; all but 0 need aligned */
-    int32_t n_threads;           /* 1 .. 1024, the calling thread included */
+    int32_t n_threads;           /* 1 .. GPT2C_LIMIT_THREADS, the calling one included */
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
     int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
@@ -253,7 +263,7 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
                                 const gpt2c_outputs *outputs);
 
 /* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i, `ids` holding
- * those of the first, then of the second, and so on; 256 tokens, and n_ctx, at most in all. Needs all
+ * those of the first, then of the second, and so on; GPT2C_LIMIT_CHUNK_ROWS, and n_ctx, at most in all. Needs all
  * six switches on. last_logits [n_sessions, n_vocab] and next_ids [n_sessions] as in gpt2c_outputs, or
  * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed.
  * To cancel one is to end the pass of all; the poll function is that of the first. */
@@ -294,7 +304,7 @@ void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
  * work is done; of several, as of several layers, the most that one of them computed. */
-gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[6]);
+gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]);
 
 /* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
  * or 0 where `fused` leaves them to the projections. */

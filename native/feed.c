@@ -22,7 +22,7 @@ static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_o
 static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2c_outputs *outputs) {
     const gpt2c_model *model = session->model;
     const size_t n_past = session->n_past, n = n_past + n_ids;
-    const size_t step = gpt2c_is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
+    const size_t step = gpt2c_is_incremental(model) ? GPT2C_LIMIT_CHUNK_ROWS : n_ids;
     gpt2c_segment segment = {.session = session};
     gpt2c_pass pass = gpt2c_pass_start(session);
     session->n_events = 0;
@@ -80,7 +80,7 @@ static gpt2c_status check_batch(gpt2c_session *const *sessions, size_t n_session
     for (size_t i = 0; i < n_sessions; i++) {
         if (sessions[i] == NULL || sessions[i]->model != sessions[0]->model)
             return GPT2C_STATUS_INVALID_ARGUMENT;
-        if (n_ids[i] == 0 || n_ids[i] > GPT2C_CHUNK_ROWS - *n_rows) return GPT2C_STATUS_INVALID_ARGUMENT;
+        if (n_ids[i] == 0 || n_ids[i] > GPT2C_LIMIT_CHUNK_ROWS - *n_rows) return GPT2C_STATUS_INVALID_ARGUMENT;
         *n_rows += n_ids[i];
     }
     const gpt2c_model *model = sessions[0]->model;
@@ -133,7 +133,7 @@ gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions,
     status = enter_all(sessions, n_ids, n_sessions);
     if (status != GPT2C_STATUS_OK) return status;
 
-    gpt2c_segment segments[GPT2C_CHUNK_ROWS]; /* a row each at least */
+    gpt2c_segment segments[GPT2C_LIMIT_CHUNK_ROWS]; /* a row each at least */
     size_t begin = 0;
     for (size_t i = 0; i < n_sessions; i++) {
         gpt2c_session *session = sessions[i];

@@ -185,8 +185,8 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
-    float floors[GPT2C_MOST_THREADS];
-    for (size_t i = 0; i < GPT2C_MOST_THREADS; i++) floors[i] = -INFINITY;
+    float floors[GPT2C_LIMIT_THREADS];
+    for (size_t i = 0; i < GPT2C_LIMIT_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){

@@ -55,7 +55,7 @@ typedef struct gpt2c_span {
 } gpt2c_span;
 
 /* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
-#define GPT2C_PANEL 32
+#define GPT2C_PANEL GPT2C_LIMIT_PANEL_COLUMNS
 
 /* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
 struct gpt2c_matrix {

@@ -46,7 +46,7 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
                      gpt2c_format_name(config->format) != NULL &&
                      (config->format == 0 || config->aligned) && is_flag(config->head_screen) &&
                      (!config->head_screen || may_screen(config)) &&
-                     in_range(config->n_threads, GPT2C_MOST_THREADS) &&
+                     in_range(config->n_threads, GPT2C_LIMIT_THREADS) &&
                      is_flag(config->kv_f16) &&
                      (!config->kv_f16 || (config->switches & 1u << GPT2C_SWITCH_KV) != 0) &&
                      (!config->fused || (config->switches & FUSED_NEEDS) == FUSED_NEEDS);

@@ -7,9 +7,11 @@
 
 /* ---- Buffers ---- */
 
+/* With all switches on, a long prompt is fed in chunks: of enough rows to make use of every weight that is
+ * read, and few enough to keep the buffers small. */
 static size_t buffer_rows(const gpt2c_model *model) {
     const size_t n_ctx = (size_t)model->config.n_ctx;
-    return gpt2c_is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
+    return gpt2c_is_incremental(model) && n_ctx > GPT2C_LIMIT_CHUNK_ROWS ? GPT2C_LIMIT_CHUNK_ROWS : n_ctx;
 }
 
 /* How long an output is read. */

@@ -33,10 +33,6 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
 } gpt2c_buffers;
 
-/* With all switches on, a long prompt goes through in chunks of so many rows: enough to make use of
- * every weight that is read, few enough to keep the buffers small. */
-#define GPT2C_CHUNK_ROWS 256
-
 /* Logits are computed so many rows at a time, into scratch where nobody asked for them. */
 #define GPT2C_LOGIT_ROWS 32
 

@@ -1,6 +1,6 @@
 #include "gpt2c.h"
 
-const char *gpt2c_version(void) { return "0.1.0"; }
+const char *gpt2c_version(void) { return GPT2C_VERSION; }
 
 const char *gpt2c_status_message(gpt2c_status status) {
     switch (status) {

@@ -27,6 +27,10 @@ def version() -> str:
     return str(ffi.string(lib.gpt2c_version()).decode())
 
 
+def constants() -> dict[str, int]:
+    return {name: getattr(lib, name) for name in dir(lib) if name.startswith("GPT2C_")}
+
+
 def isas() -> list[tuple[str, bool, bool]]:
     info = ffi.new("gpt2c_isa_info *")
     rows = []
@@ -222,7 +226,7 @@ class Session:
         lib.gpt2c_session_cancel(self.handle)
 
     def rows(self) -> list[int]:
-        rows = ffi.new("size_t[6]")
+        rows = ffi.new("size_t[]", lib.GPT2C_SWITCH_COUNT)
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
 

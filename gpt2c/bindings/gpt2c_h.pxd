@@ -5,6 +5,12 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_status:
         GPT2C_STATUS_OK
 
+    ctypedef enum gpt2c_limit:
+        GPT2C_LIMIT_CHUNK_ROWS
+
+    ctypedef enum gpt2c_switch:
+        GPT2C_SWITCH_COUNT
+
     ctypedef enum gpt2c_tensor:
         GPT2C_TENSOR_COUNT
 
