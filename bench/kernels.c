@@ -35,10 +35,10 @@ matrices *gpt2c_bench_matrices_new(const float *weight, size_t n_in, size_t n_ou
     all->n_copies = n_copies;
     all->copies = gpt2c_alloc_zero(n_copies, sizeof(gpt2c_matrix *));
     const gpt2c_layout layout = gpt2c_layout_of_format(format);
-    gpt2c_status status = all->copies == NULL ? GPT2C_OUT_OF_MEMORY : GPT2C_OK;
-    for (size_t i = 0; status == GPT2C_OK && i < n_copies; i++)
-        status = gpt2c_matrix_create(weight, GPT2C_IN_OUT, n_in, n_out, layout, &all->copies[i]);
-    if (status == GPT2C_OK) return all;
+    gpt2c_status status = all->copies == NULL ? GPT2C_STATUS_OUT_OF_MEMORY : GPT2C_STATUS_OK;
+    for (size_t i = 0; status == GPT2C_STATUS_OK && i < n_copies; i++)
+        status = gpt2c_matrix_create(weight, GPT2C_LAYOUT_IN_OUT, n_in, n_out, layout, &all->copies[i]);
+    if (status == GPT2C_STATUS_OK) return all;
     gpt2c_bench_matrices_free(all);
     return NULL;
 }

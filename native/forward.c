@@ -22,6 +22,8 @@
  */
 #include "forward.h"
 
+#include "ops.h"
+
 const float *gpt2c_forward(gpt2c_pass *pass) {
     const gpt2c_session *s = pass->session;
     const gpt2c_model *model = s->model;

@@ -1,9 +1,12 @@
 /* Logits, and the greedy id: from the whole head, or from its compact copy (screen.h). */
+#include "head.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "half.h"
 #include "matrix.h"
+#include "ops.h"
 #include "quantized.h"
 #include "trace.h"
 #include "work.h"
@@ -47,7 +50,7 @@ size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) 
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
     gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->head};
-    if (gpt2c_is_int8(args.w->layout)) {
+    if (gpt2c_format_of(args.w->layout)->is_integer) {
         float *rest = gpt2c_at(session, session->buffers.head_x, 0);
         for (size_t r = 0; r < n; r++)
             gpt2c_int8_rest(rest + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);
@@ -182,8 +185,8 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
-    float floors[GPT2C_MOST_THREADS];
-    for (size_t i = 0; i < GPT2C_MOST_THREADS; i++) floors[i] = -INFINITY;
+    float floors[GPT2C_LIMIT_THREADS];
+    for (size_t i = 0; i < GPT2C_LIMIT_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){

@@ -55,7 +55,7 @@ typedef struct gpt2c_span {
 } gpt2c_span;
 
 /* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
-#define GPT2C_PANEL 32
+#define GPT2C_PANEL GPT2C_LIMIT_PANEL_COLUMNS
 
 /* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
 struct gpt2c_matrix {
@@ -77,8 +77,8 @@ typedef struct gpt2c_linear_args {
     const void *prepared_rest;  /* of x_rest, likewise */
     const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
-    const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
-    const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
+    const uint16_t *gelu_table; /* of GPT2C_EPILOGUE_GELU_TABLE */
+    const float *residual;      /* [rows, n_out], of GPT2C_EPILOGUE_ADD */
 } gpt2c_linear_args;
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -90,8 +90,8 @@ static inline size_t gpt2c_prepared_bytes(size_t n_in) { return (gpt2c_pad(n_in,
  * a kernel set may lay K and V out in whole registers. */
 #define GPT2C_KV_TILE 16
 
-/* K and V of one layer. How they lie is each kernel set's own business, between its `keep` and its
- * `attention` (or `keep_f16` and `attention_f16`); each holds pad(n_ctx, KV_TILE) * n_head *
+/* K and V of one layer. Their layout is known to a kernel set alone: to its `keep`, `attention` and `kv_runs`
+ * (or `keep_f16`, `attention_f16` and `kv_runs_f16`). Each holds pad(n_ctx, KV_TILE) * n_head *
  * pad(head_dim, KV_TILE) numbers, 64-byte aligned, whose contents are undefined where nothing was
  * kept. */
 typedef struct gpt2c_kv {
@@ -117,6 +117,9 @@ typedef struct gpt2c_attention_args {
     int fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
     float scale;             /* of the scores */
 } gpt2c_attention_args;
+
+/* Called with each run of bytes that some positions occupy. */
+typedef void gpt2c_kv_visit(void *context, void *run, size_t n_bytes);
 
 struct gpt2c_screen; /* screen.h */
 
@@ -162,6 +165,11 @@ typedef struct gpt2c_kernels {
     void (*keep_f16)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
     void (*attention_f16)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 
+    /* Visits every byte of K and V that the two above stored at these positions, always in the same order
+     * for the same kv and positions; padding may be among them, but nothing undefined. */
+    void (*kv_runs)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
+    void (*kv_runs_f16)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
+
     void (*softmax)(float *out, const float *x, size_t n);
     void (*gelu)(float *out, const float *x, size_t n);
     void (*gelu_table)(float *out, const float *x, size_t n, const uint16_t *table);
@@ -171,7 +179,7 @@ typedef struct gpt2c_kernels {
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
 
-/* The two above in the form that kv asks for. */
+/* These in the form that kv has. */
 static inline void gpt2c_keep(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
                               size_t rows, size_t position) {
     (kv->f16 ? kernels->keep_f16 : kernels->keep)(kv, qkv, rows, position);
@@ -182,16 +190,21 @@ static inline void gpt2c_attention(const gpt2c_kernels *kernels, const gpt2c_att
     (args->kv->f16 ? kernels->attention_f16 : kernels->attention)(args, rows, heads);
 }
 
+static inline void gpt2c_kv_runs(const gpt2c_kernels *kernels, const gpt2c_kv *kv, gpt2c_span positions,
+                                 gpt2c_kv_visit *visit, void *context) {
+    (kv->f16 ? kernels->kv_runs_f16 : kernels->kv_runs)(kv, positions, visit, context);
+}
+
 /* The activation that an epilogue stands for, as an operation of its own; nothing for the others. */
 static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue epilogue,
                                   const uint16_t *table, float *out, const float *x, size_t n) {
     switch (epilogue) {
-    case GPT2C_THEN_GELU: kernels->gelu(out, x, n); break;
-    case GPT2C_THEN_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
-    case GPT2C_THEN_GELU_ERF: kernels->gelu_erf(out, x, n); break;
-    case GPT2C_THEN_RELU: kernels->relu(out, x, n); break;
-    case GPT2C_PLAIN:
-    case GPT2C_THEN_ADD: break;
+    case GPT2C_EPILOGUE_GELU: kernels->gelu(out, x, n); break;
+    case GPT2C_EPILOGUE_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
+    case GPT2C_EPILOGUE_GELU_ERF: kernels->gelu_erf(out, x, n); break;
+    case GPT2C_EPILOGUE_RELU: kernels->relu(out, x, n); break;
+    case GPT2C_EPILOGUE_NONE:
+    case GPT2C_EPILOGUE_ADD: break;
     }
 }
 
@@ -199,7 +212,7 @@ static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue e
  * have, over what was stored. */
 static inline void gpt2c_finish_activation(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     float *out = args->out + row * args->w->n_out + columns.begin;
-    if (args->epilogue == GPT2C_THEN_GELU_ERF || args->epilogue == GPT2C_THEN_RELU)
+    if (args->epilogue == GPT2C_EPILOGUE_GELU_ERF || args->epilogue == GPT2C_EPILOGUE_RELU)
         gpt2c_activate(args->kernels, args->epilogue, NULL, out, out, columns.end - columns.begin);
 }
 

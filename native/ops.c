@@ -1,5 +1,7 @@
 /* The operations that forward.c is written in, but for the logits (head.c): each picks its rows and
  * calls the kernel through work.c, which shares the rows out and counts them. */
+#include "ops.h"
+
 #include <math.h>
 
 #include "trace.h"
@@ -40,7 +42,7 @@ void gpt2c_embed(gpt2c_pass *pass, float *out) {
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
     const size_t n_embd = (size_t)pass->session->model->config.n_embd;
     gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, n_embd, job, GPT2C_NO_ITEMS, 1);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_EMBED, -1, rows, n_embd, 3 * n_embd);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_EMBED, -1, rows, n_embd, 3 * n_embd);
 }
 
 /* ---- Row by row: layer norm, GELU, residual ---- */
@@ -64,10 +66,10 @@ static void compute_layernorm(const gpt2c_job *job, gpt2c_span rows, size_t work
 
 static gpt2c_epilogue activation_of(const gpt2c_model *model) {
     switch ((gpt2c_activation)model->config.activation) {
-    case GPT2C_GELU_ERF: return GPT2C_THEN_GELU_ERF;
-    case GPT2C_RELU: return GPT2C_THEN_RELU;
-    case GPT2C_GELU_TANH:
-    default: return model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU;
+    case GPT2C_ACTIVATION_GELU_ERF: return GPT2C_EPILOGUE_GELU_ERF;
+    case GPT2C_ACTIVATION_RELU: return GPT2C_EPILOGUE_RELU;
+    case GPT2C_ACTIVATION_GELU_TANH:
+    default: return model->gelu_table != NULL ? GPT2C_EPILOGUE_GELU_TABLE : GPT2C_EPILOGUE_GELU;
     }
 }
 
@@ -108,7 +110,7 @@ static void gelu(gpt2c_pass *pass, float *out, const float *x, int32_t layer) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .model = model, .n = (size_t)model->config.n_inner};
     run_row_operation(pass, GPT2C_SWITCH_GELU, args, compute_gelu);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
     pass->separate_passes++;
 }
 
@@ -116,7 +118,7 @@ static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .delta = delta, .n = (size_t)model->config.n_embd};
     run_row_operation(pass, GPT2C_SWITCH_RESIDUAL, args, compute_add);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
                      3 * args.n);
     pass->separate_passes++;
 }
@@ -202,7 +204,7 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
         .x = x,
         .w = &linear->w,
         .bias = linear->bias,
-        .epilogue = GPT2C_THEN_ADD,
+        .epilogue = GPT2C_EPILOGUE_ADD,
         .residual = residual,
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
@@ -222,18 +224,6 @@ typedef struct attend_args {
 static float scale_of(const gpt2c_model_config *c, size_t layer) {
     const float scale = c->unscaled_scores ? 1.0f : 1.0f / sqrtf((float)(c->n_embd / c->n_head));
     return c->scores_by_layer ? scale / (float)(layer + 1) : scale;
-}
-
-static gpt2c_kv kv_of(const attend_args *a, const gpt2c_segment *segment) {
-    const gpt2c_model_config *c = &segment->session->model->config;
-    return (gpt2c_kv){
-        .k = gpt2c_at(segment->session, segment->session->buffers.k, a->layer),
-        .v = gpt2c_at(segment->session, segment->session->buffers.v, a->layer),
-        .n_ctx = (size_t)c->n_ctx,
-        .n_head = (size_t)c->n_head,
-        .head_dim = (size_t)(c->n_embd / c->n_head),
-        .f16 = c->kv_f16,
-    };
 }
 
 /* Attention's arguments for one segment, its own rows counted from 0. */
@@ -261,7 +251,7 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
         const size_t head = item % n_head;
         n = size_min(n_head - head, items.end - item);
         const gpt2c_span rows = rows_in(segment, job->rows);
-        const gpt2c_kv kv = kv_of(a, segment);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
         gpt2c_attention_args args = args_of(a, segment, &kv);
         args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
         gpt2c_attention(job->kernels, &args,
@@ -277,7 +267,7 @@ static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     for (size_t i = 0; i < a->pass->n_segments; i++) {
         const gpt2c_segment *segment = &a->pass->segments[i];
         const gpt2c_span mine = rows_in(segment, rows);
-        const gpt2c_kv kv = kv_of(a, segment);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
         gpt2c_keep(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
                    segment->position + mine.begin - segment->begin);
     }

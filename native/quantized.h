@@ -13,6 +13,8 @@
 #ifndef GPT2C_QUANTIZED_H
 #define GPT2C_QUANTIZED_H
 
+#include <math.h>
+
 #include "half.h"
 #include "kernels.h"
 
@@ -41,10 +43,6 @@ typedef struct gpt2c_q4_columns {
     float least[GPT2C_PANEL];
 } gpt2c_q4_columns;
 
-static inline int gpt2c_is_int8(gpt2c_layout layout) {
-    return layout == GPT2C_PANELS_Q8 || layout == GPT2C_PANELS_Q4;
-}
-
 static inline size_t gpt2c_q8_blocks(size_t n_in) { return (n_in + 2 * GPT2C_GROUP - 1) / (2 * GPT2C_GROUP); }
 static inline size_t gpt2c_q4_blocks(size_t n_in) { return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP; }
 
@@ -72,25 +70,21 @@ static inline int gpt2c_q4_integer(const gpt2c_q4_block *block, size_t k, size_t
     return block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
 }
 
-size_t gpt2c_q8_bytes(const gpt2c_matrix *w);
-size_t gpt2c_q4_bytes(const gpt2c_matrix *w);
+/* Larger weights count as this one, so that no scale, sum or square is infinite. Known to
+ * gpt2c/quantized.py, too. */
+#define GPT2C_LARGEST_WEIGHT 1e15f
 
-/* Quantizes a block from its rows of float32, [2 GPT2C_GROUP][GPT2C_PANEL]. Weights beyond 1e15 count
- * as that; a NaN makes a NaN of its scale. */
-void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows);
+static inline float gpt2c_clamp(float x, float min, float max) {
+    const float low = x < min ? min : x;
+    return low > max ? max : low;
+}
 
-/* The same for q4, in three steps, because scales are relative to a column's largest: fit each block of
- * a panel to its rows [GPT2C_GROUP][GPT2C_PANEL], then scale the panel, then round each block. */
-void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows);
-void gpt2c_q4_scale(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_t n_blocks);
-void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, const float *rows);
+/* A NaN stays, whichever comes first. */
+static inline float gpt2c_larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
 
-float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c);
-float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c);
-
-/* Whether every scale is a finite number, as quantizing finite weights makes them. */
-int gpt2c_q8_is_sound(const gpt2c_matrix *w);
-int gpt2c_q4_is_sound(const gpt2c_matrix *w);
+static inline float gpt2c_finite_weight(float w) {
+    return gpt2c_clamp(w, -GPT2C_LARGEST_WEIGHT, GPT2C_LARGEST_WEIGHT);
+}
 
 /* ---- Activations ---- */
 
@@ -130,6 +124,27 @@ static inline gpt2c_int8_scale gpt2c_int8_scale_of(uint32_t largest_bits) {
     if (largest_bits >= 0x7f800000u) return (gpt2c_int8_scale){gpt2c_float_of(0x7fc00000u), 0.0f};
     if (largest < 0x1p-100f) return (gpt2c_int8_scale){0.0f, 0.0f};
     return (gpt2c_int8_scale){largest / 127.0f, 127.0f / largest};
+}
+
+/* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
+typedef gpt2c_int8_scale gpt2c_round_function(int8_t *q, int32_t *sum, const float *x, size_t n);
+
+/* Rows of x [rows, n_in] to rows of gpt2c_prepared_bytes(n_in), by a set's way to round a group. */
+static inline void gpt2c_prepare_int8(void *out, const float *x, size_t rows, size_t n_in,
+                                      gpt2c_round_function *round_group) {
+    const size_t groups = gpt2c_int8_groups(n_in);
+    for (size_t r = 0; r < rows; r++, x += n_in) {
+        gpt2c_int8_group *group = (void *)((char *)out + r * gpt2c_prepared_bytes(n_in));
+        for (size_t g = 0; g < groups; g++, group++) {
+            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
+            int32_t sum;
+            group->scale = round_group(group->q, &sum, left > 0 ? x + k : x,
+                                       left < GPT2C_GROUP ? left : GPT2C_GROUP)
+                               .scale;
+            group->offset = -128 * sum;
+            group->scaled_sum = group->scale * (float)sum;
+        }
+    }
 }
 
 #endif

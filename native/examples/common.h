@@ -1,4 +1,4 @@
-/* What the example programs share: numbers on the command line, instruction sets by name. */
+/* What programs that run a model in C share (generate.c and tests/native/sessions.c): numbers on the command line, instruction sets by name. */
 #ifndef GPT2C_EXAMPLES_COMMON_H
 #define GPT2C_EXAMPLES_COMMON_H
 
@@ -21,7 +21,7 @@ static inline int32_t example_find_isa(const char *name) {
     int32_t found = -1;
     for (int32_t i = 0; i < gpt2c_isa_count(); i++) {
         gpt2c_isa_info info;
-        if (gpt2c_isa_get(i, &info) != GPT2C_OK || !info.supported) continue;
+        if (gpt2c_isa_get(i, &info) != GPT2C_STATUS_OK || !info.supported) continue;
         if (name == NULL || strcmp(name, info.name) == 0) found = i;
     }
     return found;

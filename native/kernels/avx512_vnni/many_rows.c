@@ -175,7 +175,7 @@ static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span
         };
         gpt2c_fetch_lines(args, part, panel);
         fetch_next(p, tiles, i);
-        if (args->w->layout == GPT2C_PANELS_Q4)
+        if (gpt2c_is_q4(args->w))
             add_rows_q4(&t, part.end - part.begin);
         else
             add_rows_q8(&t, part.end - part.begin);
@@ -186,7 +186,7 @@ static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span
 
 /* Unpacks groups of the panel that begins at column c. */
 static void unpack(piece *p, const gpt2c_matrix *w, size_t c) {
-    if (w->layout == GPT2C_PANELS_Q4) {
+    if (gpt2c_is_q4(w)) {
         const gpt2c_q4_block *panel = gpt2c_q4_panel(w, c);
         unpack_q4(p->w, panel, gpt2c_q4_columns_of(w, c), p->groups);
         p->next = (const char *)(panel + p->groups.end);
@@ -201,7 +201,7 @@ static void unpack(piece *p, const gpt2c_matrix *w, size_t c) {
 
 static void many_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const gpt2c_matrix *w = args->w;
-    const size_t groups = w->layout == GPT2C_PANELS_Q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
+    const size_t groups = gpt2c_is_q4(w) ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
     piece p __attribute__((aligned(64)));
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
         const gpt2c_span panel = {c, columns.end - c < GPT2C_PANEL ? columns.end : c + GPT2C_PANEL};

@@ -79,7 +79,7 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
 
 static GPT2C_ALWAYS_INLINE void sum_panels(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                            const size_t panels) {
-    const int q4 = args->w->layout == GPT2C_PANELS_Q4, has_rest = args->prepared_rest != NULL;
+    const int q4 = gpt2c_is_q4(args->w), has_rest = args->prepared_rest != NULL;
     if (q4 && has_rest)
         sum_columns(args, row, columns, panels, 2, 1);
     else if (q4)

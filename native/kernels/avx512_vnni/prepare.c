@@ -4,8 +4,8 @@
 
 #include "avx512_vnni.h"
 #include "kernels/avx512/lanes.h"
-#include "kernels/tiled/int8.h"
 #include "kernels/tiled/tile.h"
+#include "quantized.h"
 
 #define GROUPS 16
 

@@ -29,7 +29,11 @@ void gpt2c_keep_f16_neon(const gpt2c_kv *kv, const float *qkv, size_t rows, size
     gpt2c_keep_f16_tiled(kv, qkv, rows, position, narrow);
 }
 
-/* Over floats and over halves. */
+/* This one and the next are over floats and over halves. */
+void gpt2c_kv_runs_neon(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
+    gpt2c_kv_runs_tiled(kv, positions, visit, context);
+}
+
 void gpt2c_attention_neon(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads) {
     gpt2c_attention_tiled(args, rows, heads, &parts);
 }

@@ -1,5 +1,5 @@
 /* Rows of x to int8, as prepare_int8 in ref does it: eight registers for a group. */
-#include "kernels/tiled/int8.h"
+#include "quantized.h"
 
 #include <arm_neon.h>
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/tiled/int8.h"
+#include "quantized.h"
 #include "ref.h"
 
 static gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float *x, size_t n) {

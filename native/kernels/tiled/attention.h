@@ -86,6 +86,27 @@ static inline const void *gpt2c_number_at(const gpt2c_kv *kv, const void *number
     return (const char *)numbers + i * gpt2c_kv_number_bytes(kv->f16);
 }
 
+/* A range of a head's K and V. Tiles of K are visited as a whole, but for the last one, of which only the
+ * lanes in use are: what the others hold is undefined. */
+static inline void gpt2c_kv_runs_of_head(const gpt2c_kv *kv, size_t head, gpt2c_span positions,
+                                         gpt2c_kv_visit *visit, void *context) {
+    const size_t bytes = gpt2c_kv_number_bytes(kv->f16);
+    const size_t first = positions.begin / GPT2C_BLOCK * GPT2C_BLOCK;
+    const size_t last = positions.end / GPT2C_BLOCK * GPT2C_BLOCK, n_left = positions.end - last;
+    char *k = kv->k, *v = kv->v, *last_tile = k + gpt2c_k_at(kv, head, last) * bytes;
+    visit(context, k + gpt2c_k_at(kv, head, first) * bytes, (last - first) * kv->head_dim * bytes);
+    for (size_t d = 0; d < kv->head_dim && n_left > 0; d++)
+        visit(context, last_tile + d * GPT2C_BLOCK * bytes, n_left * bytes);
+    visit(context, v + gpt2c_v_at(kv, head, positions.begin) * bytes,
+          (positions.end - positions.begin) * gpt2c_v_stride(kv) * bytes);
+}
+
+static inline void gpt2c_kv_runs_tiled(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit,
+                                       void *context) {
+    for (size_t head = 0; head < kv->n_head; head++)
+        gpt2c_kv_runs_of_head(kv, head, positions, visit, context);
+}
+
 /* out[r] = sum over t of p[r][t] v[t], where row r sees n + r positions. */
 static inline void gpt2c_weighted_sum(gpt2c_tile tile, size_t rows, size_t n, gpt2c_tile_function *sum) {
     const gpt2c_tile first = tile;

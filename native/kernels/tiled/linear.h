@@ -67,7 +67,7 @@ static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_
 
 /* Asks for the lines that a tile's last step will write and read. */
 static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const int adds = args->epilogue == GPT2C_THEN_ADD;
+    const int adds = args->epilogue == GPT2C_EPILOGUE_ADD;
     for (size_t r = rows.begin; r < rows.end; r++) {
         for (size_t c = columns.begin; c < columns.end; c += GPT2C_BLOCK) {
             __builtin_prefetch(args->out + r * args->w->n_out + c, 1);
@@ -94,7 +94,7 @@ static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_s
 
 static inline void gpt2c_linear_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                         gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
-    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
+    const int plain = args->bias == NULL && args->epilogue == GPT2C_EPILOGUE_NONE;
     const gpt2c_sums sums = {args->out + row * args->w->n_out + columns.begin, args->w->n_out, 0, 0};
     sum(args, (gpt2c_span){row, row + 1}, columns, sums);
     if (!plain) finish(args, row, columns, sums.at);

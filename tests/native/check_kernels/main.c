@@ -22,7 +22,7 @@ void expect(check *c, int right, const char *what, size_t a, size_t b) {
 }
 
 void expect_ok(check *c, gpt2c_status status) {
-    expect(c, status == GPT2C_OK, gpt2c_status_message(status), 0, 0);
+    expect(c, status == GPT2C_STATUS_OK, gpt2c_status_message(status), 0, 0);
 }
 
 typedef struct operation {
@@ -49,7 +49,7 @@ int main(void) {
     size_t n_wrong = 0;
     for (int32_t isa = 0; isa < gpt2c_isa_count(); isa++) {
         gpt2c_isa_info info;
-        if (gpt2c_isa_get(isa, &info) != GPT2C_OK || !info.supported) continue;
+        if (gpt2c_isa_get(isa, &info) != GPT2C_STATUS_OK || !info.supported) continue;
         for (size_t i = 0; i < COUNT_OF(operations); i++) {
             check c = {isa, info.name, operations[i].name, 0, 0};
             operations[i].run(&c);

@@ -5,8 +5,8 @@
  * CALLERS threads do the same at the same time: prompts of several lengths one after another, each in a session
  * of its own; then all of them in shared passes; then one that goes on from a copy of a session that every
  * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many
- * continuations agreed with those that one thread had found before. tools/check_native.py runs it under
- * ThreadSanitizer. */
+ * continuations agreed with those that one thread had found before. tools/check_native.py builds and runs it,
+ * under ThreadSanitizer too. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common.h"
+#include "examples/common.h"
 #include "gpt2c.h"
 
 enum { MOST_CALLERS = 16,
@@ -70,8 +70,8 @@ static gpt2c_status generate(const shared *s, gpt2c_session *session, size_t row
     int32_t ids[LONGEST];
     size_t n = prompt(s, row, ids) - held;
     const int32_t *fed = ids + held;
-    gpt2c_status status = GPT2C_OK;
-    for (size_t i = 0; i < s->n_new && status == GPT2C_OK; i++) {
+    gpt2c_status status = GPT2C_STATUS_OK;
+    for (size_t i = 0; i < s->n_new && status == GPT2C_STATUS_OK; i++) {
         const gpt2c_outputs outputs = {.next_id = &out[i]};
         status = gpt2c_session_feed(session, fed, n, &outputs);
         fed = &out[i];
@@ -87,13 +87,13 @@ static gpt2c_status generate_together(const shared *s, gpt2c_session *const *ses
     for (size_t row = 0; row < ROWS; row++) n_all += n_ids[row] = prompt(s, row, ids + n_all);
     for (size_t i = 0; i < s->n_new; i++) {
         const gpt2c_status status = gpt2c_batch_feed(sessions, ROWS, ids, n_ids, NULL, next);
-        if (status != GPT2C_OK) return status;
+        if (status != GPT2C_STATUS_OK) return status;
         for (size_t row = 0; row < ROWS; row++) {
             out[row * s->n_new + i] = ids[row] = next[row];
             n_ids[row] = 1;
         }
     }
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 static void compare(caller *c, size_t row, const int32_t *found) {
@@ -106,16 +106,16 @@ static void compare(caller *c, size_t row, const int32_t *found) {
 }
 
 static gpt2c_status generate_from_copy(const shared *s, gpt2c_session *session, int32_t *out) {
-    gpt2c_status status = GPT2C_BUSY;
-    while (status == GPT2C_BUSY) status = gpt2c_session_copy(session, s->kept, LONGEST - 1);
-    return status == GPT2C_OK ? generate(s, session, ROWS - 1, LONGEST - 1, out) : status;
+    gpt2c_status status = GPT2C_STATUS_BUSY;
+    while (status == GPT2C_STATUS_BUSY) status = gpt2c_session_copy(session, s->kept, LONGEST - 1);
+    return status == GPT2C_STATUS_OK ? generate(s, session, ROWS - 1, LONGEST - 1, out) : status;
 }
 
 /* What can be asked of a session while others feed it: how far it is always, all else between two feeds. */
 static gpt2c_status watch(const caller *c) {
     gpt2c_session *session = c->shared->contended;
     size_t rows[GPT2C_SWITCH_COUNT], n, candidates;
-    if (gpt2c_session_n_past(session) < c->n_let_in) return GPT2C_INVALID_ARGUMENT;
+    if (gpt2c_session_n_past(session) < c->n_let_in) return GPT2C_STATUS_INVALID_ARGUMENT;
     const gpt2c_status found[] = {
         gpt2c_session_rows(session, rows),
         gpt2c_session_separate_passes(session, &n),
@@ -123,8 +123,8 @@ static gpt2c_status watch(const caller *c) {
         gpt2c_session_traced(session, &n),
     };
     for (size_t i = 0; i < sizeof found / sizeof found[0]; i++)
-        if (found[i] != GPT2C_OK && found[i] != GPT2C_BUSY) return found[i];
-    return GPT2C_OK;
+        if (found[i] != GPT2C_STATUS_OK && found[i] != GPT2C_STATUS_BUSY) return found[i];
+    return GPT2C_STATUS_OK;
 }
 
 /* Feeds the session that all callers feed, until it was let in CONTENDED times. */
@@ -134,40 +134,40 @@ static gpt2c_status contend(caller *c) {
     const gpt2c_outputs outputs = {.next_id = &next};
     while (c->n_let_in < CONTENDED) {
         const gpt2c_status status = gpt2c_session_feed(c->shared->contended, &id, 1, &outputs);
-        if (status == GPT2C_OK) {
+        if (status == GPT2C_STATUS_OK) {
             c->n_let_in++;
-        } else if (status != GPT2C_BUSY) {
+        } else if (status != GPT2C_STATUS_BUSY) {
             return status;
         }
         const gpt2c_status seen = watch(c);
-        if (seen != GPT2C_OK) return seen;
+        if (seen != GPT2C_STATUS_OK) return seen;
     }
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 static gpt2c_status call(caller *c, gpt2c_session **sessions, int32_t *found) {
     const shared *s = c->shared;
-    gpt2c_status status = GPT2C_OK;
-    for (size_t row = 0; row < ROWS && status == GPT2C_OK; row++) {
+    gpt2c_status status = GPT2C_STATUS_OK;
+    for (size_t row = 0; row < ROWS && status == GPT2C_STATUS_OK; row++) {
         status = generate(s, sessions[row], row, 0, found);
-        if (status == GPT2C_OK) compare(c, row, found);
-        if (status == GPT2C_OK) status = gpt2c_session_rewind(sessions[row], 0);
+        if (status == GPT2C_STATUS_OK) compare(c, row, found);
+        if (status == GPT2C_STATUS_OK) status = gpt2c_session_rewind(sessions[row], 0);
     }
-    if (status == GPT2C_OK) status = generate_together(s, sessions, found);
-    for (size_t row = 0; row < ROWS && status == GPT2C_OK; row++) compare(c, row, found + row * s->n_new);
-    if (status == GPT2C_OK) status = generate_from_copy(s, sessions[0], found);
-    if (status == GPT2C_OK) compare(c, ROWS - 1, found);
-    return status == GPT2C_OK ? contend(c) : status;
+    if (status == GPT2C_STATUS_OK) status = generate_together(s, sessions, found);
+    for (size_t row = 0; row < ROWS && status == GPT2C_STATUS_OK; row++) compare(c, row, found + row * s->n_new);
+    if (status == GPT2C_STATUS_OK) status = generate_from_copy(s, sessions[0], found);
+    if (status == GPT2C_STATUS_OK) compare(c, ROWS - 1, found);
+    return status == GPT2C_STATUS_OK ? contend(c) : status;
 }
 
 static void *run_caller(void *context) {
     caller *c = context;
     gpt2c_session *sessions[ROWS] = {NULL};
     int32_t *found = malloc(ROWS * c->shared->n_new * sizeof *found);
-    c->failed = found != NULL ? GPT2C_OK : GPT2C_OUT_OF_MEMORY;
-    for (size_t row = 0; row < ROWS && c->failed == GPT2C_OK; row++)
+    c->failed = found != NULL ? GPT2C_STATUS_OK : GPT2C_STATUS_OUT_OF_MEMORY;
+    for (size_t row = 0; row < ROWS && c->failed == GPT2C_STATUS_OK; row++)
         c->failed = gpt2c_session_create(c->shared->model, NULL, NULL, &sessions[row]);
-    if (c->failed == GPT2C_OK) c->failed = call(c, sessions, found);
+    if (c->failed == GPT2C_STATUS_OK) c->failed = call(c, sessions, found);
     for (size_t row = 0; row < ROWS; row++) gpt2c_session_free(sessions[row]);
     free(found);
     return NULL;
@@ -178,20 +178,20 @@ static gpt2c_status prepare(shared *s) {
     int32_t ids[LONGEST], ignored;
     const gpt2c_outputs outputs = {.next_id = &ignored};
     gpt2c_status status = gpt2c_session_create(s->model, NULL, NULL, &s->kept);
-    if (status == GPT2C_OK) status = gpt2c_session_create(s->model, NULL, NULL, &s->contended);
-    for (size_t row = 0; row < ROWS && status == GPT2C_OK; row++) {
+    if (status == GPT2C_STATUS_OK) status = gpt2c_session_create(s->model, NULL, NULL, &s->contended);
+    for (size_t row = 0; row < ROWS && status == GPT2C_STATUS_OK; row++) {
         status = generate(s, s->kept, row, 0, s->expected + row * s->n_new);
-        if (status == GPT2C_OK) status = gpt2c_session_rewind(s->kept, 0);
+        if (status == GPT2C_STATUS_OK) status = gpt2c_session_rewind(s->kept, 0);
     }
     prompt(s, ROWS - 1, ids);
-    return status == GPT2C_OK ? gpt2c_session_feed(s->kept, ids, LONGEST - 1, &outputs) : status;
+    return status == GPT2C_STATUS_OK ? gpt2c_session_feed(s->kept, ids, LONGEST - 1, &outputs) : status;
 }
 
 static int run_callers(const shared *s, size_t n_callers) {
     pthread_t threads[MOST_CALLERS];
     caller callers[MOST_CALLERS];
     size_t n_started = 0, n_agreed = 0, n_wrong = 0, n_let_in = 0;
-    gpt2c_status failed = GPT2C_OK;
+    gpt2c_status failed = GPT2C_STATUS_OK;
     for (; n_started < n_callers; n_started++) {
         callers[n_started] = (caller){.shared = s};
         if (pthread_create(&threads[n_started], NULL, run_caller, &callers[n_started]) != 0) break;
@@ -201,10 +201,10 @@ static int run_callers(const shared *s, size_t n_callers) {
         n_agreed += callers[i].n_agreed;
         n_wrong += callers[i].n_wrong;
         n_let_in += callers[i].n_let_in;
-        if (failed == GPT2C_OK) failed = callers[i].failed;
+        if (failed == GPT2C_STATUS_OK) failed = callers[i].failed;
     }
-    if (failed != GPT2C_OK) return fail("caller", failed);
-    if (n_started < n_callers) return fail("threads", GPT2C_OUT_OF_MEMORY);
+    if (failed != GPT2C_STATUS_OK) return fail("caller", failed);
+    if (n_started < n_callers) return fail("threads", GPT2C_STATUS_OUT_OF_MEMORY);
     printf("%zu agreed, %zu wrong\n", n_agreed, n_wrong);
     return n_wrong != 0 || gpt2c_session_n_past(s->contended) != n_let_in;
 }
@@ -212,18 +212,18 @@ static int run_callers(const shared *s, size_t n_callers) {
 static int run(const arguments *a) {
     gpt2c_model_config config;
     gpt2c_status status = gpt2c_packed_info(a->path, 1, &config);
-    if (status != GPT2C_OK) return fail(a->path, status);
+    if (status != GPT2C_STATUS_OK) return fail(a->path, status);
     config.isa = example_find_isa(a->isa);
-    if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_UNSUPPORTED);
+    if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_STATUS_UNSUPPORTED);
     config.switches = 63;
     config.n_threads = a->n_threads;
     config.fused = 1;
     shared s = {.n_vocab = (size_t)config.n_vocab, .n_new = (size_t)a->n_new};
     status = gpt2c_packed_open(a->path, NULL, &config, &s.model);
-    if (status != GPT2C_OK) return fail(a->path, status);
+    if (status != GPT2C_STATUS_OK) return fail(a->path, status);
     s.expected = malloc(ROWS * s.n_new * sizeof *s.expected);
-    status = s.expected != NULL ? prepare(&s) : GPT2C_OUT_OF_MEMORY;
-    const int result = status == GPT2C_OK ? run_callers(&s, a->n_callers) : fail("alone", status);
+    status = s.expected != NULL ? prepare(&s) : GPT2C_STATUS_OUT_OF_MEMORY;
+    const int result = status == GPT2C_STATUS_OK ? run_callers(&s, a->n_callers) : fail("alone", status);
     free(s.expected);
     gpt2c_session_free(s.kept);
     gpt2c_session_free(s.contended);

@@ -13,7 +13,7 @@ typedef struct layer {
 static layer new_layer(check *c, size_t rows, size_t n_in, size_t n_out, gpt2c_layout layout) {
     layer l = {rows, n_in, n_out, layout, new_random(rows * n_in, 1.0f), new_random(n_in * n_out, 1.0f),
                new_random(n_out, 1.0f), new_random(rows * n_out, 1.0f), NULL, NULL, NULL};
-    expect_ok(c, gpt2c_matrix_create(l.w, GPT2C_IN_OUT, n_in, n_out, layout, &l.matrix));
+    expect_ok(c, gpt2c_matrix_create(l.w, GPT2C_LAYOUT_IN_OUT, n_in, n_out, layout, &l.matrix));
     l.kept = new_operands(l.w, l.matrix);
     return l;
 }
@@ -41,7 +41,7 @@ static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilo
     expect_ok(c, gpt2c_op_linear(c->isa, &args));
 }
 
-static int is_int8(gpt2c_layout layout) { return layout == GPT2C_PANELS_Q8 || layout == GPT2C_PANELS_Q4; }
+static int is_int8(gpt2c_layout layout) { return layout == GPT2C_LAYOUT_PANELS_Q8 || layout == GPT2C_LAYOUT_PANELS_Q4; }
 
 /* x as it is multiplied; `round_x`: as bfloat16 where the layout alone does not say. */
 static double *new_rounded(const layer *l, int round_x) {
@@ -77,15 +77,15 @@ static int is_layer_right(const layer *l, const float *out, int round_x, double 
 static void check_layer_bound(check *c, size_t rows, size_t n_in, size_t n_out, gpt2c_layout layout) {
     layer l = new_layer(c, rows, n_in, n_out, layout);
     float *out = new_floats(rows * n_out);
-    run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, n_out});
+    run_layer(c, &l, out, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, n_out});
     const int right = is_layer_right(&l, out, 0, 1) ||
-                      (layout == GPT2C_PANELS_BF16 && is_layer_right(&l, out, 1, 2));
+                      (layout == GPT2C_LAYOUT_PANELS_BF16 && is_layer_right(&l, out, 1, 2));
     expect(c, right, "outside the bound", n_in, n_out);
-    if (layout == GPT2C_PANELS_Q4) check_kept_q4(c, l.w, l.kept, n_in, n_out);
+    if (layout == GPT2C_LAYOUT_PANELS_Q4) check_kept_q4(c, l.w, l.kept, n_in, n_out);
     if (is_int8(layout)) { /* integers are exact, and the rest is prescribed: ref is instruction set 0 */
         float *expected = new_floats(rows * n_out);
         check ref = {.isa = 0};
-        run_layer(&ref, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, n_out});
+        run_layer(&ref, &l, expected, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, n_out});
         expect(c, same_bits(out, expected, rows * n_out), "not ref's bits", n_in, n_out);
         free(expected);
     }
@@ -111,16 +111,16 @@ static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uin
     l.table = table;
     const span all_rows = {0, rows}, all_columns = {0, columns};
     float *plain = new_floats(n), *whole = new_floats(n), *separate = new_floats(n);
-    run_layer(c, &l, plain, GPT2C_PLAIN, all_rows, all_columns);
-    for (int i = GPT2C_PLAIN; i <= GPT2C_THEN_RELU; i++) {
+    run_layer(c, &l, plain, GPT2C_EPILOGUE_NONE, all_rows, all_columns);
+    for (int i = GPT2C_EPILOGUE_NONE; i <= GPT2C_EPILOGUE_RELU; i++) {
         const gpt2c_epilogue epilogue = (gpt2c_epilogue)i;
         run_layer(c, &l, whole, epilogue, all_rows, all_columns);
         memcpy(separate, plain, n * sizeof *plain);
-        if (epilogue == GPT2C_THEN_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, NULL));
-        if (epilogue == GPT2C_THEN_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, table));
-        if (epilogue == GPT2C_THEN_GELU_ERF) expect_ok(c, gpt2c_op_gelu_erf(c->isa, separate, plain, n));
-        if (epilogue == GPT2C_THEN_RELU) expect_ok(c, gpt2c_op_relu(c->isa, separate, plain, n));
-        if (epilogue == GPT2C_THEN_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, n));
+        if (epilogue == GPT2C_EPILOGUE_GELU) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, NULL));
+        if (epilogue == GPT2C_EPILOGUE_GELU_TABLE) expect_ok(c, gpt2c_op_gelu(c->isa, separate, plain, n, table));
+        if (epilogue == GPT2C_EPILOGUE_GELU_ERF) expect_ok(c, gpt2c_op_gelu_erf(c->isa, separate, plain, n));
+        if (epilogue == GPT2C_EPILOGUE_RELU) expect_ok(c, gpt2c_op_relu(c->isa, separate, plain, n));
+        if (epilogue == GPT2C_EPILOGUE_ADD) expect_ok(c, gpt2c_op_add(c->isa, separate, l.residual, plain, n));
         expect(c, same_bits(whole, separate, n), "an epilogue differs from its operation", (size_t)i, n_in);
         for (size_t r = 0; r < rows; r++) {
             check_layer_part(c, &l, whole, epilogue, (span){r, r + 1}, all_columns);
@@ -142,11 +142,11 @@ static void check_layer_nan(check *c, size_t rows, gpt2c_layout layout) {
     const size_t n_in = 33, columns = 65;
     layer l = new_layer(c, rows, n_in, columns, layout);
     float *expected = new_floats(rows * columns), *out = new_floats(rows * columns);
-    run_layer(c, &l, expected, GPT2C_PLAIN, (span){0, rows}, (span){0, columns});
+    run_layer(c, &l, expected, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, columns});
     for (size_t bad = 0; bad < rows; bad++) {
         const float good = l.x[bad * n_in];
         l.x[bad * n_in] = NAN;
-        run_layer(c, &l, out, GPT2C_PLAIN, (span){0, rows}, (span){0, columns});
+        run_layer(c, &l, out, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, columns});
         l.x[bad * n_in] = good;
         for (size_t i = bad * columns; i < (bad + 1) * columns; i++) {
             expect(c, isnan(out[i]), "a NaN is lost", bad, i);
@@ -180,7 +180,7 @@ void check_linear(check *c) {
 
 /* Rounded once, so the same everywhere; over q4 the weight is rounded twice before that. */
 static int is_embedded(gpt2c_layout layout, float out, operand w, float wpe) {
-    if (layout != GPT2C_PANELS_Q4) return out == (float)w.value + wpe;
+    if (layout != GPT2C_LAYOUT_PANELS_Q4) return out == (float)w.value + wpe;
     return is_near(out, w.value + (double)wpe, 3 * EPS * (w.size + fabs((double)wpe)));
 }
 

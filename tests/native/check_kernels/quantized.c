@@ -63,11 +63,11 @@ operand *new_operands(const float *w, const gpt2c_matrix *matrix) {
     const size_t n = matrix->n_in * matrix->n_out;
     operand *kept = allocate(n, sizeof *kept);
     for (size_t i = 0; i < n; i++) {
-        const double value = (double)(matrix->layout == GPT2C_PANELS_BF16 ? to_bf16(w[i]) : w[i]);
+        const double value = (double)(matrix->layout == GPT2C_LAYOUT_PANELS_BF16 ? to_bf16(w[i]) : w[i]);
         kept[i] = (operand){value, fabs(value)};
     }
-    if (matrix->layout == GPT2C_PANELS_Q8) keep_q8(kept, w, matrix->n_in, matrix->n_out);
-    if (matrix->layout == GPT2C_PANELS_Q4) keep_q4(kept, matrix);
+    if (matrix->layout == GPT2C_LAYOUT_PANELS_Q8) keep_q8(kept, w, matrix->n_in, matrix->n_out);
+    if (matrix->layout == GPT2C_LAYOUT_PANELS_Q4) keep_q4(kept, matrix);
     return kept;
 }
 
