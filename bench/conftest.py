@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-from harness import Report
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from shared import harness
+from shared.checkout import RESULTS
+from shared.harness import Report
+
 REPORTS = pytest.StashKey[list[Report]]()
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import harness
-import kernel_cases
-import native_library
 import pytest
-from harness import Origin, ReplayClock
-from kernel_cases import FULL, QUICK, Scale, Work
-from kernel_report import Key, Measured, Timed, as_markdown, as_record
 
-HERE = Path(__file__).resolve().parent
+from kernels import cases as kernel_cases
+from kernels import native
+from kernels.cases import FULL, QUICK, Scale, Work
+from kernels.report import Key, Measured, Timed, as_markdown, as_record
+from shared import harness
+from shared.checkout import ROOT
+from shared.harness import Origin, ReplayClock
+
 SAY_EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -51,9 +51,9 @@ def measured(
     """All kernels verified, then measured in turn with the limits, and only then the tables printed."""
     config = request.config
     scale = scale_of(config)
-    origin = Origin.here(config.invocation_params.args, HERE)
+    origin = Origin.here(config.invocation_params.args, ROOT)
     tell = seldom(say)
-    library = native_library.build()
+    library = native.build()
     cases = kernel_cases.cases(scale)
     limits = kernel_cases.limits(library, cases)
     keys: list[Key] = [(case, "") for case in limits.all()]

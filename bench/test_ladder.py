@@ -6,29 +6,24 @@ python -m pytest bench/test_ladder.py --quick    # a minute, the embedded model 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import harness
-import ladder
-import ladder_plots
-import machine_limits
-import native_library
 import pytest
-import tour
-from ablation import Case, require
-from harness import Origin, ReplayClock
-from ladder import Rung
-from ladder_report import Climbed, Ids, Ladder, as_markdown, as_record
 
 import gpt2c
+from ladder import plots, steps, tour
+from ladder.report import Climbed, Ids, Ladder, as_markdown, as_record
+from ladder.steps import Rung
+from shared import harness, machine_limits, native_library
+from shared.checkout import ROOT, random_model
+from shared.greedy import Case, require
+from shared.harness import Origin, ReplayClock
 
-HERE = Path(__file__).resolve().parent
-RUNGS = ladder.ladder(gpt2c.build_info()["isas_supported"])
+RUNGS = steps.ladder(gpt2c.build_info()["isas_supported"])
 ROUNDS = 5
 SHAPE = "gpt2"
 
@@ -41,11 +36,8 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """A model of GPT-2's own shape with random weights; None in a quick run."""
     if request.config.getoption("quick"):
         return None
-    sys.path.append(str(HERE.parent / "tools"))
-    from random_model import write_random_model
-
     folder = tmp_path_factory.mktemp("gpt2-random")
-    write_random_model(folder, SHAPE, seed=1, force=True)
+    random_model.write_random_model(folder, SHAPE, seed=1, force=True)
     return folder
 
 
@@ -59,7 +51,7 @@ def climbed(
 ) -> Iterator[Ladder]:
     """Measured, written down, and told in docs/tour.md if it is the results in the checkout that are new."""
     config = request.config
-    origin = Origin.here(config.invocation_params.args, HERE)
+    origin = Origin.here(config.invocation_params.args, ROOT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPT2C_CACHE", str(tmp_path_factory.mktemp("cache")))
         climb = partial(climb_on, rounds=config.getoption("rounds") or ROUNDS, say=say)
@@ -73,10 +65,10 @@ def climbed(
     say("the machine's limits")
     limits = machine_limits.measure(native_library.build_limits(), sets)
     finished = Ladder(origin, RUNGS, limits, tuple(done))
-    pictures = ladder_plots.pictures()
+    pictures = plots.pictures()
     folder = publish("ladder", as_markdown(finished, pictures), as_record(finished))
     if folder is not None and pictures:
-        ladder_plots.draw(as_record(finished), folder)
+        plots.draw(as_record(finished), folder)
     if folder == tour.RECORD.parent:
         tour.write()
     yield finished
@@ -95,12 +87,12 @@ def climb_on(
 ) -> Climbed:
     """Verified, looked into, and timed: each rung in so many rounds, or for so many seconds."""
     say(f"verifying {len(RUNGS)} rungs on {title}, {verified}")
-    proofs = ladder.verify(RUNGS, folder, verified)
+    proofs = steps.verify(RUNGS, folder, verified)
     plans, tokens, sizes = {}, {}, {}
     for rung in RUNGS:
         with rung.load(folder) as model:
             plans[rung.name], sizes[rung.name] = model.plan, model.weight_bytes
-            tokens[rung.name] = ladder.look_inside(model, case)
+            tokens[rung.name] = steps.look_inside(model, case)
             config = model.config
     calls = {rung.name: partial(ready, rung, folder, case) for rung in RUNGS}
     samples = harness.interleaved_in(calls, rounds, say, seconds)
@@ -117,8 +109,8 @@ def climb_on(
 def ready(rung: Rung, folder: Path | None, case: Case) -> Iterator[Callable[[], Ids]]:
     """A model that has run: its threads are there, and its weights in memory."""
     with rung.load(folder) as model:
-        ladder.generate(model, Case(1, case.n_prompt))
-        yield partial(ladder.generate, model, case)
+        steps.generate(model, Case(1, case.n_prompt))
+        yield partial(steps.generate, model, case)
 
 
 @pytest.mark.benchmark(group="ladder", timer=clock)

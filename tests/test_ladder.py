@@ -16,10 +16,10 @@ import gpt2c
 from gpt2c.options import SWITCHES
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
-import harness
-import ladder
-from ablation import Case, Disagreement
-from ladder import Rung
+from ladder import steps as ladder
+from ladder.steps import Rung
+from shared import harness
+from shared.greedy import Case, Disagreement
 
 ISAS = gpt2c.build_info()["isas_supported"]
 RUNGS = ladder.ladder(ISAS)

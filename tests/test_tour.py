@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
-import tour  # noqa: E402
+from ladder import tour  # noqa: E402
 
 TEMPLATE = tour.TEMPLATE.read_text()
 RECORD = json.loads(tour.RECORD.read_text())

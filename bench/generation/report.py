@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Spread, bullets, markdown_table
+from shared.harness import Spread, bullets, markdown_table
 
 BAR = 40  # characters, of the fastest
 
@@ -49,9 +49,9 @@ def drafts(record: dict[str, Any]) -> str:
     header = ("", "tokens/s", "least..most", "times plain", "least..most", "guesses that held", "passes")
     remarks = [
         f"{record['n_new']} new tokens of a model of GPT-2's 124M shape. Its draft has 2 layers of width "
-        f"256 and knows the next token for {record['agreement']:.0%} of all tokens; bench/draft_pair.py says "
-        "how the two are made. A guess behind a wrong one of its pass counts as one that did not hold. The "
-        "large draft has the model's own shape.",
+        f"256 and knows the next token for {record['agreement']:.0%} of all tokens; "
+        "bench/generation/model_pair.py says how the two are made. A guess behind a wrong one of its pass "
+        "counts as one that did not hold. The large draft has the model's own shape.",
         "First all rows were found to have the ids of plain generation. Each is compared with a plain one "
         "right before it, round by round.",
     ]

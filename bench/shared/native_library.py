@@ -1,4 +1,4 @@
-"""Compiles what the kernels' benchmark needs beside the package: limits.c, and kernels.c with the core."""
+"""Compiles C that measures: limits.c, alone or with the core and a study's own file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import ctypes
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tools"))
-import native_build  # noqa: E402
+from shared.checkout import ROOT, native_build
 
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
@@ -26,30 +23,15 @@ _TYPES: dict[str, Any] = {
     "f": ctypes.c_float,
     "-": None,
 }
-_SIGNATURES = {
+LIMITS = {
     "read": "- pnn n",
     "read_step": "n",
     "multiply_add": "- n",
     "multiply_add_operations": "n",
     "bf16": "- n",
     "bf16_operations": "n",
-    "matrices_new": "p pnnin",
-    "matrices_free": "- p",
-    "prepared_bytes": "n nn",
-    "linear": "- ippppn n",
-    "attention_new": "p ipnnnnn",
-    "attention_free": "- p",
-    "attention": "- pp n",
-    "layernorm": "- ippppnnf n",
-    "gelu": "- ippn n",
-    "gelu_table": "- ippnp n",
-    "softmax": "- ippnn n",
-    "add": "- ipppn n",
-    "argmax": "- ippn n",
 }
-"""Of the functions of both files, by name without prefix: result, then arguments, the last of them loops."""
-
-_OF_LIMITS = ("read", "read_step", "multiply_add", "multiply_add_operations", "bf16", "bf16_operations")
+"""Of the functions of limits.c, by name without prefix: result, then arguments, the last of them loops."""
 
 NATIVE_FLAGS: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 """The first that the compiler takes is used for limits.c."""
@@ -72,11 +54,10 @@ class Handle:
 class Library:
     """The compiled functions. Arguments are numbers, C-contiguous arrays and handles."""
 
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
+    def __init__(self, path: Path, signatures: Mapping[str, str]) -> None:
         loaded = ctypes.CDLL(str(path))
         self._functions: dict[str, Callable[..., Any]] = {}
-        for name in names:
-            signature = _SIGNATURES[name]
+        for name, signature in signatures.items():
             result, *arguments = (_TYPES[letter] for letter in signature.replace(" ", ""))
             function = loaded[f"gpt2c_bench_{name}"]
             function.restype, function.argtypes = result, arguments
@@ -109,30 +90,33 @@ def _raw(argument: Any) -> Any:
     return argument.address if isinstance(argument, Handle) else argument
 
 
-def build() -> Library:
-    """Takes some seconds. BuildFailed: what the compiler said."""
+def build(source: str, signatures: Mapping[str, str]) -> Library:
+    """A study's C file (from the root) with the core, and limits.c. Takes some seconds.
+
+    signatures: of its functions, as LIMITS has them. BuildFailed: what the compiler said.
+    """
     groups = native_build.groups(platform.machine())
     jobs = [(source, flags) for sources, flags in groups for source in sources]
-    jobs.append(("bench/kernels.c", [*native_build.FLAGS, "-fvisibility=default"]))
+    jobs.append((source, [*native_build.FLAGS, "-fvisibility=default"]))
     with TemporaryDirectory() as folder:
         to = Path(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda job: _compile(job[0], job[1], to), jobs))
-        objects.append(_compile_native("bench/limits.c", to))
-        return _link(objects, to, _SIGNATURES)
+        objects.append(_compile_native("bench/shared/limits.c", to))
+        return _link(objects, to, {**LIMITS, **signatures})
 
 
 def build_limits() -> Library:
     """The functions of limits.c alone, in a second or so. BuildFailed: what the compiler said."""
     with TemporaryDirectory() as folder:
         to = Path(folder)
-        return _link([_compile_native("bench/limits.c", to)], to, _OF_LIMITS)
+        return _link([_compile_native("bench/shared/limits.c", to)], to, LIMITS)
 
 
-def _link(objects: Sequence[str], to: Path, names: Iterable[str]) -> Library:
+def _link(objects: Sequence[str], to: Path, signatures: Mapping[str, str]) -> Library:
     library = to / "bench.so"
     _call(["-shared", *objects, "-lm", "-lpthread", "-o", str(library)])
-    return Library(library, names)
+    return Library(library, signatures)
 
 
 def _compile(source: str, flags: Sequence[str], to: Path) -> str:

@@ -2,7 +2,7 @@
  * before. gpt2c.kernels would add the way from Python and the checks of each call, and lays attention's
  * K and V out anew each time, which at one row costs far more than the attention itself.
  *
- * No part of gpt2c: native_library.py compiles it together with the core. */
+ * No part of gpt2c: native.py compiles it together with the core. */
 #include <math.h>
 #include <string.h>
 

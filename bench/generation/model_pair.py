@@ -16,19 +16,15 @@ fewer candidates.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import random_model
-
 from gpt2c.checkpoints.checkpoint import tensor_specs
 from gpt2c.config import parse_config
+from shared.checkout import random_model
 
 TARGET = "gpt2"
 DRAFT = "L2-H4-E256-V50257-C1024"

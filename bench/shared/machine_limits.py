@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
-import kernel_cases
-from native_library import Library
+import numpy as np
+
+from shared.native_library import Library
 
 ROUNDS = 7
 SECONDS_A_ROUND = 0.02
 MEGABYTE = 1_000_000
+FLOAT = 4
+
+STREAMS = (1, 4)
+"""Places read side by side. One is what a simple loop does, but seldom the fastest."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,24 @@ def measure(library: Library, working_sets: Iterable[tuple[float, int]]) -> Limi
     return Limits(bandwidth, peak)
 
 
+def reading(library: Library, n_bytes: int, large_pages: bool, streams: int) -> Callable[[int], None]:
+    """A function of the number of loops that reads memory of its own."""
+    step = library.number("read_step") * streams
+    n = math.ceil(n_bytes / FLOAT / step) * step
+    memory = mmap.mmap(-1, n * FLOAT)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE if large_pages else mmap.MADV_NOHUGEPAGE)
+    data = np.frombuffer(memory, np.float32, n)
+    data[:] = 1.0  # or every page would be the same one of zeros
+    return library.repeat("read", data, n, streams)
+
+
 def _bandwidth(library: Library, n_bytes: int, threads: int) -> float:
     """With small and large pages, in one stream and in several, whichever is the fastest."""
     best = 0.0
     for large_pages in (False, True):
-        for streams in kernel_cases.STREAMS:
-            works = [
-                kernel_cases.read_work(n_bytes // threads, large_pages, streams, library, "").run
-                for _ in range(threads)
-            ]
+        for streams in STREAMS:
+            works = [reading(library, n_bytes // threads, large_pages, streams) for _ in range(threads)]
             best = max(best, n_bytes / _seconds(works))
     return best
 

@@ -1,4 +1,4 @@
-"""The ladder as pictures, from the record that ladder_report.py makes (or its JSON). Needs matplotlib."""
+"""The ladder as pictures, from the record that report.py makes (or its JSON). Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def draw_operations(axis: Any, model: Mapping[str, Any]) -> None:
     axis.legend(ncols=6, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.07), frameon=False)
 
 
-if __name__ == "__main__":  # python bench/ladder_plots.py bench/results/ladder.json: draw again
+if __name__ == "__main__":  # python bench/ladder/plots.py bench/results/ladder.json: draw again
     source = Path(sys.argv[1])
     draw(json.loads(source.read_text()), source.parent)

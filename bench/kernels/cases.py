@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import mmap
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from native_library import Handle, Library
 from numpy.typing import NDArray
 
 from gpt2c import bindings, kernels
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests/kernels"))
-import kernel_oracle as oracle
+from shared import machine_limits
+from shared.checkout import kernel_oracle as oracle
+from shared.machine_limits import FLOAT, STREAMS
+from shared.native_library import Handle, Library
 
 Floats = NDArray[np.float32]
 
@@ -34,11 +33,8 @@ HEAD = (N_EMBD, N_VOCAB)
 
 LAYOUTS = {"f32": "panels", "bf16": "panels_bf16"}
 WEIGHT_BYTES = {"f32": 4, "bf16": 2}
-FLOAT = 4
 
 LIMITS = "limits"
-STREAMS = (1, 4)
-"""Places read side by side. One is what a simple loop does, but seldom the fastest."""
 
 COLD_CACHES = 4
 COLD_BYTES_MOST = 256 << 20
@@ -367,13 +363,13 @@ def limits(library: Library, chosen: list[Case]) -> Limits:
             cold_bytes(),
             0,
             cold=True,
-            make=partial(read_work, cold_bytes(), kind == "2 MiB", streams),
+            make=partial(_read, cold_bytes(), kind == "2 MiB", streams),
         )
         for kind in pages
         for streams in STREAMS
     )
     warm = {
-        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(read_work, n, False, 1))
+        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(_read, n, False, 1))
         for n in sorted({case.n_bytes for case in chosen if not case.cold})
     }
     multiply_add = _arithmetic(library, "multiply-add, float32", "multiply_add")
@@ -386,15 +382,8 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def read_work(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
-    step = library.number("read_step") * streams
-    n = math.ceil(n_bytes / FLOAT / step) * step
-    memory = mmap.mmap(-1, n * FLOAT)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE if large_pages else mmap.MADV_NOHUGEPAGE)
-    data = np.frombuffer(memory, np.float32, n)
-    data[:] = 1.0  # or every page would be the same one of zeros
-    return Work(library.repeat("read", data, n, streams), lambda: None)
+def _read(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
+    return Work(machine_limits.reading(library, n_bytes, large_pages, streams), lambda: None)
 
 
 def _arithmetic(library: Library, name: str, function: str) -> Case:

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation import Case, multiply_adds
-from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
-from ladder import Proof, Rung, Token, estimated_ms
-from machine_limits import Limits
-
 import gpt2c
+from ladder.steps import Proof, Rung, Token, estimated_ms
+from shared.greedy import Case, multiply_adds
+from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
+from shared.machine_limits import Limits
 
 Ids = list[int]
 

@@ -1,7 +1,7 @@
 """The ladder's rungs, from naive C to the fastest engine, one option each; what one run of a rung is; what
 its outputs must prove; the bytes it moves and the estimate of what it should gain.
 
-How it is measured is in test_ladder.py, what is written of it in ladder_report.py and ladder_plots.py.
+How it is measured is in bench/test_ladder.py, what is written of it in report.py and plots.py.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from ablation import Case, check_rows, prompt_of, require
 from numpy.typing import NDArray
 
 import gpt2c
 from gpt2c.options import SWITCHES, WEIGHTS
 from gpt2c.trace import Operation
+from shared.greedy import Case, check_rows, prompt_of, require
 
 # ---- Rungs ----
 

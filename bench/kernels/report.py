@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
-from kernel_cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
+from kernels.cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
+from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 Key = tuple[Case, str]
 """A case and an instruction set, "" for a limit."""

@@ -7,24 +7,19 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from ablation import (
+import gpt2c
+from ablation.rows import (
     EIGHT_ROWS,
     FIVE_ROWS,
     STEPS,
     TABLE,
     Agreement,
-    Case,
     Outcome,
-    Row,
     gelus,
-    head_multiply_adds,
-    multiply_adds,
-    name_of,
     row,
 )
-from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
-
-import gpt2c
+from shared.greedy import Case, Row, head_multiply_adds, multiply_adds, name_of
+from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 NAIVE_GELU = row("kv", "linear", "residual")
 STEP_ROWS = dict(zip(STEPS, pairwise(EIGHT_ROWS), strict=True))
