@@ -1,10 +1,10 @@
-"""What a trained draft gains on the embedded model: guesses that held, and tokens a second.
+"""What a trained draft gains on the embedded model: accepted guesses and tokens per second.
 
     python bench/draft_report.py DRAFT              # under a minute; writes results/embedded_draft.*
     python bench/draft_report.py DRAFT --quick      # prints
 
-DRAFT is a folder with a model of the same vocabulary, as tools/make_assets.py leaves in WORK/draft/model.
-Greedy and with the sampling of `gpt2c run`, for each weight format, which is the draft's as well.
+DRAFT is the folder of a model with the same vocabulary, such as WORK/draft/model of tools/make_assets.py.
+Measures greedy decoding and the default sampling of `gpt2c run`, with each weight format for both models.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from shared.checkout import RESULTS, ROOT
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("draft", metavar="DRAFT", help="folder of the draft")
-    parser.add_argument("--model", help="instead of the embedded one")
-    parser.add_argument("--quick", action="store_true", help="16 new tokens, once; prints")
+    parser.add_argument("--model", help="a model to use instead of the embedded one")
+    parser.add_argument("--quick", action="store_true", help="16 new tokens, one round; prints")
     args = parser.parse_args()
     n_new, rounds = (16, 1) if args.quick else (96, 5)
     words = [Path(args.draft).name, *sys.argv[2:]]

@@ -1,11 +1,11 @@
-"""gpt2c beside other engines, GPT-2's 124M shape, one pair at a time: writes results/engines.*.
+"""Compare gpt2c with other engines on GPT-2's 124M shape, pair by pair. Writes results/engines.*.
 
     $PEERS_DIR/venv/bin/python bench/engines_report.py           # 7 minutes on an idle machine
-    $PEERS_DIR/venv/bin/python bench/engines_report.py --quick   # a round of the first pair; prints
+    $PEERS_DIR/venv/bin/python bench/engines_report.py --quick   # one round of the first pair; prints
 
-bench/peers/setup.sh makes that environment, with the other engines and their models; gpt2c must be installed
-in it or in PYTHONPATH. Each pair is measured by bench/peers/bench.py: both engines loaded, each in a process
-of its own, and asked in turn.
+bench/peers/setup.sh creates that environment, with the other engines and their models; gpt2c must be
+installed in it or be in PYTHONPATH. bench/peers/bench.py measures each pair: both engines are loaded, each in
+its own process, and measured alternately.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from shared.checkout import RESULTS, ROOT
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one pair, once; prints")
+    parser.add_argument("--quick", action="store_true", help="one pair, one round; prints")
     args = parser.parse_args()
     if usable_cores() < 2:
-        parser.error("these figures are for two threads, and this process may use one core")
+        parser.error("the comparison uses two threads, but this process may use only one core")
     rounds, memory_rounds = (1, 0) if args.quick else (5, 3)
     origin = harness.Origin.here(sys.argv[1:], ROOT, "python bench/engines_report.py")
     try:

@@ -1,4 +1,4 @@
-"""What each of GPT-2's incremental switches gains: rows of options, naive kernels, one thread.
+"""What each of GPT-2's incremental switches gains, with naive kernels on one thread.
 
 python -m pytest bench/test_ablation.py            # about 10 minutes; prints and writes both tables
 python -m pytest bench/test_ablation.py --quick    # under a minute; prints them
@@ -42,7 +42,7 @@ def measured(
     say: Callable[[str], None],
     publish: Callable[[str, str, Any], None],
 ) -> Measurements:
-    """All rows measured in turn, their outputs checked, and only then the tables printed and written."""
+    """Measure all rows alternately and check their outputs; only then print and write the tables."""
     config = request.config
     case = QUICK if config.getoption("quick") else FULL
     done = partial(
@@ -62,7 +62,7 @@ def measured(
 def measure(
     models: dict[Row, gpt2c.Model], case: Case, rounds: int, say: Callable[[str], None]
 ) -> Measurements:
-    """Times `rounds` runs of each model, saying after each how long it took."""
+    """Time `rounds` runs of each model, and print the time of each run."""
     calls = {name_of(options): partial(rows.generate, model, case) for options, model in models.items()}
     by_name = harness.interleaved(calls, rounds, progress=say)
     return {options: by_name[name_of(options)] for options in models}

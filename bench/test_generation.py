@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -37,7 +37,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where the model and its drafts lie: those right as often as AGREEMENT says, and never."""
+    """The folders of the model and its drafts: one right with the rate AGREEMENT, two never right."""
     base = tmp_path_factory.mktemp("pair")
     following = model_pair.successors(50257, seed=0)
     sometimes = model_pair.mostly(following, AGREEMENT, seed=1)
@@ -104,7 +104,9 @@ def test_drafts(
     target, prompt = models["target"], [11, 22, 33, 44]
 
     def generate(draft: str | None = None, k: int | None = None) -> Completions:
-        drafter = draft if draft in (None, "ngram") else models[draft]
+        drafter: gpt2c.Model | Literal["ngram"] | None = None
+        if draft is not None:
+            drafter = "ngram" if draft == "ngram" else models[draft]
         return [target.generate(prompt, n_new, draft=drafter, num_assistant_tokens=k)]
 
     runs = [
@@ -117,12 +119,12 @@ def test_drafts(
     [expected] = generate()
     for run in runs:
         assert [c.ids for c in run.call()] == [expected.ids]
-    # Each beside a plain one of its own: the memory's speed changes from second to second.
-    beside = {run.name: f"plain, beside: {run.name}" for run in runs}
-    samples = measure([r for run in runs for r in (Run(beside[run.name], generate), run)], request, say)
-    plain = harness.joined(samples[name] for name in beside.values())
+    # Each run has a plain run right before it, since the memory's speed changes from second to second.
+    plain_before = {run.name: f"plain, before: {run.name}" for run in runs}
+    samples = measure([r for run in runs for r in (Run(plain_before[run.name], generate), run)], request, say)
+    plain = harness.joined(samples[name] for name in plain_before.values())
     rows = {"plain": (plain, plain)} | {
-        name: (samples[other], samples[name]) for name, other in beside.items()
+        name: (samples[other], samples[name]) for name, other in plain_before.items()
     }
     record = {
         "origin": Origin.here(request.config.invocation_params.args, ROOT),
@@ -145,5 +147,5 @@ def test_drafts(
 
 
 def ratio(plain: Samples[Completions], other: Samples[Completions]) -> harness.Spread:
-    """How many times plain generation's tokens a second, round by round."""
+    """Tokens per second relative to plain generation, round by round."""
     return harness.Spread.of(p / o for p, o in zip(plain.seconds, other.seconds, strict=True))

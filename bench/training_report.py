@@ -1,10 +1,10 @@
-"""Write docs/training.md: fine-tune the embedded model on Tiny Shakespeare, say what came of it.
+"""Write docs/training.md: fine-tune the embedded model on Tiny Shakespeare, and measure the result.
 
-    python bench/training_report.py            # some minutes on two CPU cores; writes docs/training.md
+    python bench/training_report.py            # a few minutes on two CPU cores; writes docs/training.md
     python bench/training_report.py --quick    # six steps; prints the page
 
-Runs the commands that the page shows on tinyshakespeare/input.txt of $GPT2C_DATA, and measures the model
-before and after with `gpt2c.Model.score`. The page's text is docs/training.in.md. Needs the extra `train`.
+Runs the commands that the page shows on tinyshakespeare/input.txt in $GPT2C_DATA, and scores the model before
+and after with `gpt2c.Model.score`. The template of the page is docs/training.in.md. Needs the extra `train`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The ablation's rows, what one run of a row is, what its outputs must prove, and its multiply-adds.
+"""The rows of the ablation, a run of one row, and the check of all outputs.
 
-What is done with the measurements is in report.py; how they are taken, in bench/test_ablation.py.
+bench/test_ablation.py measures them; report.py makes the tables.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROWS = tuple(dict.fromkeys(FIVE_ROWS + EIGHT_ROWS))  # a row of both tables is m
 
 
 def load(options: Row) -> gpt2c.Model:
-    """The embedded model with naive kernels on one thread, so that only the options differ."""
+    """Load the embedded model with naive kernels on one thread, so that only the options differ."""
     return gpt2c.load(opts=options or "none", isa="ref")
 
 
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def generate(model: gpt2c.Model, case: Case) -> Outcome:
-    """What is timed. An end-of-text token does not end it: every row does the same number of passes."""
+    """The timed run. An end-of-text token does not end it, so every row does the same number of passes."""
     ids: list[int] = []
     feed = prompt_of(model, case)
     with model.session() as session:
@@ -68,11 +68,11 @@ def generate(model: gpt2c.Model, case: Case) -> Outcome:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the table's rows are from the formula's, all else being equal to the bit.
+    """How far rows with the GELU table are from rows with the formula; all other rows have equal bits.
 
-    difference: the largest in any logit, both fed the formula's text; limit: what is let pass;
-    largest_logit: of the formula's; parts_at: the first new token (from 1) in which the greedy texts
-    differ, None if in none; margin: between the formula's two best logits there.
+    difference: the largest of any logit, when both are fed the formula's text; limit: the largest allowed;
+    largest_logit: with the formula; parts_at: the first new token (from 1) at which the greedy texts differ,
+    None if they do not; margin: the difference of the formula's two best logits at that token.
     """
 
     difference: float
@@ -83,7 +83,7 @@ class Agreement:
 
 
 def check_same(outcomes: Mapping[Row, Samples[Outcome]], with_table: bool) -> Outcome:
-    """The one outcome of all rows with (or without) the table, in every round, to the bit."""
+    """Require one outcome, equal to the bit, of all rows with (or without) the table; return it."""
     chosen = {options: samples for options, samples in outcomes.items() if (TABLE in options) == with_table}
     first_row, first = next((options, samples.results[0]) for options, samples in chosen.items())
     for options, samples in chosen.items():
@@ -97,14 +97,14 @@ def check_same(outcomes: Mapping[Row, Samples[Outcome]], with_table: bool) -> Ou
 def check(
     models: Mapping[Row, gpt2c.Model], outcomes: Mapping[Row, Samples[Outcome]], case: Case
 ) -> Agreement:
-    """Raises Disagreement unless all rows do what they should and agree as they must."""
+    """Check each row's outcome, then compare the rows. Raises Disagreement."""
     for options, samples in outcomes.items():
         for outcome in samples.results:
             check_rows(options, outcome.rows, case)
     formula = check_same(outcomes, with_table=False)
     table = check_same(outcomes, with_table=True)
 
-    # The texts may part, so both are compared on one text: the formula's.
+    # The texts may differ, so both are compared on the text of the formula.
     some_table_row = next(options for options in models if TABLE in options)
     fed = [*prompt_of(models[row()], case), *formula.ids[:-1]]
     by_formula, by_table = models[row()].logits(fed), models[some_table_row].logits(fed)
@@ -118,11 +118,11 @@ def compare(
     formula_ids: tuple[int, ...],
     table_ids: tuple[int, ...],
 ) -> Agreement:
-    """Logits [n_new, n_vocab] on the formula's text, and both texts.
+    """Compare logits [n_new, n_vocab] on the formula's text, and the ids of both texts.
 
-    The limit, one rounding of the largest logit to fp16, is no proof (tests/test_gelu_table.py has one, for
-    a model of one layer), but tells a right table from a wrong one: of this model's 199 tokens the right one
-    came to 0.5 of it, one that cuts off instead of rounding to 1.3, one in bfloat16 to 3.4.
+    The limit is one rounding of the largest logit to fp16. It is not a proof (tests/test_gelu_table.py has
+    one for a model of one layer), but it separates a right table from a wrong one: over 199 tokens of this
+    model the right table reached 0.5 of it, a table that truncates 1.3, and a table in bfloat16 3.4.
     """
     largest = float(np.abs(by_formula).max())
     limit = 2.0**-11 * largest
@@ -140,5 +140,5 @@ def compare(
 
 
 def gelus(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
-    """GELUs computed for a new token."""
+    """GELUs computed per new token."""
     return mean_rows(options, "gelu", case) * config.n_inner * config.n_layer

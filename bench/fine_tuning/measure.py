@@ -1,4 +1,4 @@
-"""What bench/training_report.py measures: the embedded model before and after fine-tuning with the tools."""
+"""The measurements of bench/training_report.py: the embedded model before and after fine-tuning."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ N_SAMPLE = 100
 
 
 def measure(folder: Path, flags: str) -> dict[str, Any]:
-    """Fine-tune in a folder; what the model was before and after, and what it took."""
+    """Fine-tune in a folder. The record has scores before and after, and tokens and seconds of training."""
     tokens, run = folder / "tokens", folder / "run"
     prepared = prepare_text.main([str(TEXT), "-o", str(tokens), *PREPARE.split()])
     files = [str(tokens / "train.bin"), "--valid", str(tokens / "valid.bin")]
     if prepared or train.main([*files, "-o", str(run), *flags.split()]):
-        raise Gpt2cError("a step failed; what it said is above")
+        raise Gpt2cError("a tool failed; its message is above")
     held_out = read_tokens(tokens / "valid.bin").tolist()
     steps = [row for row in read_log(run / "log.jsonl") if "loss" in row]
     n_tokens = [row["n_tokens"] for row in steps]
@@ -47,7 +47,7 @@ def measure(folder: Path, flags: str) -> dict[str, Any]:
 
 
 def described(model: Path | None, held_out: list[int]) -> dict[str, Any]:
-    """Perplexity and bits a byte of the held-out ids, and a sample with the defaults of `gpt2c run`."""
+    """Perplexity and bits per byte of the held-out ids, and a sample with the defaults of `gpt2c run`."""
     with gpt2c.load(model) as loaded:
         score = loaded.score(held_out)
         sample = PROMPT + loaded.generate(PROMPT, N_SAMPLE, temperature=0.8, top_k=40, seed=0).text

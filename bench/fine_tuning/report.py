@@ -11,7 +11,7 @@ from shared.checkout import DOCS
 
 
 def page(record: dict[str, Any]) -> str:
-    """The page: its text with the figures of a record."""
+    """The template with the figures of a record."""
     rows = [
         (f"{when} fine-tuning", f"{d['perplexity']:.2f}", f"{d['bits_per_byte']:.4f}")
         for when, d in (("before", record["before"]), ("after", record["after"]))

@@ -1,12 +1,13 @@
-"""A trained draft on the embedded model: what bench/draft_report.py measures, and its page."""
+"""A trained draft for the embedded model: the measurements and the page of bench/draft_report.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import gpt2c
-from generation.report import held
+from generation.report import accepted
 from gpt2c.errors import Gpt2cError
 from shared import harness
 
@@ -24,18 +25,21 @@ PROMPTS = (
 
 
 def measure(model: gpt2c.Model, draft: gpt2c.Model, how: dict[str, Any], n_new: int, rounds: int) -> Any:
-    """Rows by name: tokens a second, times plain generation's, passes, guesses that held."""
+    """Rows by name: tokens per second, ratio to plain generation, passes, guesses and accepted guesses."""
 
     def generate(drafter: gpt2c.Model | None = None, k: int | None = None) -> list[gpt2c.Completion]:
         given = {**how, "draft": drafter, "num_assistant_tokens": k}
         return [model.generate(prompt, n_new, **given) for prompt in PROMPTS]
 
-    calls = {"plain": generate, **{f"k = {k}": partial(generate, draft, k) for k in GUESSES}}
+    calls: dict[str, Callable[[], list[gpt2c.Completion]]] = {
+        "plain": generate,
+        **{f"k = {k}": partial(generate, draft, k) for k in GUESSES},
+    }
     calls["adaptive"] = partial(generate, draft)
     expected = [c.ids for c in generate()]
     for name, call in calls.items():
         if [c.ids for c in call()] != expected:
-            raise Gpt2cError(f"{name}: not the ids of plain generation")
+            raise Gpt2cError(f"{name} does not give the ids of plain generation")
     samples = harness.interleaved(calls, rounds)
     plain = samples["plain"].seconds
     rows = {}
@@ -52,26 +56,26 @@ def measure(model: gpt2c.Model, draft: gpt2c.Model, how: dict[str, Any], n_new: 
 
 
 def page(record: dict[str, Any]) -> str:
-    """Markdown of a record."""
+    """The Markdown page of a record."""
     rows = [
         (
             f"{case['weights']}, {case['how']}, {name}",
             f"{row['tokens_per_s'].median:.0f}",
             f"{row['ratio'].median:.2f}",
             f"{row['ratio'].min:.2f}..{row['ratio'].max:.2f}",
-            held(row),
+            accepted(row),
             str(row["passes"]),
         )
         for case in record["cases"]
         for name, row in case["rows"].items()
     ]
-    header = ("", "tokens/s", "times plain", "least..most", "guesses that held", "passes")
+    header = ("", "tokens/s", "ratio to plain", "min..max", "accepted", "passes")
     remarks = [
         f"The embedded model, {record['n_parameters']:,} parameters, and a draft of "
         f"{record['n_draft_parameters']:,}; {len(PROMPTS)} prompts, {record['n_new']} new tokens each. "
-        "A guess behind a wrong one of its pass counts as one that did not hold. "
+        "A guess after a wrong guess in the same pass counts as not accepted. "
         "Sampled: temperature 0.8, top-k 40.",
-        "First all rows were found to have the ids of plain generation.",
+        "First, all rows were checked to give the ids of plain generation.",
         *dict.fromkeys(case["on_cpu"] for case in record["cases"]),
         *record["origin"].lines(),
     ]

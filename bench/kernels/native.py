@@ -20,9 +20,9 @@ SIGNATURES = {
     "add": "- ipppn n",
     "argmax": "- ippn n",
 }
-"""Of the functions of kernels.c, written as in native_library.LIMITS."""
+"""Signatures of the functions of kernels.c, written as in native_library.LIMITS."""
 
 
 def build() -> Library:
-    """Takes some seconds. BuildFailed: what the compiler said."""
+    """Compile it, which takes some seconds. BuildFailed: with the compiler's message."""
     return native_library.build("bench/kernels/kernels.c", SIGNATURES)

@@ -1,6 +1,6 @@
-"""Fills the figures of docs/tour.md from the ladder's record: no number in it is typed.
+"""The figures of docs/tour.md, from the record of the ladder.
 
-In the template, {{name argument ...}} is replaced by what the function of that name below returns.
+In the template, {{name argument ...}} is replaced by what the method of that name of `Tour` returns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Figures = dict[str, Any]
 
 
 def render(template: str, record: Figures) -> str:
-    """The tour. ValueError: a placeholder names no function, or the wrong number of arguments."""
+    """The tour. ValueError: a placeholder names no method, or has the wrong number of arguments."""
     tour = Tour(record)
 
     def fill(found: re.Match[str]) -> str:
@@ -42,8 +42,8 @@ def render(template: str, record: Figures) -> str:
 
 
 class Tour:
-    """A method is a placeholder. A rung goes by its name, or "simd" and "widest" for the first and last
-    instruction set, "fastest_rung" for what it says; a model by "embedded" or "124M".
+    """Each public method is a placeholder. Its argument for a step is the step's name, or "simd" or "widest"
+    (the first and the last instruction set), or "fastest_rung"; for a model it is "embedded" or "124M".
     """
 
     def __init__(self, record: Figures) -> None:
@@ -69,108 +69,110 @@ class Tour:
             f"\n**The machine was not idle at the time (load average {load}): do not quote these figures.**\n"
         )
 
-    def _rung(self, model: str, name: str) -> Figures:
-        rungs: list[Figures] = self._models[model]["rungs"]
-        simd = [r for r in rungs if r["step"].startswith("simd=")]
+    def _step(self, model: str, name: str) -> Figures:
+        steps: list[Figures] = self._models[model]["rungs"]
+        simd = [r for r in steps if r["step"].startswith("simd=")]
         if name in ("simd", "widest"):
             return simd[0 if name == "simd" else -1]
         if name == "fastest_rung":
             name = self._models[model]["fastest"]
-        return next(r for r in rungs if r["name"] == name)
+        return next(r for r in steps if r["name"] == name)
 
     # ---- Single figures ----
 
     def ms(self, model: str, name: str) -> str:
-        return _ms(self._rung(model, name)["ms"]["median"])
+        return _ms(self._step(model, name)["ms"]["median"])
 
     def megabytes(self, model: str, name: str) -> str:
-        return f"{self._rung(model, name)['n_bytes'] / 1e6:.0f} MB"
+        return f"{self._step(model, name)['n_bytes'] / 1e6:.0f} MB"
 
     def multiply_adds(self, model: str, name: str) -> str:
-        return f"{self._rung(model, name)['multiply_adds'] / 1e6:.0f} million"
+        return f"{self._step(model, name)['multiply_adds'] / 1e6:.0f} million"
 
     def ratio(self, model: str, name: str) -> str:
-        return _times(self._rung(model, name)["ratio"])
+        return _times(self._step(model, name)["ratio"])
 
     def fastest(self, model: str) -> str:
         return str(self._models[model]["fastest"])
 
     def share(self, model: str, name: str) -> str:
-        rung = self._rung(model, name)
-        return f"{rung['share']:.0%} of what {rung['waits_for']} allows"
+        step = self._step(model, name)
+        return f"{step['share']:.0%} of what {step['waits_for']} allows"
 
     def parameters(self, model: str) -> str:
         return f"{ModelConfig(**self._models[model]['config']).n_parameters / 1e6:.1f} million"
 
     def operation_share(self, model: str, name: str, *operations: str) -> str:
-        """Of the pass in the middle of the text, in some operations."""
-        spent = self._rung(model, name)["operations_ms"]
+        """The share of some operations in the pass in the middle of the text."""
+        spent = self._step(model, name)["operations_ms"]
         return f"{sum(spent.get(op, 0.0) for op in operations) / sum(spent.values()):.0%}"
 
     # ---- Steps ----
 
     def steps(self, *names: str) -> str:
-        """What rungs should gain and did, on each model."""
+        """Estimated and measured gains of steps, on each model."""
         rows = []
         for name in names:
             for model in self._models:
-                rung = self._rung(model, name)
-                before = self._rung(model, rung["before"])
-                doubt = " (within the spread)" if rung["in_doubt"] else ""
+                step = self._step(model, name)
+                before = self._step(model, step["before"])
+                doubt = " (within the spread)" if step["in_doubt"] else ""
                 rows.append(
                     [
-                        f"`{rung['step']}`" + f" behind `{rung['before']}`" * rung["aside"],
+                        f"`{step['step']}`" + f" after `{step['before']}`" * step["aside"],
                         model,
-                        f"{_ms(before['ms']['median'])} -> {_ms(rung['ms']['median'])}",
-                        _times(rung["estimated_gain"]),
-                        _times(rung["gain"]) + doubt,
-                        f"{rung['share']:.0%}, {rung['waits_for']}",
+                        f"{_ms(before['ms']['median'])} -> {_ms(step['ms']['median'])}",
+                        _times(step["estimated_gain"]),
+                        _times(step["gain"]) + doubt,
+                        f"{step['share']:.0%}, {step['waits_for']}",
                     ]
                 )
-        return markdown_table(["step", "model", "per token", "napkin", "was", "of the limit"], rows, left=2)
+        return markdown_table(
+            ["step", "model", "per token", "estimate", "measured", "of the limit"], rows, left=2
+        )
 
     def formats(self) -> str:
-        """`steps` of every weight format that was measured."""
-        rungs = next(iter(self._models.values()))["rungs"]
-        return self.steps(*(r["name"] for r in rungs if r["step"] in ("bf16", "q8", "q4")))
+        """`steps` of all weight formats that were measured."""
+        steps = next(iter(self._models.values()))["rungs"]
+        return self.steps(*(r["name"] for r in steps if r["step"] in ("bf16", "q8", "q4")))
 
     def table_verdict(self) -> str:
-        """What GELU itself takes by the table and by the formula, with naive and with vector kernels."""
+        """The time of GELU by table and by formula, with naive and with vector kernels."""
         return " ".join(self._table_verdicts())
 
     def _table_verdicts(self) -> Iterator[str]:
         for name, kernels in (("unembed&gelu_table", "naive"), ("threads&gelu_table", "vector")):
             found = []
             for model in self._models:
-                rung = self._rung(model, name)
+                step = self._step(model, name)
                 table, formula = (
-                    r["operations_ms"]["gelu"] * 1e3 for r in (rung, self._rung(model, rung["before"]))
+                    r["operations_ms"]["gelu"] * 1e3 for r in (step, self._step(model, step["before"]))
                 )
-                found.append(f"{formula:.0f} us by the formula and {table:.0f} by the table ({model})")
-            yield f"With {kernels} kernels a token's GELUs take {', '.join(found)}."
+                found.append(f"{formula:.0f} us by formula and {table:.0f} us by table ({model})")
+            yield f"With {kernels} kernels, the GELUs of a token take {', '.join(found)}."
 
     def surprises(self) -> str:
-        """Steps that missed the napkin by more than a quarter either way, and those that lost time."""
+        """Steps whose gain was more than a quarter off the estimate, and steps that lost time."""
         lines = []
         for model, figures in self._models.items():
-            for rung in figures["rungs"][1:]:
-                off = rung["gain"] / rung["estimated_gain"]
-                lost = rung["gain"] < 1 and not rung["in_doubt"]
+            for step in figures["rungs"][1:]:
+                off = step["gain"] / step["estimated_gain"]
+                lost = step["gain"] < 1 and not step["in_doubt"]
                 if 0.75 <= off <= 1.25 and not lost:
                     continue
-                why = WHY.get(rung["step"].partition("=")[0], "")
+                why = WHY.get(step["step"].partition("=")[0], "")
                 lines.append(
-                    f"- `{rung['step']}`, {model}: {_times(rung['gain'])} where the napkin said "
-                    f"{_times(rung['estimated_gain'])}. {why}".rstrip()
+                    f"- `{step['step']}`, {model}: {_times(step['gain'])}, estimated "
+                    f"{_times(step['estimated_gain'])}. {why}".rstrip()
                 )
         return "\n".join(lines) or "None."
 
     # ---- One token ----
 
     def one_token(self, model: str) -> str:
-        """A sequence diagram of the traced pass, the layers together with their mean times."""
+        """A sequence diagram of the traced pass. All layers are drawn as one, with mean times."""
         figures = self._models[model]
-        rung = self._rung(model, figures["fastest"])
+        step = self._step(model, figures["fastest"])
         ops: list[Figures] = figures["token"]
         n_layer = 1 + max(op["layer"] for op in ops)
         before = [op for op in ops[: len(ops) // 2] if op["layer"] < 0]
@@ -182,9 +184,9 @@ class Tour:
             "    participant P as session.py",
             "    participant S as session.c",
             "    participant F as forward.c, head.c",
-            f"    participant K as kernels ({rung['isa']})",
+            f"    participant K as kernels ({step['isa']})",
             "    P->>S: feed: 1 id",
-            f"    S->>F: 1 row behind {first[2]['n_in'] - 1}",
+            f"    S->>F: 1 row after {first[2]['n_in'] - 1}",
             *(_arrow(op, [op]) for op in before),
             f"    loop each of {n_layer} layers, mean times",
             *(
@@ -193,23 +195,23 @@ class Tour:
             ),
             "    end",
             *(_arrow(op, [op]) for op in after),
-            f"    F-->>S: {whole:.0f} us in all",
+            f"    F-->>S: {whole:.0f} us in total",
             "    S-->>P: the next id",
         ]
         return "```mermaid\n" + "\n".join(lines) + "\n```"
 
 
 WHY = {
-    "aligned": "The loop inside is another one, too: 32 sums side by side in place of one after another.",
+    "aligned": "The inner loop changes, too: 32 sums side by side instead of one after another.",
     "unroll": "The compiler, not the source, decides which sums stay in registers.",
-    "simd": "Past some speed it is reading weights that a token waits for.",
-    "threads": "Each operation of a token takes microseconds, and then all threads wait for the last.",
-    "head_screen": "All logits' bounds are computed, then the candidates: more work than the bytes tell.",
-    "gelu_table": "A look-up handles one number at a time, the formula in vectors eight or sixteen.",
-    "kv_f16": "K and V are a small part of a short text's bytes, and each number has to be converted.",
-    "bf16": "Half the bytes help only as far as it is reading them that a token waits for.",
+    "simd": "Above some speed, a token waits for its weights to be read.",
+    "threads": "Each operation of a token takes microseconds, and then all threads wait for the last one.",
+    "head_screen": "Bounds of all logits are computed, then the candidates: more work than the bytes show.",
+    "gelu_table": "A table lookup handles one element at a time, the formula in vectors eight or sixteen.",
+    "kv_f16": "K and V are a small part of the bytes of a short text, and each element has to be converted.",
+    "bf16": "Half the bytes help only while a token waits for reading them.",
 }
-"""What else a step changes that has a part in missing its estimate."""
+"""Other effects of a step, which explain why its gain is off the estimate."""
 
 
 def _arrow(op: Figures, same: Sequence[Figures]) -> str:
@@ -232,5 +234,5 @@ def _times(factor: float) -> str:
 
 
 def write(record: Path = RECORD, template: Path = TEMPLATE, to: Path = TOUR) -> None:
-    """Write the tour."""
+    """Write docs/tour.md."""
     write_atomic(to, render(template.read_text(), json.loads(record.read_text())))

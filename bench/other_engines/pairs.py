@@ -17,9 +17,9 @@ BENCH = ROOT / "bench" / "peers" / "bench.py"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two engines as bench.py names them, `engine:precision`, and what they are compared in.
+    """Two engines, written `engine:precision` as for bench.py, and the figures in which they are compared.
 
-    theirs: the fastest other engine of that precision that was found, for these figures.
+    theirs: the fastest other engine that was found for these figures at that precision.
     """
 
     ours: str
@@ -44,39 +44,41 @@ PAIRS = (
 MEMORY = (("f32", "llamacpp:f32"), ("q8-kv16", "llamacpp:q8_0"), ("q4-kv16", "llamacpp:q4_0"))
 
 
-def ask(*arguments: str) -> dict[str, Any]:
-    """The record that bench.py prints in its last line. RuntimeError with its last words if there is none."""
+def run_bench(*arguments: str) -> dict[str, Any]:
+    """The record in the last line that bench.py prints. RuntimeError, with its message, if it prints none."""
     run = subprocess.run(
         [sys.executable, str(BENCH), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode != 0 or not lines:
-        said = (run.stderr.strip() or "nothing").splitlines()[-1]
-        raise RuntimeError(f"bench.py {' '.join(arguments)} ended with {run.returncode}: {said}")
+        message = (run.stderr.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"bench.py {' '.join(arguments)} ended with status {run.returncode}: {message}")
     record: dict[str, Any] = json.loads(lines[-1])
     return record
 
 
 def timed(pairs: Iterable[Pair], rounds: int) -> Iterator[dict[str, Any]]:
-    """A record of each figure of each pair."""
+    """Measure each figure of each pair; yields a record for each."""
     for pair in pairs:
         names = f"gpt2c:{pair.ours}", pair.theirs
         flags = ["--threads", str(pair.threads), "--rounds", str(rounds), "--what", ",".join(pair.whats)]
         print(" ".join([*names, *flags]), file=sys.stderr)
-        found = ask("--ratio", *names, *flags)
-        about = {"ours": pair.ours, "theirs": pair.theirs, "threads": pair.threads}
-        yield from ({**about, "what": what, **found[what]} for what in pair.whats)
+        found = run_bench("--ratio", *names, *flags)
+        pair_fields = {"ours": pair.ours, "theirs": pair.theirs, "threads": pair.threads}
+        yield from ({**pair_fields, "what": what, **found[what]} for what in pair.whats)
 
 
 def loaded(rounds: int) -> Iterator[dict[str, Any]]:
-    """A record of each pair's memory and loading, each engine several times in turn."""
+    """Measure memory and loading of each pair, both engines alternately; yields a record for each pair."""
     for ours, theirs in MEMORY:
         print(f"memory of {ours} and {theirs}", file=sys.stderr)
         taken: dict[str, list[dict[str, Any]]] = {f"gpt2c:{ours}": [], theirs: []}
         for _ in range(rounds):
             for name, records in taken.items():
                 engine, precision = name.split(":")
-                records.append(ask("--engine", engine, "--precision", precision, "--threads", "2", "--quick"))
+                records.append(
+                    run_bench("--engine", engine, "--precision", precision, "--threads", "2", "--quick")
+                )
         peak, start = (
             [harness.Spread.of(map(figure, records)) for records in taken.values()]
             for figure in (lambda r: r["peak_rss_mb"], lambda r: r["import_s"] + r["load_s"])

@@ -14,10 +14,10 @@ NAMES = {
     "torch-compile": "torch.compile",
 }
 WHAT = {
-    "decode": "decode, a token",
-    "decode900": "decode at 900 tokens, a token",
-    "prefill": "prefill of 512",
-    "batch32": "32 sequences, a token of one",
+    "decode": "decode, per token",
+    "decode900": "decode after 900 tokens, per token",
+    "prefill": "prefill of 512 tokens",
+    "batch32": "batch of 32, per token",
 }
 
 
@@ -27,7 +27,7 @@ def name_of(spec: str) -> str:
 
 
 def page(record: dict[str, Any]) -> str:
-    """Markdown of a record."""
+    """The Markdown page of a record."""
     times = [
         (
             f"{WHAT[r['what']]}{', one thread' if r['threads'] == 1 else ''}",
@@ -51,21 +51,23 @@ def page(record: dict[str, Any]) -> str:
         for r in record["memory"]
     ]
     remarks = [
-        "Below 1 gpt2c takes less. The other is, for each line, the fastest found for that figure in that "
-        "precision among transformers, torch.compile, CTranslate2, llama.cpp, ONNX Runtime and OpenVINO.",
-        f"Both are asked in turn, {record['rounds']} times: medians, the ratio of the medians, and the least "
-        "and the most of the pairs' ratios, which say how far to trust it.",
+        "A ratio below 1 means that gpt2c takes less. For each line, the other engine is the fastest that "
+        "was found for that figure and precision among transformers, torch.compile, CTranslate2, llama.cpp, "
+        "ONNX Runtime and OpenVINO.",
+        f"Both engines are measured alternately, {record['rounds']} times. The tables give medians and the "
+        "ratio of the medians. min..max are the extreme ratios of single pairs of measurements: the "
+        "narrower, the more reliable the ratio.",
         "kv16: K and V in half precision.",
         *record["origin"].lines(),
     ]
-    times_header = ("", "gpt2c", "the other", "gpt2c, ms", "the other, ms", "ratio", "pairs")
-    memory_header = ("gpt2c", "the other", "gpt2c, MiB", "the other, MiB", "ratio", "gpt2c, s", "other, s")
+    times_header = ("", "gpt2c", "other engine", "gpt2c, ms", "other, ms", "ratio", "min..max")
+    memory_header = ("gpt2c", "other engine", "gpt2c, MiB", "other, MiB", "ratio", "gpt2c, s", "other, s")
     tables = [harness.markdown_table(times_header, times, left=3)]
     if memory:
         tables.append(harness.markdown_table(memory_header, memory, left=2))
         remarks.insert(
             2,
-            "Memory: peak of the process behind a context of 900 tokens; seconds: import and load. "
-            f"Medians of {record['memory_rounds']} runs, in turn.",
+            "Memory: peak of the process after a context of 900 tokens. Seconds: import and load. Medians of "
+            f"{record['memory_rounds']} runs, alternately.",
         )
-    return "\n\n".join(["# Beside other engines", *tables, harness.bullets(remarks)]) + "\n"
+    return "\n\n".join(["# Compared with other engines", *tables, harness.bullets(remarks)]) + "\n"

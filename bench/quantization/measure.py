@@ -1,4 +1,4 @@
-"""What bench/quantization_report.py measures of the rounded models: accuracy, decoding and prefill."""
+"""The measurements of bench/quantization_report.py: accuracy, decoding and prefill."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def say(line: str) -> None:
 # ---- Accuracy ----
 
 
-def accuracy(title: str, source: Path, text: str, training: str, most_windows: int) -> dict[str, Any]:
-    """Everything that does not depend on the machine; training: the calibration text, "" for none."""
+def accuracy(title: str, source: Path, text: str, training: str, max_windows: int) -> dict[str, Any]:
+    """All figures that do not depend on the machine. training: the calibration text, "" for none."""
     with (
         gpt2c.load(source) as exact,
         load_checkpoint(source) as checkpoint,
         tempfile.TemporaryDirectory() as base,
     ):
         tokenizer, n_ctx = exact.tokenizer, exact.config.n_ctx
-        windows = q.windows_of(tokenizer.encode(text), n_ctx, most_windows)
+        windows = q.windows_of(tokenizer.encode(text), n_ctx, max_windows)
         n_bytes = sum(len(tokenizer.token_bytes(int(i))) for window in windows for i in window[1:])
         wanted = training[: 8 * calibration.N_WINDOWS * n_ctx]
         ids = tokenizer.encode(wanted)[: calibration.N_WINDOWS * n_ctx] if wanted else []
@@ -75,16 +75,16 @@ def accuracy(title: str, source: Path, text: str, training: str, most_windows: i
         return record
 
 
-def all_accuracy(most_windows: int) -> list[dict[str, Any]]:
+def all_accuracy(max_windows: int) -> list[dict[str, Any]]:
     train = DATA / "classics" / "train.txt.xz"
     with lzma.open(train, "rt", encoding="utf-8") as file:
         training = file.read(1 << 20)
     valid = (DATA / "classics" / "valid.txt").read_text(encoding="utf-8")
-    records = [accuracy("embedded model, classics/valid.txt", EMBEDDED_MODEL, valid, training, most_windows)]
+    records = [accuracy("embedded model, classics/valid.txt", EMBEDDED_MODEL, valid, training, max_windows)]
     published = os.environ.get("GPT2C_GPT2_DIR")
     if published:
         test = (DATA / "wikitext-2" / "test.txt").read_text(encoding="utf-8")
-        records.append(accuracy("GPT-2, WikiText-2", Path(published), test, training, most_windows))
+        records.append(accuracy("GPT-2, WikiText-2", Path(published), test, training, max_windows))
     return records
 
 
@@ -92,7 +92,7 @@ def all_accuracy(most_windows: int) -> list[dict[str, Any]]:
 
 
 def timing(rounds: int) -> list[dict[str, Any]]:
-    """Decoding and prefill of every format, in turn, on the embedded model and GPT-2's own shape."""
+    """Time decoding and prefill with all formats alternately, on the embedded model and GPT-2's shape."""
     records = []
     with tempfile.TemporaryDirectory() as base:
         say("writing a model of GPT-2's shape")
@@ -109,7 +109,7 @@ def timing(rounds: int) -> list[dict[str, Any]]:
 
 
 def time_decoding(models: Mapping[str, gpt2c.Model], n_new: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds a token, median, least and most."""
+    """Milliseconds per token: median, minimum and maximum."""
 
     def call(model: gpt2c.Model) -> float:
         with model.session() as session:
@@ -123,7 +123,7 @@ def time_decoding(models: Mapping[str, gpt2c.Model], n_new: int, rounds: int) ->
 
 
 def time_prefill(models: Mapping[str, gpt2c.Model], n: int, rounds: int) -> dict[str, Any]:
-    """Tokens a second of a prompt of n tokens."""
+    """Tokens per second for a prompt of n tokens."""
     ids = [(7 * i + 1) % 8000 for i in range(n)]
 
     def call(model: gpt2c.Model) -> float:
@@ -137,7 +137,7 @@ def time_prefill(models: Mapping[str, gpt2c.Model], n: int, rounds: int) -> dict
 
 def spreads(models: Mapping[str, gpt2c.Model], call: Any, rounds: int, what: str) -> dict[str, Any]:
     calls = {name: lambda model=model: call(model) for name, model in models.items()}
-    harness.interleaved(calls, 1)  # pages, threads, sessions
+    harness.interleaved(calls, 1)  # warms up pages, threads and sessions
     say(what)
     taken = harness.interleaved(calls, rounds)
     return {name: vars(harness.Spread.of(samples.results)) for name, samples in taken.items()}

@@ -1,4 +1,4 @@
-"""docs/quantization.md, from the record."""
+"""docs/quantization.md, from a record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared import harness
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """docs/quantization.md"""
+    """The page of a record, with the parts that it has."""
     parts = ["# Weights in 8 and 4 bits", INTRODUCTION]
     for part in ("accuracy", "timing"):
         if part in record:
@@ -23,15 +23,16 @@ def page(record: Mapping[str, Any]) -> str:
 
 
 INTRODUCTION = """\
-`q8` keeps 8 bits of a weight and a bfloat16 scale for each 64 weights of a column (8.25 bits a weight); `q4`
-4 bits, and for each 32 weights a scale and a least value of 8 bits each (4.5 bits). All matrices are
-covered, the embedding, which is also the output head, included. Activations are rounded to int8 in groups
-of 32 and products summed in integers; [native/quantized.h](../native/quantized.h) states it all. `gpt2c
-quantize --calibrate FILE` feeds rounding errors back
+`q8` stores 8 bits per weight, and a bfloat16 scale for each 64 weights of a column: 8.25 bits per weight.
+`q4` stores 4 bits per weight, and for each 32 weights a scale and an offset of 8 bits each: 4.5 bits per
+weight. All matrices are quantized, including the embedding, which is also the output head. Activations are
+rounded to int8 in groups of 32, and products are summed in integers;
+[native/quantized.h](../native/quantized.h) has the details. `gpt2c quantize --calibrate FILE` feeds rounding
+errors back
 ([gpt2c/quantization/calibration.py](../gpt2c/quantization/calibration.py)).
 
-This page is written by `python bench/quantization_report.py`; nothing in it is edited by hand. Times want an
-idle machine: the load average beside them says how idle it was."""
+This page is written by `python bench/quantization_report.py`; nothing in it is edited by hand. Times need an
+idle machine: the load average next to them says how idle it was."""
 
 
 def accuracy_section(model: Mapping[str, Any]) -> list[str]:
@@ -47,7 +48,7 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
         ]
         for name, r in text.items()
     ]
-    header = ["rounding", "perplexity", "bits per byte", "beside f32", "KL divergence", "same top 1"]
+    header = ["rounding", "perplexity", "bits per byte", "relative to f32", "KL divergence", "same top 1"]
     same = [
         [row["prompt"], name, f"{row['same_tokens']} of {row['tokens']}"]
         for name, greedy in model["greedy"].items()
@@ -58,16 +59,16 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
     return [
         f"## Accuracy: {model['title']}",
         f"{exact['tokens']:,} tokens in {model['windows']} windows of {model['n_ctx']}, spread evenly. KL "
-        "divergence from f32 is in nats a token; *same top 1* says how often the likeliest next token is "
-        "f32's. `q4 nearest` rounds over a group's whole range, without search and fit; `q8 by column` has "
-        "one scale a column; *head's x once* rounds x for the output head as for any other layer, where "
-        "gpt2c takes it in two parts.",
+        "divergence from f32 is in nats per token; *same top 1* says how often the most likely next token "
+        "is the same as with f32. `q4 nearest` rounds over a group's whole range, without search or fit; "
+        "`q8 by column` has one scale per column; *head's x once* rounds x once for the output head, as for "
+        "any other layer, where gpt2c splits it into two parts.",
         harness.markdown_table(header, rows),
-        "Greedy text: how many tokens come before the first that differs from f32's.",
+        "Greedy text: how many tokens come before the first that differs from f32.",
         harness.markdown_table(["prompt", "format", "same"], same, left=2),
-        "Errors of the weights, over all matrices of a kind: root mean square, largest, relative to the "
-        "length of the weights; and the bytes beside float32. Calibrated rounding makes larger ones, where "
-        "they do not show in what the matrix gives.",
+        "Errors of the weights, over all matrices of a kind: root mean square, maximum, and Euclidean length "
+        "relative to that of the weights; then the bytes relative to float32. Calibrated rounding has larger "
+        "errors of weights, where they affect the product of the matrix less.",
         harness.markdown_table(
             ["rounding", "matrix", "shape", "count", "RMSE", "largest", "relative", "bytes"],
             [
@@ -87,9 +88,10 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
             left=3,
         ),
         f"![Relative error of each kind of matrix](quantization/{slug}-errors.png)",
-        "Weights in memory, beside 4 bytes a parameter (f32 and bf16 with `head_screen`'s copy).",
+        "Weights in memory, relative to 4 bytes per parameter (f32 and bf16 include the copy for "
+        "`head_screen`).",
         harness.markdown_table(
-            ["format", "bytes", "beside floats"],
+            ["format", "bytes", "relative to float32"],
             [[name, f"{n:,}", f"{n / model['floats']:.3f}"] for name, n in sizes.items()],
         ),
     ]
@@ -113,20 +115,20 @@ def timing_section(model: Mapping[str, Any]) -> list[str]:
             ["", *FORMATS],
             [
                 ["bytes of weights", *(f"{model['bytes'][f]:,}" for f in FORMATS)],
-                ["beside floats", *(f"{model['bytes'][f] / model['floats']:.3f}" for f in FORMATS)],
+                ["relative to float32", *(f"{model['bytes'][f] / model['floats']:.3f}" for f in FORMATS)],
             ],
         ),
-        "Decoding behind 4 tokens, milliseconds a token: median (least..most).",
-        table("decode", "ms a token over", 2),
-        "Prefill, tokens a second.",
-        table("prefill", "tokens/s of", 0),
+        "Decoding after 4 tokens, milliseconds per token: median (min..max).",
+        table("decode", "ms per token over", 2),
+        "Prefill, tokens per second.",
+        table("prefill", "tokens/s for", 0),
         *(
             f"![{what}](quantization/{slug}-{name}.png)"
             for name, what in (
                 ("memory", "Memory of the weights"),
                 ("decode", "Decoding speed"),
                 ("prefill", "Prefill speed by prompt length"),
-                ("trade-off", "Memory beside speed"),
+                ("trade-off", "Memory and speed"),
             )
         ),
     ]

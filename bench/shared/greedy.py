@@ -1,4 +1,4 @@
-"""A greedy run: its passes, the rows that each computes and their check, its multiply-adds."""
+"""A greedy run: its passes, the rows that each pass computes and their check, and its multiply-adds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gpt2c
 from gpt2c.options import SWITCHES
 
 Row = tuple[str, ...]
-"""A row's options, in the order of gpt2c.OPTIONS."""
+"""The options of a table's row, in the order of gpt2c.OPTIONS."""
 
 
 def name_of(options: Row) -> str:
@@ -18,7 +18,7 @@ def name_of(options: Row) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """Greedy from the end-of-text token alone. Each new token takes one pass; the last is never fed."""
+    """A greedy run from end-of-text tokens. Each new token takes one pass; the last one is never fed."""
 
     n_new: int
     n_prompt: int = 1
@@ -27,14 +27,14 @@ class Case:
         return f"{self.n_prompt} + {self.n_new} tokens"
 
     def passes(self) -> Iterator[tuple[int, int]]:
-        """For each pass the tokens before it, and those behind it."""
+        """For each pass, the number of tokens before it and after it."""
         yield 0, self.n_prompt
         for n in range(self.n_prompt, self.n_prompt + self.n_new - 1):
             yield n, n + 1
 
     @property
     def last_n(self) -> int:
-        """Tokens in the last pass."""
+        """Number of tokens after the last pass."""
         return self.n_prompt + self.n_new - 1
 
 
@@ -46,7 +46,7 @@ def prompt_of(model: gpt2c.Model, case: Case) -> list[int]:
 
 
 class Disagreement(AssertionError):
-    """Rows that must agree do not; their times would mean nothing."""
+    """Rows that must agree do not, so their times would mean nothing."""
 
 
 def require(truth: bool, message: str) -> None:
@@ -55,7 +55,7 @@ def require(truth: bool, message: str) -> None:
 
 
 def check_rows(options: Row, rows: Mapping[str, int], case: Case) -> None:
-    """The last pass did one row for each switch that is on and all rows for the others."""
+    """Require that the last pass computed one row for each switch that is on, and all rows for the others."""
     expected = {switch: 1 if switch in options else case.last_n for switch in SWITCHES}
     require(dict(rows) == expected, f"{name_of(options)} computed rows {dict(rows)}")
 
@@ -64,20 +64,20 @@ def check_rows(options: Row, rows: Mapping[str, int], case: Case) -> None:
 
 
 def mean_rows(options: Row, switch: str, case: Case) -> float:
-    """Rows that a switch's operations compute for a new token."""
+    """Mean number of rows that the operations of a switch compute per new token."""
     return sum(n - (n_past if switch in options else 0) for n_past, n in case.passes()) / case.n_new
 
 
 def head_multiply_adds(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
-    """For a new token, in the output head."""
+    """Multiply-adds per new token in the output head."""
     rows = 1.0 if "unembed" in options else mean_rows(options, "unembed", case)
     return rows * config.n_embd * config.n_vocab
 
 
 def multiply_adds(config: gpt2c.ModelConfig, options: Row, case: Case) -> float:
-    """For a new token, in linear layers and attention; all else is small beside them."""
+    """Multiply-adds per new token in linear layers and attention; everything else is small in comparison."""
     c, d = config, config.n_embd
-    pairs = 0  # of positions: each row looks at itself and those before
+    pairs = 0  # of positions: each row attends to itself and to those before it
     for n_past, n in case.passes():
         done_before = n_past if "kv" in options else 0
         pairs += n * (n + 1) // 2 - done_before * (done_before + 1) // 2

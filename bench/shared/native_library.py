@@ -1,4 +1,4 @@
-"""Compiles C that measures: limits.c, alone or with the core and a study's own file."""
+"""Compiles C code that measures: limits.c alone, or with the core and the C file of a study."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ LIMITS = {
     "bf16": "- n",
     "bf16_operations": "n",
 }
-"""Of the functions of limits.c, by name without prefix: result, then arguments, the last of them loops."""
+"""Signatures of the functions of limits.c by name without prefix: result, arguments, number of loops."""
 
 NATIVE_FLAGS: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
-"""The first that the compiler takes is used for limits.c."""
+"""limits.c is compiled with the first of these that the compiler accepts."""
 
 
 class BuildFailed(Exception):
-    """There is no C compiler, or it did not take the sources."""
+    """No C compiler was found, or it rejected the sources."""
 
 
 class Handle:
-    """Something that C allocated; freed with its last reference."""
+    """A pointer to memory that C allocated. It is freed with the last reference to the handle."""
 
     def __init__(self, address: int, free: Callable[[int], None]) -> None:
         self.address, self._free = address, free
@@ -52,7 +52,7 @@ class Handle:
 
 
 class Library:
-    """The compiled functions. Arguments are numbers, C-contiguous arrays and handles."""
+    """The compiled functions. Their arguments are numbers, C-contiguous arrays and handles."""
 
     def __init__(self, path: Path, signatures: Mapping[str, str]) -> None:
         loaded = ctypes.CDLL(str(path))
@@ -67,14 +67,14 @@ class Library:
         return int(self._functions[name](*arguments))
 
     def new(self, name: str, *arguments: Any) -> Handle:
-        """NAME_new(arguments), and NAME_free when it is let go. MemoryError."""
+        """Call NAME_new(arguments); NAME_free is called when the handle is dropped. MemoryError."""
         address = self._functions[f"{name}_new"](*map(_raw, arguments))
         if not address:
             raise MemoryError(f"no memory for {name}")
         return Handle(address, self._functions[f"{name}_free"])
 
     def repeat(self, name: str, *arguments: Any) -> Callable[[int], None]:
-        """A function of the number of loops, which holds on to the arguments."""
+        """A function of the number of loops. It holds references to the arguments."""
         function, held = self._functions[name], arguments
 
         def run(loops: int) -> None:
@@ -91,9 +91,10 @@ def _raw(argument: Any) -> Any:
 
 
 def build(source: str, signatures: Mapping[str, str]) -> Library:
-    """A study's C file (from the root) with the core, and limits.c. Takes some seconds.
+    """Compile a study's C file with the core and limits.c, which takes some seconds.
 
-    signatures: of its functions, as LIMITS has them. BuildFailed: what the compiler said.
+    source: relative to the root; signatures: of its functions, written as in LIMITS. BuildFailed: with the
+    compiler's message.
     """
     groups = native_build.groups(platform.machine())
     jobs = [(source, flags) for sources, flags in groups for source in sources]
@@ -107,7 +108,7 @@ def build(source: str, signatures: Mapping[str, str]) -> Library:
 
 
 def build_limits() -> Library:
-    """The functions of limits.c alone, in a second or so. BuildFailed: what the compiler said."""
+    """Compile limits.c alone, which takes about a second. BuildFailed: with the compiler's message."""
     with TemporaryDirectory() as folder:
         to = Path(folder)
         return _link([_compile_native("bench/shared/limits.c", to)], to, LIMITS)
@@ -120,10 +121,10 @@ def _link(objects: Sequence[str], to: Path, signatures: Mapping[str, str]) -> Li
 
 
 def _compile(source: str, flags: Sequence[str], to: Path) -> str:
-    made = str(to / (source.replace("/", "-") + ".o"))
+    object_file = str(to / (source.replace("/", "-") + ".o"))
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
-    _call([*flags, "-fPIC", *include, "-c", source, "-o", made])
-    return made
+    _call([*flags, "-fPIC", *include, "-c", source, "-o", object_file])
+    return object_file
 
 
 def _compile_native(source: str, to: Path) -> str:
