@@ -1,7 +1,7 @@
 """What each of GPT-2's incremental switches gains, with naive kernels on one thread.
 
 python -m pytest bench/test_ablation.py            # about 10 minutes; prints and writes both tables
-python -m pytest bench/test_ablation.py --quick    # under a minute; prints them
+python -m pytest bench/test_ablation.py --quick    # about a minute; prints them
 """
 
 from __future__ import annotations

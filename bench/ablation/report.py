@@ -171,9 +171,9 @@ def on_gelu(done: Ablation) -> str:
     saved = done.saved(NAIVE_GELU, after)
     return (
         f"**gelu added to {name_of(NAIVE_GELU)}** avoids {avoided / 1e6:.2f} M GELUs per token, each an "
-        f"exponential and a division in scalar code. That saves {saved:.2f} "
-        f"ms{doubt(done, NAIVE_GELU, after)}, or {saved * 1e6 / avoided:.1f} ns each, which is visible only "
-        "once linear layers take less time."
+        f"exponential and a division in scalar code. That {'saves' if saved > 0 else 'costs'} "
+        f"{abs(saved):.2f} ms{doubt(done, NAIVE_GELU, after)}, or {abs(saved) * 1e6 / avoided:.1f} ns each, "
+        "which is visible only once linear layers take less time."
     )
 
 
