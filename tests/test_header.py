@@ -17,8 +17,9 @@ import pytest
 from pycparser import c_ast, c_generator
 
 import gpt2c
-from gpt2c import bindings, errors, options, quantized, weights
+from gpt2c import bindings, errors, options
 from gpt2c.bindings import cffi_binding
+from gpt2c.checkpoints import checkpoint, formats
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (ROOT / "include/gpt2c.h").read_text()
@@ -238,12 +239,12 @@ def test_every_status_but_ok_has_its_exception() -> None:
 
 def test_what_modules_without_a_binding_repeat_is_the_same_there() -> None:
     """Tables whose order is an enum's, and two numbers."""
-    kinds = [kind.replace("attn.c_attn", "attn_qkv") for kind in weights.TENSOR_KINDS]
+    kinds = [kind.replace("attn.c_attn", "attn_qkv") for kind in checkpoint.TENSOR_KINDS]
     names = [kind.replace("c_", "").replace(".", "_") for kind in kinds]
     assert names == list(bindings.enum("tensor"))
     assert tuple(bindings.enum("switch")) == options.SWITCHES
     assert bindings.enum("limit")["threads"] == options.MOST_THREADS
-    assert bindings.enum("limit")["panel_columns"] == quantized.PANEL
+    assert bindings.enum("limit")["panel_columns"] == formats.PANEL
 
 
 # ---- And that a difference is seen ----

@@ -1,7 +1,7 @@
-"""The kernels' benchmark: which operations at which sizes, how one is run and verified, and the limits.
+"""The cases of the kernel benchmark: operations and sizes, how each is run and verified, and the limits.
 
-A Case says what is computed; `make` puts it together for one instruction set. A limit of the machine is
-a Case too, so that it is measured like any other, in turn with them.
+A Case says what is computed; `make` prepares it for one instruction set. A limit of the machine is a Case,
+too, so that it is measured alternately with the kernels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import mmap
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from native_library import Handle, Library
 from numpy.typing import NDArray
 
 from gpt2c import bindings, kernels
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests/kernels"))
-import kernel_oracle as oracle
+from shared import machine_limits
+from shared.checkout import kernel_oracle as oracle
+from shared.machine_limits import FLOAT, STREAMS
+from shared.native_library import Handle, Library
 
 Floats = NDArray[np.float32]
 
@@ -34,46 +33,46 @@ HEAD = (N_EMBD, N_VOCAB)
 
 LAYOUTS = {"f32": "panels", "bf16": "panels_bf16"}
 WEIGHT_BYTES = {"f32": 4, "bf16": 2}
-FLOAT = 4
 
 LIMITS = "limits"
-STREAMS = (1, 4)
-"""Places read side by side. One is what a simple loop does, but seldom the fastest."""
 
 COLD_CACHES = 4
-COLD_BYTES_MOST = 256 << 20
+MAX_COLD_BYTES = 256 << 20
 LAST_LEVEL_UNKNOWN = 32 << 20
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured. linears: n_in, n_out, rows; rounds: at most; seconds_a_call: at least, by
-    repeating; seconds_a_case: at most for all rounds, if that leaves two."""
+    """How much is measured.
+
+    linears: (n_in, n_out, rows); min_call_seconds: work is repeated until a call takes this long;
+    max_case_seconds: for all rounds of a case, of which there are at least two.
+    """
 
     linears: tuple[tuple[int, int, int], ...]
-    rounds: int
-    seconds_a_call: float
-    seconds_a_case: float
+    max_rounds: int
+    min_call_seconds: float
+    max_case_seconds: float
 
 
 FULL = Scale(
     linears=tuple((*matrix, rows) for matrix in (*LAYER_MATRICES, HEAD) for rows in (1, 8, 32, 256)),
-    rounds=15,
-    seconds_a_call=0.015,
-    seconds_a_case=2.0,
+    max_rounds=15,
+    min_call_seconds=0.015,
+    max_case_seconds=2.0,
 )
 QUICK = Scale(
     linears=(*((N_EMBD, N_INNER, rows) for rows in (1, 8, 32, 256)), (*HEAD, 1)),
-    rounds=7,
-    seconds_a_call=0.003,
-    seconds_a_case=0.3,
+    max_rounds=7,
+    min_call_seconds=0.003,
+    max_case_seconds=0.3,
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """A case for one instruction set. run: does it so many times; check: AssertionError if what the last
-    run left is not within the kernel's bound, or has other bits than gpt2c.kernels gives."""
+    """A case for one instruction set. run: does it that many times; check: AssertionError if the last result
+    is outside the kernel's error bound or differs in a bit from that of gpt2c.kernels."""
 
     run: Callable[[int], None]
     check: Callable[[], None]
@@ -81,10 +80,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """n_bytes: that must be read and written at least; operations: multiplications and additions of
-    multiply-adds, 0 where they are not most of the work; cold: its operands come from memory.
+    """An operation at one size.
 
-    bf16: its weights are bfloat16, so dot products of such pairs are the machine's limit where it has them.
+    n_bytes: the minimum that must be read and written; operations: the multiplications and additions of its
+    multiply-adds, 0 if other work dominates; cold: whether its operands come from memory; bf16: whether its
+    weights are bfloat16, so that dot products of bfloat16 pairs are its limit on a machine that has them.
     """
 
     table: str
@@ -100,7 +100,7 @@ class Case:
 
 
 def isas() -> list[str]:
-    """Instruction sets that this machine can run, in the order of native/isa.def."""
+    """The instruction sets that this machine can run, in the order of native/isa.def."""
     return [name for name, _, supported in bindings.select().isas() if supported]
 
 
@@ -124,7 +124,7 @@ def counted(n: int, what: str) -> str:
 
 
 def last_level_bytes() -> int:
-    """Of the last cache in front of memory, as Linux tells it; a guess elsewhere."""
+    """Size of the last-level cache as Linux reports it; on other systems a guess."""
     sizes = [0]
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
@@ -133,12 +133,12 @@ def last_level_bytes() -> int:
 
 
 def cold_bytes() -> int:
-    """What is read in turn so that each part has left the caches before it is read again."""
-    return min(COLD_CACHES * last_level_bytes(), COLD_BYTES_MOST)
+    """How many bytes are read in a cycle, so that each part has left the caches before it is read again."""
+    return min(COLD_CACHES * last_level_bytes(), MAX_COLD_BYTES)
 
 
 def _copies(n_bytes: int) -> int:
-    """Of an operand, so that in turn they come from memory; two at least, or one would be read twice."""
+    """How many copies of an operand are read alternately so that they come from memory: at least two."""
     return max(2, math.ceil(cold_bytes() / n_bytes))
 
 
@@ -166,7 +166,7 @@ def _weight(n_in: int, n_out: int) -> Floats:
 
 @functools.cache
 def _matrices(form: str, n_in: int, n_out: int, library: Library) -> Handle:
-    """Copies, of which the one longest unread is next, whoever asks: all instruction sets share them."""
+    """Copies of a matrix, shared by all instruction sets. Each run reads the least recently read copy."""
     weight = _weight(n_in, n_out)
     copies = _copies(weight.size * WEIGHT_BYTES[form])
     number = bindings.select().formats().index(form)
@@ -185,18 +185,18 @@ def _x(n_in: int) -> Floats:
 
 @functools.cache
 def _out(rows: int, n_out: int) -> Floats:
-    """One for all instruction sets: each is checked before the next is made."""
+    """One result buffer for all instruction sets: each is checked before the next one runs."""
     return np.empty((rows, n_out), np.float32)
 
 
 CHECKED_ROWS = (0, 7, 31, 255)
-"""The last row of each case, and the first. Rows are independent, as the tests prove."""
+"""A case checks its first and last row, which are among these. The tests prove that rows are independent."""
 
 
 @functools.cache
 def _linear_answers(form: str, n_in: int, n_out: int) -> tuple[oracle.Answer, ...]:
-    """Of x[CHECKED_ROWS]: what is right. An instruction set that multiplies bfloat16 pairs rounds x as
-    well, and is allowed twice the error."""
+    """The right results for x[CHECKED_ROWS]. An instruction set that multiplies bfloat16 pairs rounds x, too,
+    and is allowed twice the error."""
     x, weight = _x(n_in)[list(CHECKED_ROWS)], _weight(n_in, n_out)
     if form == "f32":
         return (oracle.linear(x, weight),)
@@ -208,7 +208,7 @@ def _linear_answers(form: str, n_in: int, n_out: int) -> tuple[oracle.Answer, ..
 def _linear(form: str, n_in: int, n_out: int, rows: int, library: Library, isa: str) -> Work:
     x, out = _x(n_in)[:rows], _out(rows, n_out)
     out.fill(np.nan)
-    prepared = np.zeros(library.number("prepared_bytes", rows, n_in) // FLOAT, np.float32)
+    packed_x = np.zeros(library.number("prepared_bytes", rows, n_in) // FLOAT, np.float32)
     matrices = _matrices(form, n_in, n_out, library)
 
     def check() -> None:
@@ -218,7 +218,7 @@ def _linear(form: str, n_in: int, n_out: int, rows: int, library: Library, isa: 
                 _assert_within_one(out[row], answers)
                 oracle.assert_same_bits(out[row], kernels.linear(x[row], _packed(form, n_in, n_out), isa=isa))
 
-    return Work(library.repeat("linear", _number(isa), out, x, matrices, prepared, rows), check)
+    return Work(library.repeat("linear", _number(isa), out, x, matrices, packed_x, rows), check)
 
 
 def _assert_within_one(actual: Floats, answers: list[oracle.Answer]) -> None:
@@ -236,8 +236,8 @@ def attention(rows: int, position: int) -> Case:
     return Case(
         "attention",
         f"{counted(rows, 'row')} from position {position}",
-        (2 * n + 2 * rows) * N_EMBD * FLOAT,  # K and V, Q and what comes out
-        4 * seen * N_EMBD,  # a multiply-add each for scores and sum
+        (2 * n + 2 * rows) * N_EMBD * FLOAT,  # K and V, Q and the result
+        4 * seen * N_EMBD,  # one multiply-add for the scores, one for the sum
         cold=rows == 1,
         make=partial(_attention, rows, position),
     )
@@ -259,7 +259,7 @@ def _attention(rows: int, position: int, library: Library, isa: str) -> Work:
     return Work(library.repeat("attention", handle, out), check)
 
 
-# ---- All else: as many rows as a long prompt has, in the caches ----
+# ---- Other operations: with the rows of a long prompt, in the caches ----
 
 ROWS = 256
 
@@ -286,7 +286,10 @@ def _work(
     answer: oracle.Answer,
     by_package: Callable[..., Floats],
 ) -> Work:
-    """An operation of x and further arguments; answer, by_package: what is right, and the package's."""
+    """The work of an operation on x and further arguments.
+
+    answer: the right result; by_package: the package's function for it.
+    """
     out = np.full_like(x, np.nan)
 
     def check() -> None:
@@ -342,9 +345,12 @@ def _argmax(library: Library, isa: str) -> Work:
 
 @dataclass(frozen=True)
 class Limits:
-    """The cases that measure them. cold: reading from memory, in small pages and, where the system has
-    them, large ones, in one stream or more; warm: reading again what fits in the caches, by the bytes
-    read; call: no limit of a kernel, but what the package's functions cost beside it."""
+    """The cases that measure the machine's limits.
+
+    cold: reading from memory, in small pages and, where the system has them, large ones, in one stream and
+    in several; warm: reading data in the caches again, by the number of bytes; call: not a limit of a
+    kernel, but the time that a call of the package's functions adds.
+    """
 
     cold: tuple[Case, ...]
     warm: dict[int, Case]
@@ -358,7 +364,7 @@ class Limits:
 
 
 def limits(library: Library, chosen: list[Case]) -> Limits:
-    """For these cases."""
+    """The limits that these cases need."""
     pages = ("4 KiB", "2 MiB") if hasattr(mmap, "MADV_HUGEPAGE") else ("plain",)
     cold = tuple(
         Case(
@@ -367,13 +373,13 @@ def limits(library: Library, chosen: list[Case]) -> Limits:
             cold_bytes(),
             0,
             cold=True,
-            make=partial(read_work, cold_bytes(), kind == "2 MiB", streams),
+            make=partial(_read, cold_bytes(), kind == "2 MiB", streams),
         )
         for kind in pages
         for streams in STREAMS
     )
     warm = {
-        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(read_work, n, False, 1))
+        n: Case(LIMITS, f"read {megabytes(n)} again", n, 0, cold=False, make=partial(_read, n, False, 1))
         for n in sorted({case.n_bytes for case in chosen if not case.cold})
     }
     multiply_add = _arithmetic(library, "multiply-add, float32", "multiply_add")
@@ -386,15 +392,8 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def read_work(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
-    step = library.number("read_step") * streams
-    n = math.ceil(n_bytes / FLOAT / step) * step
-    memory = mmap.mmap(-1, n * FLOAT)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE if large_pages else mmap.MADV_NOHUGEPAGE)
-    data = np.frombuffer(memory, np.float32, n)
-    data[:] = 1.0  # or every page would be the same one of zeros
-    return Work(library.repeat("read", data, n, streams), lambda: None)
+def _read(n_bytes: int, large_pages: bool, streams: int, library: Library, isa: str) -> Work:
+    return Work(machine_limits.reading(library, n_bytes, large_pages, streams), lambda: None)
 
 
 def _arithmetic(library: Library, name: str, function: str) -> Case:

@@ -1,4 +1,4 @@
-"""The quantization report's pictures. Needs matplotlib (the extra `plot`)."""
+"""The pictures of the quantization report. Needs matplotlib (the extra `plot`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COLOURS = {"f32": "#4c5a67", "bf16": "#7d93a6", "q8": "#2a9d8f", "q4": "#e07a3f"
 
 
 def draw(record: Mapping[str, Any], folder: Path, slug_of: Callable[[Mapping[str, Any]], str]) -> None:
-    """Writes a picture for each that the record has the numbers of."""
+    """Write all pictures for which the record has figures."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -39,7 +39,7 @@ def draw(record: Mapping[str, Any], folder: Path, slug_of: Callable[[Mapping[str
 
 
 def errors(axis: Any, model: Mapping[str, Any]) -> None:
-    """Relative error of each kind of matrix, a group of bars a kind."""
+    """Relative errors, with a group of bars for each kind of matrix."""
     names = list(model["weights"])
     kinds = [row["kind"].removesuffix(".weight") for row in model["weights"][names[0]]]
     width = 0.8 / len(names)
@@ -66,7 +66,7 @@ def memory(axis: Any, model: Mapping[str, Any]) -> None:
     )
     axis.set_ylim(0, heights[0] * 1.2)
     axis.set_ylabel("MB")
-    axis.set_title(f"Weights in memory, beside 4 bytes a parameter: {model['title']}", fontsize=10)
+    axis.set_title(f"Weights in memory, relative to 4 bytes per parameter: {model['title']}", fontsize=10)
 
 
 def decode(axis: Any, model: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def decode(axis: Any, model: Mapping[str, Any]) -> None:
         at = [k + (i - (len(names) - 1) / 2) * width for k in range(len(lengths))]
         axis.bar(at, heights, width * 0.92, yerr=spread, label=name, color=COLOURS[name], ecolor="#555555")
     axis.set_xticks(range(len(lengths)), [f"{n} tokens" for n in lengths])
-    axis.set_ylabel("tokens a second")
+    axis.set_ylabel("tokens per second")
     axis.set_ylim(0, axis.get_ylim()[1] * 1.2)
     axis.set_title(f"Decoding: {model['title']}", fontsize=10)
     axis.legend(fontsize=8, ncols=4, frameon=False, loc="upper center")
@@ -100,13 +100,13 @@ def prefill(axis: Any, model: Mapping[str, Any]) -> None:
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.set_ylim(bottom=0)
     axis.set_xlabel("tokens in the prompt")
-    axis.set_ylabel("tokens a second")
+    axis.set_ylabel("tokens per second")
     axis.set_title(f"Prefill: {model['title']}", fontsize=10)
     axis.legend(fontsize=8, frameon=False)
 
 
 def trade(axis: Any, model: Mapping[str, Any]) -> None:
-    """Each format a point: what it takes, what it gives."""
+    """A point for each format: memory and speed."""
     longest = list(model["decode"].values())[-1]
     for name, row in longest.items():
         x, y = model["bytes"][name] / 1e6, 1e3 / row["median"]
@@ -115,5 +115,5 @@ def trade(axis: Any, model: Mapping[str, Any]) -> None:
     axis.set_xlim(0, max(model["bytes"].values()) / 1e6 * 1.15)
     axis.set_ylim(0, axis.get_ylim()[1] * 1.15)
     axis.set_xlabel("MB of weights")
-    axis.set_ylabel("tokens a second, decoding")
-    axis.set_title(f"Memory beside speed: {model['title']}", fontsize=10)
+    axis.set_ylabel("tokens per second, decoding")
+    axis.set_title(f"Memory and speed: {model['title']}", fontsize=10)

@@ -1,6 +1,6 @@
-"""What every benchmark here shares: the machine in words, interleaved timing, tables, files, options.
+"""What all benchmarks share: a description of the machine, interleaved timing, tables and files.
 
-Knows nothing of gpt2c.
+Nothing here depends on gpt2c.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Generic, TypeVar
@@ -29,9 +28,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Machine:
-    """What the numbers were taken on. cores: all there are; usable_cores: those open to this process.
+    """The machine that measured. cores: all of its cores; usable_cores: those that this process may use.
 
-    load_average: of the minute before. Above about 0.5 something else was running.
+    load_average: over the minute before. Above about 0.5, something else was running.
     """
 
     cpu: str
@@ -61,7 +60,7 @@ def this_machine() -> Machine:
 
 
 def _cpu_name(cpuinfo: Path) -> str:
-    """The CPU's model, with family and model number, which tell a name such as "AMD EPYC" apart."""
+    """The CPU's name with family and model number, since one name like "AMD EPYC" covers many CPUs."""
     fields: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
@@ -74,12 +73,12 @@ def _cpu_name(cpuinfo: Path) -> str:
 
 
 def now() -> str:
-    """UTC, to the minute."""
+    """The time in UTC, to the minute."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def commit(folder: Path) -> str:
-    """The commit that `folder` stands at, "-dirty" behind it where files differ; "unknown" without git."""
+    """The checked-out commit of `folder`, followed by "-dirty" if files differ; "unknown" without git."""
     command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30)
@@ -93,7 +92,7 @@ def commit(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """How measurements came about: fields of every record, the first lines of every table."""
+    """Where measurements come from: part of every record, and the first remarks of every page."""
 
     command: str
     date: str
@@ -102,7 +101,7 @@ class Origin:
 
     @staticmethod
     def here(arguments: Iterable[str], folder: Path, program: str = "python -m pytest") -> Origin:
-        """Of a benchmark that starts now, the program with these arguments; folder: in the checkout."""
+        """The origin of a benchmark that starts now: `program arguments`. folder: any in the checkout."""
         command = " ".join([program, *arguments])
         return Origin(command, now(), commit(folder), this_machine())
 
@@ -116,7 +115,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most of some measurements, in whatever unit they were."""
+    """Median, minimum and maximum of measurements, in the unit of the measurements."""
 
     median: float
     min: float
@@ -134,9 +133,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Samples(Generic[T]):
-    """A callable's rounds: seconds each took, how many of them this process computed, and what it returned.
+    """The rounds of a callable: seconds of each, CPU seconds of this process in each, and what each returned.
 
-    For one thread cpu_seconds well below seconds means that others held the core.
+    With one thread, cpu_seconds well below seconds means that other processes used the core.
     """
 
     seconds: tuple[float, ...]
@@ -145,7 +144,7 @@ class Samples(Generic[T]):
 
 
 def joined(several: Iterable[Samples[T]]) -> Samples[T]:
-    """Rounds of the same work under several names, as those of one."""
+    """Merge the rounds of the same work that was measured under several names."""
     parts = list(several)
     return Samples(
         tuple(x for part in parts for x in part.seconds),
@@ -154,34 +153,44 @@ def joined(several: Iterable[Samples[T]]) -> Samples[T]:
     )
 
 
+Setup = Callable[[], contextlib.AbstractContextManager[Callable[[], T]]]
+"""A function whose context sets up what is timed, and yields it."""
+
+
 def interleaved(
     calls: Mapping[str, Callable[[], T]],
     rounds: int | Mapping[str, int],
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Samples[T]]:
-    """Time callables in turn, A B C A B C, so that a slow minute of the machine falls on all of them.
+    """Time callables alternately, A B C A B C, so that a slow minute of the machine affects all of them.
 
-    rounds: of all, or of each by its name; those with fewer are left out of the later rounds.
-    progress: told a line after each call.
+    rounds: for all callables, or for each by its name; a callable with fewer rounds skips the last ones.
+    progress: called with a line after each call.
     """
-    ready = {name: partial(contextlib.nullcontext, call) for name, call in calls.items()}
+
+    def without_setup(
+        call: Callable[[], T],
+    ) -> Callable[[], contextlib.AbstractContextManager[Callable[[], T]]]:
+        return lambda: contextlib.nullcontext(call)
+
+    ready = {name: without_setup(call) for name, call in calls.items()}
     return interleaved_in(ready, rounds, progress)
 
 
 def interleaved_in(
-    calls: Mapping[str, Callable[[], contextlib.AbstractContextManager[Callable[[], T]]]],
+    calls: Mapping[str, Setup[T]],
     rounds: int | Mapping[str, int],
     progress: Callable[[str], None] = lambda line: None,
     seconds: float = math.inf,
 ) -> dict[str, Samples[T]]:
-    """`interleaved` for what has to be set up each time: what a context gives is timed, the context is not.
+    """Like `interleaved`, for callables that need a setup, which is not timed.
 
-    seconds: what has taken so long in all would take longer in a round more, and is left out of it.
+    seconds: a callable skips a round that would bring its total time past this, by the mean of its rounds.
     """
     wanted = dict.fromkeys(calls, rounds) if isinstance(rounds, int) else rounds
-    most = max(wanted.values(), default=0)
+    max_rounds = max(wanted.values(), default=0)
     taken: dict[str, list[tuple[float, float, T]]] = {name: [] for name in calls}
-    for n in range(1, most + 1):
+    for n in range(1, max_rounds + 1):
         for name, call in calls.items():
             spent = sum(took for took, _, _ in taken[name])
             if n > wanted[name] or spent * n > seconds * max(1, n - 1):
@@ -191,33 +200,33 @@ def interleaved_in(
                 result = timed()
                 took, cpu_took = perf_counter() - began, process_time() - cpu_began
             taken[name].append((took, cpu_took, result))
-            progress(f"round {n} of {most}: {took:7.2f} s  {name}")
+            progress(f"round {n} of {max_rounds}: {took:7.2f} s  {name}")
     return {name: Samples(*zip(*rows, strict=True)) for name, rows in taken.items()}
 
 
 def cpu_share(samples: Iterable[Samples[Any]]) -> float:
-    """Computing time by time passed, over all rounds of all callables."""
+    """CPU time divided by wall time, over all rounds of all callables."""
     chosen = list(samples)
     return sum(sum(s.cpu_seconds) for s in chosen) / sum(sum(s.seconds) for s in chosen)
 
 
 QUIET = 0.95
-"""A share of the core below this, and the times are not to be quoted."""
+"""Below this share of a core, times are not to be quoted."""
 
 
 def on_cpu_share(samples: Iterable[Samples[Any]]) -> str:
-    """Whether the machine was quiet, in a sentence or two."""
+    """Say whether the machine was quiet, in a sentence or two."""
     share = cpu_share(samples)
     verdict = "" if share >= QUIET else " The machine was busy: do not quote these times."
-    return f"While it was measured the process had a core for {share:.0%} of the time.{verdict}"
+    return f"While it was measured, the process used {share:.0%} of a core.{verdict}"
 
 
 class ReplayClock:
-    """Gives pytest-benchmark measurements that are there already.
+    """Gives finished measurements to pytest-benchmark.
 
-    The plugin times a test's rounds one after the other, which would measure row by row. So a
-    benchmark that interleaves takes its measurements first, marks its tests with
-    `pytest.mark.benchmark(timer=clock)`, and each of them says `clock.replay(benchmark, seconds)`.
+    The plugin times the rounds of one test after another, which would measure row by row. So a benchmark
+    that interleaves measures first, marks its tests with `pytest.mark.benchmark(timer=clock)`, and each test
+    calls `clock.replay(benchmark, seconds)`.
     """
 
     __name__ = "replay of interleaved rounds"  # as the plugin reports its timer
@@ -232,7 +241,7 @@ class ReplayClock:
         """Make these the rounds of a test's `benchmark` fixture."""
         left = iter(seconds)
 
-        def reset() -> None:  # or differences of a growing clock would round
+        def reset() -> None:  # with a growing clock, differences would be rounded
             self._now = 0.0
 
         def advance() -> None:
@@ -241,19 +250,19 @@ class ReplayClock:
         benchmark.pedantic(advance, setup=reset, rounds=len(seconds))
 
 
-# ---- Writing down ----
+# ---- Output ----
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark hands to bench/conftest.py, which prints it when all tests are done."""
+    """A page that bench/conftest.py prints after all tests."""
 
     title: str
     text: str
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table, readable as plain text too: the first `left` columns flush left, the others right."""
+    """A Markdown table that also reads as plain text. The first `left` columns are flush left."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(3, *(len(row[c]) for row in cells)) for c in range(len(header))]
 
@@ -277,7 +286,7 @@ def bullets(paragraphs: Iterable[str], width: int = 110) -> str:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all; makes its folder."""
+    """Write a file completely or not at all; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -285,7 +294,7 @@ def write_atomic(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)  # mkstemp makes it the owner's alone
+            os.fchmod(file.fileno(), 0o644)  # mkstemp makes it readable by its owner only
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -293,7 +302,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def write_results(folder: Path, name: str, record: Any, markdown: str) -> None:
-    """NAME.json and NAME.md."""
+    """Write NAME.json and NAME.md."""
     write_atomic(folder / f"{name}.json", as_json(record))
     write_atomic(folder / f"{name}.md", markdown)
 

@@ -1,4 +1,4 @@
-"""Compiles what the kernels' benchmark needs beside the package: limits.c, and kernels.c with the core."""
+"""Compiles C code that measures: limits.c alone, or with the core and the C file of a study."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import ctypes
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tools"))
-import native_build  # noqa: E402
+from shared.checkout import ROOT, native_build
 
 _TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
@@ -26,41 +23,26 @@ _TYPES: dict[str, Any] = {
     "f": ctypes.c_float,
     "-": None,
 }
-_SIGNATURES = {
+LIMITS = {
     "read": "- pnn n",
     "read_step": "n",
     "multiply_add": "- n",
     "multiply_add_operations": "n",
     "bf16": "- n",
     "bf16_operations": "n",
-    "matrices_new": "p pnnin",
-    "matrices_free": "- p",
-    "prepared_bytes": "n nn",
-    "linear": "- ippppn n",
-    "attention_new": "p ipnnnnn",
-    "attention_free": "- p",
-    "attention": "- pp n",
-    "layernorm": "- ippppnnf n",
-    "gelu": "- ippn n",
-    "gelu_table": "- ippnp n",
-    "softmax": "- ippnn n",
-    "add": "- ipppn n",
-    "argmax": "- ippn n",
 }
-"""Of the functions of both files, by name without prefix: result, then arguments, the last of them loops."""
-
-_OF_LIMITS = ("read", "read_step", "multiply_add", "multiply_add_operations", "bf16", "bf16_operations")
+"""Signatures of the functions of limits.c by name without prefix: result, arguments, number of loops."""
 
 NATIVE_FLAGS: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
-"""The first that the compiler takes is used for limits.c."""
+"""limits.c is compiled with the first of these that the compiler accepts."""
 
 
 class BuildFailed(Exception):
-    """There is no C compiler, or it did not take the sources."""
+    """No C compiler was found, or it rejected the sources."""
 
 
 class Handle:
-    """Something that C allocated; freed with its last reference."""
+    """A pointer to memory that C allocated. It is freed with the last reference to the handle."""
 
     def __init__(self, address: int, free: Callable[[int], None]) -> None:
         self.address, self._free = address, free
@@ -70,13 +52,12 @@ class Handle:
 
 
 class Library:
-    """The compiled functions. Arguments are numbers, C-contiguous arrays and handles."""
+    """The compiled functions. Their arguments are numbers, C-contiguous arrays and handles."""
 
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
+    def __init__(self, path: Path, signatures: Mapping[str, str]) -> None:
         loaded = ctypes.CDLL(str(path))
         self._functions: dict[str, Callable[..., Any]] = {}
-        for name in names:
-            signature = _SIGNATURES[name]
+        for name, signature in signatures.items():
             result, *arguments = (_TYPES[letter] for letter in signature.replace(" ", ""))
             function = loaded[f"gpt2c_bench_{name}"]
             function.restype, function.argtypes = result, arguments
@@ -86,14 +67,14 @@ class Library:
         return int(self._functions[name](*arguments))
 
     def new(self, name: str, *arguments: Any) -> Handle:
-        """NAME_new(arguments), and NAME_free when it is let go. MemoryError."""
+        """Call NAME_new(arguments); NAME_free is called when the handle is dropped. MemoryError."""
         address = self._functions[f"{name}_new"](*map(_raw, arguments))
         if not address:
             raise MemoryError(f"no memory for {name}")
         return Handle(address, self._functions[f"{name}_free"])
 
     def repeat(self, name: str, *arguments: Any) -> Callable[[int], None]:
-        """A function of the number of loops, which holds on to the arguments."""
+        """A function of the number of loops. It holds references to the arguments."""
         function, held = self._functions[name], arguments
 
         def run(loops: int) -> None:
@@ -109,37 +90,41 @@ def _raw(argument: Any) -> Any:
     return argument.address if isinstance(argument, Handle) else argument
 
 
-def build() -> Library:
-    """Takes some seconds. BuildFailed: what the compiler said."""
+def build(source: str, signatures: Mapping[str, str]) -> Library:
+    """Compile a study's C file with the core and limits.c, which takes some seconds.
+
+    source: relative to the root; signatures: of its functions, written as in LIMITS. BuildFailed: with the
+    compiler's message.
+    """
     groups = native_build.groups(platform.machine())
     jobs = [(source, flags) for sources, flags in groups for source in sources]
-    jobs.append(("bench/kernels.c", [*native_build.FLAGS, "-fvisibility=default"]))
+    jobs.append((source, [*native_build.FLAGS, "-fvisibility=default"]))
     with TemporaryDirectory() as folder:
         to = Path(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda job: _compile(job[0], job[1], to), jobs))
-        objects.append(_compile_native("bench/limits.c", to))
-        return _link(objects, to, _SIGNATURES)
+        objects.append(_compile_native("bench/shared/limits.c", to))
+        return _link(objects, to, {**LIMITS, **signatures})
 
 
 def build_limits() -> Library:
-    """The functions of limits.c alone, in a second or so. BuildFailed: what the compiler said."""
+    """Compile limits.c alone, which takes about a second. BuildFailed: with the compiler's message."""
     with TemporaryDirectory() as folder:
         to = Path(folder)
-        return _link([_compile_native("bench/limits.c", to)], to, _OF_LIMITS)
+        return _link([_compile_native("bench/shared/limits.c", to)], to, LIMITS)
 
 
-def _link(objects: Sequence[str], to: Path, names: Iterable[str]) -> Library:
+def _link(objects: Sequence[str], to: Path, signatures: Mapping[str, str]) -> Library:
     library = to / "bench.so"
     _call(["-shared", *objects, "-lm", "-lpthread", "-o", str(library)])
-    return Library(library, names)
+    return Library(library, signatures)
 
 
 def _compile(source: str, flags: Sequence[str], to: Path) -> str:
-    made = str(to / (source.replace("/", "-") + ".o"))
+    object_file = str(to / (source.replace("/", "-") + ".o"))
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
-    _call([*flags, "-fPIC", *include, "-c", source, "-o", made])
-    return made
+    _call([*flags, "-fPIC", *include, "-c", source, "-o", object_file])
+    return object_file
 
 
 def _compile_native(source: str, to: Path) -> str:

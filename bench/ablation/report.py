@@ -7,33 +7,28 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from ablation import (
+import gpt2c
+from ablation.rows import (
     EIGHT_ROWS,
     FIVE_ROWS,
     STEPS,
     TABLE,
     Agreement,
-    Case,
     Outcome,
-    Row,
     gelus,
-    head_multiply_adds,
-    multiply_adds,
-    name_of,
     row,
 )
-from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
-
-import gpt2c
+from shared.greedy import Case, Row, head_multiply_adds, multiply_adds, name_of
+from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 NAIVE_GELU = row("kv", "linear", "residual")
 STEP_ROWS = dict(zip(STEPS, pairwise(EIGHT_ROWS), strict=True))
-"""For each step of the cumulative table the row before it and its own."""
+"""For each step of the cumulative table: the row before it and the row with it."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Everything that was measured; plans: as each model resolved its options."""
+    """All measurements. plans: what each row's options resolved to."""
 
     origin: Origin
     config: gpt2c.ModelConfig
@@ -47,11 +42,11 @@ class Ablation:
         return len(self.samples[row()].seconds)
 
     def ms(self, options: Row) -> Spread:
-        """Per new token: a whole run, the prompt's pass included, by the number of new tokens."""
+        """Per new token: the time of a whole run, prompt included, divided by the number of new tokens."""
         return Spread.of(seconds * 1e3 / self.case.n_new for seconds in self.samples[options].seconds)
 
     def saved(self, before: Row, after: Row) -> float:
-        """Milliseconds a token."""
+        """Milliseconds per token."""
         return self.ms(before).median - self.ms(after).median
 
     def ratio(self, options: Row) -> float:
@@ -61,7 +56,7 @@ class Ablation:
         return multiply_adds(self.config, options, self.case)
 
     def speed(self, options: Row) -> float:
-        """Thousand millions of multiply-adds a second."""
+        """Billions of multiply-adds per second."""
         return self.multiply_adds(options) / self.ms(options).median / 1e6
 
     def head_share(self, options: Row) -> float:
@@ -103,7 +98,7 @@ def change(done: Ablation, before: Row, after: Row) -> str:
     return f"{'~' if done.in_doubt(before, after) else ''}{-done.saved(before, after):+.2f}"
 
 
-# ---- What was done, and what was proved before it counted ----
+# ---- The setting, and the check of the outputs ----
 
 
 def setting(done: Ablation) -> Iterator[str]:
@@ -116,8 +111,8 @@ def setting(done: Ablation) -> Iterator[str]:
     )
     yield (
         f"{done.rounds} round{'s' * (done.rounds > 1)} of each row, interleaved: every row once, then every "
-        "row again. Given are the median, the least and the most. ms/token is a whole run by its new "
-        "tokens, the prompt's pass included."
+        "row again. The tables give median, minimum and maximum. ms/token is the time of a whole run, prompt "
+        "included, divided by its new tokens."
     )
     if done.rounds < 3:
         yield "With so few rounds the spread is not known: small steps mean nothing."
@@ -128,55 +123,57 @@ def proof(done: Ablation) -> Iterator[str]:
     a = done.agreement
     yield (
         f"All rows without {TABLE} gave the same {done.case.n_new} ids and the same final logits, bit for "
-        "bit, in every round; so did all rows with it among themselves. In the last pass each switch "
-        f"computed 1 row where it is on, and all {done.case.last_n} where it is off."
+        "bit, in every round. All rows with it agree with one another in the same way. In the last pass each "
+        f"switch computed 1 row where it is on, and all {done.case.last_n} rows where it is off."
     )
     text = "the greedy texts are the same"
     if a.parts_at is not None:
         text = (
-            f"the greedy texts part at new token {a.parts_at}, a choice between logits {a.margin:.2g} apart"
+            f"the greedy texts differ from new token {a.parts_at} on, where the two best logits are "
+            f"{a.margin:.2g} apart"
         )
     yield (
-        "The table against the formula, both fed the formula's text: the logits differ by at most "
+        "Table and formula, both fed the formula's text: the logits differ by at most "
         f"{a.difference:.2g} (limit {a.limit:.2g}; the largest logit is {a.largest_logit:.3g}); {text}."
     )
 
 
-# ---- Remarks: an order of rows is told from the measurements, never in advance ----
+# ---- Remarks: they follow from the measurements, nothing is written in advance ----
 
 
 def on_head(done: Ablation) -> str:
     before, after = STEP_ROWS["unembed"]
     return (
-        f"**+unembed is {done.ms(before).median / done.ms(after).median:.1f}x.** The head, "
-        f"{done.config.n_vocab} logits a row, is {done.head_share(row()):.0%} of the arithmetic of {{}} and "
-        f"{done.head_share(before):.0%} of what is left when all else is incremental. Each of the five rows "
-        "computes it for every position: none can be faster than "
-        f"{done.multiply_adds(row()) / done.multiply_adds(FIVE_ROWS[-1]):.1f}x by its multiply-adds."
+        f"**+unembed is {done.ms(before).median / done.ms(after).median:.1f}x faster.** The head computes "
+        f"{done.config.n_vocab} logits per row. That is {done.head_share(row()):.0%} of the arithmetic of "
+        f"{{}}, and {done.head_share(before):.0%} once everything else is incremental. Each of the five rows "
+        "computes the head for every position, so by its multiply-adds no row can be faster than "
+        f"{done.multiply_adds(row()) / done.multiply_adds(FIVE_ROWS[-1]):.1f}x."
     )
 
 
 def on_small_steps(done: Ablation) -> str:
     old_rows = sum(n_past for n_past, _ in done.case.passes()) / done.case.n_new
-    numbers = old_rows * done.config.n_embd * (2 * done.config.n_layer + 1)
+    elements = old_rows * done.config.n_embd * (2 * done.config.n_layer + 1)
     steps = " and ".join(
         f"+{name} ({change(done, *STEP_ROWS[name])} ms)" for name in ("residual", "layernorm")
     )
     return (
-        f"**{steps} have little to gain**: {numbers / 1e6:.2f} M additions, and as many numbers to norm, "
-        f"beside {done.multiply_adds(STEP_ROWS['residual'][0]) / 1e6:.0f} M multiply-adds. With all six on, "
-        "though, nothing but K and V has to be kept between passes."
+        f"**{steps} have little to gain**: {elements / 1e6:.2f} M additions and as many elements to "
+        f"normalize, against {done.multiply_adds(STEP_ROWS['residual'][0]) / 1e6:.0f} M multiply-adds. But "
+        "with all six switches on, only K and V have to be stored between passes."
     )
 
 
 def on_gelu(done: Ablation) -> str:
     after = row(*NAIVE_GELU, "gelu")
-    spared = gelus(done.config, NAIVE_GELU, done.case) - gelus(done.config, after, done.case)
+    avoided = gelus(done.config, NAIVE_GELU, done.case) - gelus(done.config, after, done.case)
     saved = done.saved(NAIVE_GELU, after)
     return (
-        f"**gelu on top of {name_of(NAIVE_GELU)}** spares {spared / 1e6:.2f} M GELUs a token, each an "
-        f"exponential and a division in scalar code: {saved:.2f} ms{doubt(done, NAIVE_GELU, after)}, or "
-        f"{saved * 1e6 / spared:.1f} ns each, which counts only once the linear layers no longer hide it."
+        f"**gelu added to {name_of(NAIVE_GELU)}** avoids {avoided / 1e6:.2f} M GELUs per token, each an "
+        f"exponential and a division in scalar code. That {'saves' if saved > 0 else 'costs'} "
+        f"{abs(saved):.2f} ms{doubt(done, NAIVE_GELU, after)}, or {abs(saved) * 1e6 / avoided:.1f} ns each, "
+        "which is visible only once linear layers take less time."
     )
 
 
@@ -185,12 +182,12 @@ def on_table(done: Ablation) -> str:
     n = gelus(done.config, NAIVE_GELU, done.case)
     saved = done.saved(NAIVE_GELU, with_table)
     return (
-        f"**The table {'wins' if saved > 0 else 'loses'}** {abs(saved) * 1e6 / n:.1f} ns a "
-        f"GELU{doubt(done, NAIVE_GELU, with_table)} in {name_of(with_table)}, with {n / 1e6:.2f} M a token. "
-        "It replaces the exponential and the division by two conversions between fp32 and fp16, in integer "
-        "arithmetic here, and a load from 128 KiB. With gelu on "
-        f"{gelus(done.config, EIGHT_ROWS[-1], done.case):.0f} GELUs a token are left, and it can hardly "
-        "show."
+        f"**The table {'saves' if saved > 0 else 'costs'}** {abs(saved) * 1e6 / n:.1f} ns per "
+        f"GELU{doubt(done, NAIVE_GELU, with_table)} in {name_of(with_table)}, with {n / 1e6:.2f} M per "
+        "token. It replaces the exponential and the division with two conversions between fp32 and fp16, "
+        "here in integer arithmetic, and a load from 128 KiB. With gelu on, "
+        f"{gelus(done.config, EIGHT_ROWS[-1], done.case):.0f} GELUs per token remain, too few for a visible "
+        "difference."
     )
 
 
@@ -198,9 +195,9 @@ def on_spread(done: Ablation) -> str:
     doubtful = [f"+{step}" for step, pair in STEP_ROWS.items() if done.in_doubt(*pair)]
     slower = [f"+{step}" for step, pair in STEP_ROWS.items() if done.saved(*pair) < 0]
     return (
-        "**Steps within the spread**, marked ~ (the two rows' ranges overlap, or one round gives none): "
+        "**Steps within the spread**, marked ~ (the two rows' ranges overlap, or there was only one round): "
         f"{', '.join(doubtful) or 'none'}. Rows slower than the one above: {', '.join(slower) or 'none'}. "
-        "No switch adds arithmetic: a row that is slower within the spread is the machine's noise."
+        "No switch adds arithmetic, so a row that is slower within the spread is noise of the machine."
     )
 
 
@@ -208,9 +205,9 @@ def on_speed(done: Ablation) -> str:
     speeds = [done.speed(options) for options in done.samples]
     work = done.multiply_adds(row()) / done.multiply_adds(EIGHT_ROWS[-1])
     return (
-        f"**Multiply-adds explain the order**: the rows' work differs by a factor of {work:.0f}, their speed "
-        f"is between {min(speeds):.2f} and {max(speeds):.2f} G multiply-adds a second. What that leaves "
-        "out (GELU, norms, softmax, waiting for weights) is in that range, and so is the noise."
+        f"**Multiply-adds explain the order**: the rows' work differs by a factor of {work:.0f}, and their "
+        f"speed is between {min(speeds):.2f} and {max(speeds):.2f} G multiply-adds per second. That range "
+        "includes the noise and what multiply-adds leave out: GELU, norms, softmax, waiting for weights."
     )
 
 
@@ -232,7 +229,7 @@ def as_markdown(done: Ablation) -> str:
         five_table(done),
         "## Eight rows, each with all above it",
         eight_table(done),
-        "## Checked before any of it counted",
+        "## Checked before the tables were written",
         bullets(proof(done)),
         "## Reading the tables",
         bullets(remark(done) for remark in REMARKS),

@@ -1,8 +1,8 @@
-/* Runs kernels in loops as a session does: straight from their table, over operands that were laid out
- * before. gpt2c.kernels would add the way from Python and the checks of each call, and lays attention's
- * K and V out anew each time, which at one row costs far more than the attention itself.
+/* Runs kernels in loops as a session does: directly from their table, on operands that are laid out once.
+ * gpt2c.kernels would add the call from Python and the checks of its arguments. It also lays out K and V
+ * for each call of attention, which for one row takes far longer than the attention itself.
  *
- * No part of gpt2c: native_library.py compiles it together with the core. */
+ * Not part of gpt2c: native.py compiles it together with the core. */
 #include <math.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@
 
 /* ---- Linear layers ---- */
 
-/* Copies of one matrix, read in turn, so that together they can be larger than the caches. */
+/* Copies of one matrix that are read alternately, so that together they can exceed the caches. */
 typedef struct matrices {
     gpt2c_matrix **copies;
     size_t n_copies;
@@ -27,7 +27,7 @@ void gpt2c_bench_matrices_free(matrices *all) {
     gpt2c_free(all);
 }
 
-/* Of weight [n_in, n_out], in one of formats.def. NULL: out of memory. */
+/* Copies of weight [n_in, n_out] in a format of formats.def. NULL: out of memory. */
 matrices *gpt2c_bench_matrices_new(const float *weight, size_t n_in, size_t n_out, int32_t format,
                                    size_t n_copies) {
     matrices *all = gpt2c_alloc_zero(1, sizeof *all);
@@ -43,7 +43,7 @@ matrices *gpt2c_bench_matrices_new(const float *weight, size_t n_in, size_t n_ou
     return NULL;
 }
 
-/* Bytes of `prepared` for so many rows; not all layouts use it. */
+/* Bytes of `prepared` for that many rows; not all layouts use it. */
 size_t gpt2c_bench_prepared_bytes(size_t rows, size_t n_in) { return rows * gpt2c_prepared_bytes(n_in); }
 
 void gpt2c_bench_linear(int32_t isa, float *out, const float *x, matrices *weights, void *prepared,
@@ -68,10 +68,10 @@ void gpt2c_bench_linear(int32_t isa, float *out, const float *x, matrices *weigh
 
 typedef struct attention {
     const gpt2c_kernels *kernels;
-    gpt2c_kv *caches; /* copies, as of a matrix */
+    gpt2c_kv *caches; /* copies, read alternately like those of a matrix */
     size_t n_copies;
     size_t next;
-    float *qkv; /* of the rows to compute */
+    float *qkv; /* of the rows that are computed */
     float *scores;
     size_t rows;
     size_t position; /* of the first of them */
@@ -89,8 +89,8 @@ void gpt2c_bench_attention_free(attention *all) {
     gpt2c_free(all);
 }
 
-static int keep(gpt2c_kv *cache, const gpt2c_kernels *kernels, const float *qkv, size_t n, size_t n_head,
-                size_t head_dim) {
+static int store_kv(gpt2c_kv *cache, const gpt2c_kernels *kernels, const float *qkv, size_t n, size_t n_head,
+                    size_t head_dim) {
     const size_t padded = gpt2c_pad(n, GPT2C_KV_TILE) * n_head * gpt2c_pad(head_dim, GPT2C_KV_TILE);
     *cache = (gpt2c_kv){
         .k = gpt2c_alloc_zero(padded, sizeof(float)),
@@ -104,7 +104,7 @@ static int keep(gpt2c_kv *cache, const gpt2c_kernels *kernels, const float *qkv,
     return 1;
 }
 
-/* Of qkv [n, 3 n_head head_dim] the rows from `position` on are computed. NULL: out of memory. */
+/* Attention over qkv [n, 3 n_head head_dim]; rows from `position` on are computed. NULL: out of memory. */
 attention *gpt2c_bench_attention_new(int32_t isa, const float *qkv, size_t n, size_t position,
                                      size_t n_head, size_t head_dim, size_t n_copies) {
     const size_t width = 3 * n_head * head_dim, rows = n - position;
@@ -119,7 +119,7 @@ attention *gpt2c_bench_attention_new(int32_t isa, const float *qkv, size_t n, si
     all->scores = gpt2c_alloc_zero(GPT2C_SCORE_ROWS * gpt2c_pad(n, GPT2C_KV_TILE), sizeof(float));
     int done = all->caches != NULL && all->qkv != NULL && all->scores != NULL;
     for (size_t i = 0; done && i < n_copies; i++)
-        done = keep(&all->caches[i], all->kernels, qkv, n, n_head, head_dim);
+        done = store_kv(&all->caches[i], all->kernels, qkv, n, n_head, head_dim);
     if (!done) {
         gpt2c_bench_attention_free(all);
         return NULL;
@@ -128,7 +128,7 @@ attention *gpt2c_bench_attention_new(int32_t isa, const float *qkv, size_t n, si
     return all;
 }
 
-/* Into out [rows, n_head head_dim]. */
+/* Writes out [rows, n_head head_dim]. */
 void gpt2c_bench_attention(attention *all, float *out, size_t loops) {
     for (size_t loop = 0; loop < loops; loop++) {
         const gpt2c_kv *kv = &all->caches[all->next];
@@ -146,7 +146,7 @@ void gpt2c_bench_attention(attention *all, float *out, size_t loops) {
     }
 }
 
-/* ---- All else, as in gpt2c.h but for the loops ---- */
+/* ---- Other operations, as in gpt2c.h, but in loops ---- */
 
 void gpt2c_bench_layernorm(int32_t isa, float *out, const float *x, const float *weight, const float *bias,
                            size_t rows, size_t n, float epsilon, size_t loops) {

@@ -1,12 +1,13 @@
-"""What quantizing does to a model: roundings to compare, errors of weights, and of what a text gets.
+"""What quantization does to a model: the roundings to compare, errors of weights, errors of predictions.
 
-Every rounding is a folder as `gpt2c quantize` writes them, so all run through the same kernels.
+Each rounding is written to a folder like those of `gpt2c quantize`, so all of them run through the same
+kernels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ N_NEW = 64
 
 
 def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
-    """Round to nearest over each group's whole range, with neither search nor fit; the layout is q4's."""
+    """Round to nearest over each group's whole range, without search or fit, in the layout of q4."""
     n_in, n_out = w.shape
     copy = np.array(stored)
     blocks, columns = quantized.FORMATS["q4"].split(copy, n_in, n_out)
@@ -39,9 +40,9 @@ def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
     groups = padded.reshape(n, 32, panels, quantized.PANEL).transpose(
         2, 0, 1, 3
     )  # [panel, group, step, lane]
-    least = -np.minimum(groups.min(2), 0)
-    scale = (np.maximum(groups.max(2), 0) + least) / 15
-    for name, values in (("scale", scale), ("offset", least)):
+    offset = -np.minimum(groups.min(2), 0)
+    scale = (np.maximum(groups.max(2), 0) + offset) / 15
+    for name, values in (("scale", scale), ("offset", offset)):
         largest = values.max(1) / 255  # [panel, lane]
         columns[name] = largest
         step = np.where(largest > 0, largest, 1)[:, None]
@@ -50,10 +51,11 @@ def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
 
 
 def column_q8(w: Floats, stored: Bytes) -> Bytes:
-    """One scale for a whole column instead of one for 64 of its weights."""
+    """Use one scale for a whole column instead of one for 64 of its weights."""
     copy = np.array(stored)
     blocks, _ = quantized.FORMATS["q8"].split(copy, *w.shape)
-    blocks["scale"] = blocks["scale"].max(1, keepdims=True)  # bfloat16's bits are in the order of its values
+    # The bits of positive bfloat16 numbers are ordered like their values.
+    blocks["scale"] = blocks["scale"].max(1, keepdims=True)
     return with_nearest("q8", copy, w)
 
 
@@ -67,7 +69,7 @@ def with_nearest(format: str, stored: Bytes, w: Floats) -> Bytes:
 
 @dataclass(frozen=True)
 class Rounding:
-    """A way to quantize: `simpler` is what to do in place of gpt2c's own rounding, if anything."""
+    """A way to quantize. simpler: replaces gpt2c's own rounding, if given."""
 
     name: str
     format: str
@@ -78,7 +80,7 @@ class Rounding:
 
 ROUNDINGS = (
     Rounding("q8", "q8", "a scale for 64 weights of a column"),
-    Rounding("q8 by column", "q8", "one scale a column", column_q8),
+    Rounding("q8 by column", "q8", "one scale per column", column_q8),
     Rounding("q8 calibrated", "q8", "and errors fed back, with a calibration text", calibrated=True),
     Rounding("q4", "q4", "each group's range searched, then fitted"),
     Rounding("q4 nearest", "q4", "each group's whole range", nearest_q4),
@@ -87,7 +89,7 @@ ROUNDINGS = (
 
 
 def write_rounding(rounding: Rounding, source: Path, folder: Path, ids: Sequence[int]) -> None:
-    """The model `source` rounded so, as a new folder; ids: of the calibration text."""
+    """Write the model `source`, rounded this way, to a new folder. ids: of the calibration text."""
     with load_checkpoint(source) as checkpoint:
 
         def requantize(spec: TensorSpec, stored: Bytes) -> Bytes:
@@ -105,7 +107,7 @@ def write_rounding(rounding: Rounding, source: Path, folder: Path, ids: Sequence
 
 
 def matrix_of(checkpoint: Checkpoint, spec: TensorSpec) -> Floats:
-    """[n_in, n_out]"""
+    """The matrix [n_in, n_out] of a tensor."""
     w = checkpoint.array(spec)
     return w.T if spec.is_transposed else w
 
@@ -115,7 +117,10 @@ def matrix_of(checkpoint: Checkpoint, spec: TensorSpec) -> Floats:
 
 @dataclass(frozen=True)
 class WeightError:
-    """Of all matrices of a kind. relative: the error's length by the weights'; ratio: bytes by float32's."""
+    """The error of all matrices of a kind.
+
+    relative: the error's Euclidean length divided by that of the weights; ratio: bytes relative to float32.
+    """
 
     kind: str
     shape: tuple[int, int]
@@ -127,7 +132,7 @@ class WeightError:
 
 
 def weight_errors(exact: Checkpoint, rounded: Checkpoint) -> list[WeightError]:
-    """A row a kind of matrix, in the order of the model."""
+    """The errors of each kind of matrix, in the order of the model."""
     by_kind: dict[str, list[TensorSpec]] = {}
     for spec in exact.specs():
         if spec.is_matrix:
@@ -159,12 +164,12 @@ def weight_errors(exact: Checkpoint, rounded: Checkpoint) -> list[WeightError]:
     return rows
 
 
-# ---- What a text gets ----
+# ---- Errors of predictions ----
 
 
 @dataclass
 class TextResult:
-    """Sums over the predicted tokens of a text, beside float32's own."""
+    """Sums over the predicted tokens of a text, compared with the predictions of float32."""
 
     n: int = 0
     nll: float = 0.0
@@ -179,7 +184,7 @@ class TextResult:
         self.same_top += int((exact.argmax(-1) == found.argmax(-1)).sum())
 
     def record(self, n_bytes: int) -> dict[str, float]:
-        """nll and divergence in nats a token; n_bytes: UTF-8 bytes of the predicted tokens."""
+        """Means per token. divergence: in nats; n_bytes: UTF-8 bytes of the predicted tokens."""
         return {
             "tokens": self.n,
             "perplexity": math.exp(self.nll / self.n),
@@ -193,7 +198,7 @@ Logits = Callable[[NDArray[np.int64]], Floats]
 
 
 def log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(-1, keepdims=True)
+    shifted: Floats = logits - logits.max(-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
     return shifted
 
@@ -201,7 +206,7 @@ def log_softmax(logits: Floats) -> Floats:
 def compare(
     exact: Logits, others: Mapping[str, Logits], windows: Sequence[NDArray[np.int64]], n_bytes: int
 ) -> dict[str, dict[str, float]]:
-    """Every model on every window; each token but a window's first is predicted from those before it."""
+    """Run all models on all windows. Each token after a window's first is predicted from those before it."""
     results = {name: TextResult() for name in ("f32", *others)}
     for window in windows:
         targets = window[1:]
@@ -212,10 +217,12 @@ def compare(
     return {name: result.record(n_bytes) for name, result in results.items()}
 
 
-def windows_of(ids: Sequence[int], n_ctx: int, most: int) -> list[NDArray[np.int64]]:
-    """The text in windows of n_ctx tokens, a rest left out; of more than `most`, so many spread evenly."""
+def windows_of(ids: Sequence[int], n_ctx: int, max_windows: int) -> list[NDArray[np.int64]]:
+    """The text in whole windows of n_ctx tokens: all of them, or max_windows of them, spread evenly."""
     whole = np.asarray(ids[: len(ids) // n_ctx * n_ctx], np.int64).reshape(-1, n_ctx)
-    chosen = np.linspace(0, len(whole) - 1, most).astype(int) if 0 < most < len(whole) else range(len(whole))
+    chosen: Iterable[int] = range(len(whole))
+    if 0 < max_windows < len(whole):
+        chosen = np.linspace(0, len(whole) - 1, max_windows).astype(int)
     return [whole[i] for i in chosen]
 
 
@@ -223,9 +230,9 @@ def windows_of(ids: Sequence[int], n_ctx: int, most: int) -> list[NDArray[np.int
 
 
 def head_of_one_part(model: gpt2c.Model, checkpoint: Checkpoint) -> Logits:
-    """The logits of a quantized model if its head, too, took x rounded once to int8, as other layers do.
+    """The logits of a quantized model if its head also took x rounded once to int8, as other layers do.
 
-    Computed in NumPy from the model's own hidden states; the kernels take x in two parts there.
+    They are computed in NumPy from the model's own hidden states. The kernels use x in two parts there.
     """
     spec = next(checkpoint.specs())
     head = matrix_of(checkpoint, spec)
@@ -240,7 +247,7 @@ def head_of_one_part(model: gpt2c.Model, checkpoint: Checkpoint) -> Logits:
 
 
 def round_once(x: Floats) -> Floats:
-    """x [n, n_embd] in int8 with a scale for each 32 numbers, and back (native/quantized.h)."""
+    """Round x [n, n_embd] to int8 with a scale per 32 elements, and convert back (see native/quantized.h)."""
     groups = x.reshape(len(x), -1, 32)
     largest = np.abs(groups).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
@@ -251,7 +258,7 @@ def round_once(x: Floats) -> Floats:
 
 
 def greedy(model: gpt2c.Model, exact: gpt2c.Model) -> list[dict[str, Any]]:
-    """How far greedy text stays float32's, for each prompt."""
+    """For each prompt, how many greedy tokens come before the first that differs from float32."""
     rows = []
     for prompt in PROMPTS:
         ours, theirs = (m.generate(prompt, N_NEW).ids for m in (model, exact))
@@ -266,7 +273,7 @@ def as_records(rows: Sequence[WeightError]) -> list[dict[str, Any]]:
 
 
 def folders(source: Path, base: Path, ids: Sequence[int]) -> Iterator[tuple[Rounding, Path]]:
-    """Every rounding of a model, written below `base`."""
+    """Write every rounding of a model below `base`."""
     for rounding in ROUNDINGS:
         if rounding.calibrated and not ids:
             continue

@@ -1,41 +1,37 @@
-"""A model of GPT-2's 124M shape and a small draft that agrees with it as often as is asked for.
+"""A model of GPT-2's 124M shape and a small draft that agrees with it on a chosen share of tokens.
 
-Trained weights are not needed to measure speed, but how often a draft is right decides what it gains. So
-both models are made to know the next token by heart. wte[t] is (a[t], a[successor of t]), a being random
-vectors; all layers are random as in tools/random_model.py, but for the last MLP, of which some columns move
-the second half to the first: gelu(z) - gelu(-z) = z. The tied head then finds the successor's a to be the
-closest. The successors of all tokens are one cycle, so that nothing repeats. The draft's successors are the
-model's, but for a random share of tokens, where it has another: that share is its error rate, and each guess
-fails independently of the last.
+Measuring speed does not need trained weights, but the gain of a draft depends on how often it is right. So
+both models are constructed to know each token's successor. wte[t] is (a[t], a[successor of t]), where a are
+random vectors. All layers are random as in tools/random_model.py, except for some columns of the last MLP,
+which move the second half of x to the first: gelu(z) - gelu(-z) = z. The tied head then finds the
+successor's a as the closest. The successors of all tokens form one cycle, so that nothing repeats. The draft
+has the model's successors, except for a random share of tokens, for which it has other ones. That share is
+its error rate, and each guess fails independently of the previous one.
 
-Every matrix has its full size and random contents, so each operation takes the time that it takes in a
-trained model; a greedy id is found as exactly. The largest logit stands out more, so head_screen leaves
-fewer candidates.
+Every matrix has its full size and random contents, so each operation takes as long as in a trained model,
+and greedy ids are found with the same work. But the largest logit stands out more than in a trained model,
+so head_screen leaves fewer candidates.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import random_model
-
 from gpt2c.checkpoints.checkpoint import tensor_specs
 from gpt2c.config import parse_config
+from shared.checkout import random_model
 
 TARGET = "gpt2"
 DRAFT = "L2-H4-E256-V50257-C1024"
 
 
 def successors(n_vocab: int, seed: int) -> NDArray[np.int64]:
-    """Each token's next one; all of them are one cycle."""
+    """The successor of each token; together they form one cycle."""
     order = np.random.Generator(np.random.PCG64(seed)).permutation(n_vocab)
     following = np.empty(n_vocab, np.int64)
     following[order] = np.roll(order, -1)
@@ -43,7 +39,7 @@ def successors(n_vocab: int, seed: int) -> NDArray[np.int64]:
 
 
 def mostly(following: NDArray[np.int64], agreement: float, seed: int) -> NDArray[np.int64]:
-    """The same successors for a random share of tokens, and other ones for the rest."""
+    """The same successors for a random share of tokens, and other successors for all others."""
     random = np.random.Generator(np.random.PCG64(seed))
     differs = random.random(following.size) >= agreement
     other = following.copy()
@@ -54,7 +50,7 @@ def mostly(following: NDArray[np.int64], agreement: float, seed: int) -> NDArray
 
 
 def write_model(folder: Path, shape: str, following: NDArray[np.int64], seed: int) -> Path:
-    """A model of the shape whose greedy token is the last one's successor."""
+    """Write a model of the shape whose greedy token is the successor of the last token."""
     fields = random_model.config_json(shape)
     fields["eos_token_id"] = None  # no token ends a generation
     text = json.dumps(fields)
@@ -89,7 +85,7 @@ def _learn(
     tensors["mlp.c_fc.bias", last][: 2 * half] = 0
     fc[half + rows, rows], fc[half + rows, half + rows] = 1, -1
     proj[: 2 * half] = 0
-    proj[rows, rows], proj[half + rows, rows] = 8, -8  # louder than a[t], which is there as well
+    proj[rows, rows], proj[half + rows, rows] = 8, -8  # larger than a[t], which is in x, too
     for kind in ("ln_2", "ln_f"):
         layer = last if kind == "ln_2" else 0
         tensors[f"{kind}.weight", layer][:], tensors[f"{kind}.bias", layer][:] = 1, 0

@@ -8,24 +8,24 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
-from kernel_cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
+from kernels.cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
+from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 Key = tuple[Case, str]
-"""A case and an instruction set, "" for a limit."""
+"""A case and an instruction set; "" for a limit."""
 
 NEAR = 0.8
-"""A share of the limit from which on two kernels wait for the same thing."""
+"""From this share of the limit on, two kernels wait for the same resource."""
 
 TOLERANCE = 0.05
-"""How far above its limit a kernel may be measured without a remark."""
+"""How far a kernel may be measured above its limit without a remark."""
 
 READING, WARM, ARITHMETIC = "memory", "cache", "arithmetic"
 
 
 @dataclass(frozen=True)
 class Timed:
-    """loops: how often each sample did its work."""
+    """The measurements of a case. loops: how often each sample repeats the work."""
 
     loops: int
     samples: Samples[None]
@@ -41,7 +41,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that was measured; isas: from slow to fast, as registered."""
+    """All measurements. isas: from slow to fast, as registered."""
 
     origin: Origin
     limits: Limits
@@ -50,7 +50,7 @@ class Measured:
 
     @property
     def cases(self) -> list[Case]:
-        """Of the kernels, without the limits."""
+        """The cases of kernels, without the limits."""
         return list(dict.fromkeys(case for case, isa in self.timed if isa))
 
     def spread(self, case: Case, isa: str) -> Spread:
@@ -70,29 +70,29 @@ class Measured:
     # ---- Limits ----
 
     def read_rate(self, limit: Case) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return limit.n_bytes / self.seconds(limit, "")
 
     def bandwidth(self, case: Case) -> float:
-        """Bytes a second that this machine reads from where the case's operands lie."""
+        """Bytes per second that this machine reads from where the case's operands are."""
         if case.cold:
             return max(map(self.read_rate, self.limits.cold))
         return self.read_rate(self.limits.warm[case.n_bytes])
 
     def peak_of(self, limit: Case) -> float:
-        """Operations a second, at best: an interruption is no limit of the machine."""
+        """Operations per second in the best round: an interruption is not a limit of the machine."""
         return limit.operations / self.spread(limit, "").min
 
     def peak(self, case: Case) -> float:
         return self.peak_of(self.limits.bf16 if case.bf16 and self.limits.bf16 else self.limits.multiply_add)
 
     def bound(self, case: Case) -> str:
-        """What it has to wait for longest on this machine, even if computed perfectly."""
+        """What a perfect kernel would wait for on this machine."""
         reading, computing = case.n_bytes / self.bandwidth(case), case.operations / self.peak(case)
         return ARITHMETIC if computing > reading else READING if case.cold else WARM
 
     def rates(self, case: Case, seconds: float) -> tuple[float, float, str]:
-        """In units of the resource it waits for: what it reached, the limit, and the unit."""
+        """The rate reached, the limit and their unit, for the resource that the case waits for."""
         if self.bound(case) == ARITHMETIC:
             return case.operations / seconds / 1e9, self.peak(case) / 1e9, "GFLOP/s"
         return case.n_bytes / seconds / 1e9, self.bandwidth(case) / 1e9, "GB/s"
@@ -106,7 +106,7 @@ class Measured:
 
 
 def digits(value: float) -> str:
-    """Three significant ones, or all in front of the point."""
+    """Three significant digits, or all digits of the integer part."""
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
@@ -160,43 +160,42 @@ def by_table(cases: Iterable[Case]) -> dict[str, list[Case]]:
     return found
 
 
-# ---- What was done ----
+# ---- The setting ----
 
 
 def setting(done: Measured) -> Iterator[str]:
     yield from done.origin.lines()
     rounds = [len(timed.seconds) for timed in done.timed.values()]
     yield (
-        "One thread; kernels are called in loops from C, over operands that lie as in a session. Each was "
-        "first held to its error bound and to the bits of gpt2c.kernels. Then all were measured in turn with "
-        "the limits, every one once, then every one again, "
-        f"{min(rounds)} to {counted(max(rounds), 'round')}: the slower, the fewer. Given are the median, the "
-        "least and the most for one operation."
+        "One thread. Kernels are called in loops from C, on operands laid out as in a session. First each "
+        "kernel was checked against its error bound and the bits of gpt2c.kernels. Then all kernels and "
+        f"limits were measured alternately, in {min(rounds)} to {counted(max(rounds), 'round')}, fewer for "
+        "slow ones. The tables give median, minimum and maximum of one operation."
     )
     if min(rounds) < 3:
-        yield "With so few rounds the spread of the slow ones is not known: small differences mean nothing."
+        yield "With so few rounds the spread of slow kernels is not known: small differences mean nothing."
     yield (
-        "**Limit**: what the machine did in the same rounds. Of reading the median, since what slows memory "
-        "down slows a kernel down as well; of multiplying and adding (two operations, in the widest "
-        "registers) the best, since that has only itself to wait for. **Share**: the time that the kernel's "
-        "bytes would take to read, or its arithmetic to do, whichever is longer, by the median of its times. "
-        "Bytes are those that must be read and written at least; writing counts as reading does, though it "
-        "is slower."
+        "**Limit**: what the machine reached in the same rounds. For reading, this is the median, since what "
+        "slows memory down slows a kernel down, too. For multiply-adds (two operations each, in the widest "
+        "registers) it is the best round, since they do not wait for anything else. **Share**: the time that "
+        "this machine needs to read the kernel's bytes or to do its arithmetic, whichever is longer, divided "
+        "by the kernel's median time. Bytes are the minimum that must be read and written. Writing counts "
+        "like reading, although it is slower."
     )
     if done.limits.bf16:
         yield (
-            "The arithmetic limit of linear bf16 is that of dot products of bfloat16 pairs, which a set "
-            "reaches only if it rounds x as well."
+            "The arithmetic limit of linear bf16 is that of dot products of bfloat16 pairs. An instruction "
+            "set reaches it only if it rounds x, too."
         )
     yield (
-        "Linear layers take their weights, and attention of one row its K and V, from "
-        f"{cold_bytes() / 1e6:.0f} MB or more of copies in turn, so from memory. All other operands are in "
+        "Linear layers read their weights, and attention of one row its K and V, from copies that alternate "
+        f"and take {cold_bytes() / 1e6:.0f} MB or more together, so from memory. All other operands are in "
         "the caches as far as they fit."
     )
     yield on_cpu_share(timed.samples for timed in done.timed.values())
 
 
-# ---- Remarks: told from the measurements, never in advance ----
+# ---- Remarks: they follow from the measurements, nothing is written in advance ----
 
 
 def span(values: Iterable[float]) -> str:
@@ -206,12 +205,12 @@ def span(values: Iterable[float]) -> str:
 
 
 def on_bound(done: Measured, bound: str) -> str:
-    """The fastest set of each case that waits for this."""
+    """How close the fastest set comes to this bound, for the cases that have it."""
     parts = []
     for table, cases in by_table(case for case in done.cases if done.bound(case) == bound).items():
         names = " or ".join(isa for isa in done.isas if isa in {done.fastest(case) for case in cases})
         parts.append(f"{table} {span(done.share(case, done.fastest(case)) for case in cases)} ({names})")
-    return f"**Waiting for {bound}**, the fastest set's share of the limit: {'; '.join(parts) or 'nothing'}."
+    return f"**Waiting for {bound}**, the fastest set reaches of the limit: {'; '.join(parts) or 'none'}."
 
 
 def on_rows(done: Measured) -> str:
@@ -224,8 +223,9 @@ def on_rows(done: Measured) -> str:
         for form, n_bytes in WEIGHT_BYTES.items()
     ]
     return (
-        f"**The turn from memory to arithmetic** is, by the limits alone, at about {' and '.join(rows)}: so "
-        "long does a weight take to read. Fewer rows than that cost a perfect kernel no more than one."
+        "**From memory to arithmetic**: by the limits alone, a linear layer's arithmetic takes as long as "
+        f"reading its weights at about {' and '.join(rows)}. With fewer rows, a perfect kernel takes no "
+        "longer than for one."
     )
 
 
@@ -234,14 +234,14 @@ def on_reading(done: Measured) -> str:
     gain = done.read_rate(fastest) / done.read_rate(slowest)
     doubt = " (within the spread)" * done.spread(slowest, "").overlaps(done.spread(fastest, ""))
     return (
-        f'**How memory is read** gives up to {gain:.2f}x{doubt}: slowest was "{slowest.name}", fastest '
-        f'"{fastest.name}". The fastest is the limit here; the kernels\' operands lie in the pages that '
-        "malloc gives."
+        f"**The way memory is read** makes a difference of up to {gain:.2f}x{doubt}: the slowest was "
+        f'"{slowest.name}", the fastest "{fastest.name}". The fastest is the limit used here. The operands '
+        "of kernels are in the pages that malloc returns."
     )
 
 
 def on_formats(done: Measured) -> str:
-    """Times of f32 by times of bf16, the median over all matrices, for one row and for the most."""
+    """Times of f32 divided by times of bf16: the median over all matrices, for 1 row and for 256."""
     named = {case.name: case for case in done.cases if case.table == "linear f32"}
     halves = [case for case in done.cases if case.table == "linear bf16" and case.name in named]
     parts = []
@@ -253,14 +253,14 @@ def on_formats(done: Measured) -> str:
             gains.append(f"{isa} {statistics.median(ratios):.2f}x")
         parts.append(f"{rows.removeprefix(', ')}: {', '.join(gains)}")
     return (
-        f"**The speed of bf16 by that of f32** ({'; '.join(parts)}). Half the bytes can give 2x where "
-        "memory is the limit. Where it is not, widening each weight costs, unless bfloat16 pairs are "
-        "multiplied as they are."
+        f"**Speed of bf16 relative to f32** ({'; '.join(parts)}). Half the bytes can give 2x where memory is "
+        "the limit. Where it is not, widening each weight costs time, unless bfloat16 pairs are multiplied "
+        "directly."
     )
 
 
 def on_order(done: Measured) -> str:
-    """Where a set is not faster than the one registered before it."""
+    """Cases in which a set is not faster than the set registered before it."""
     chance, near = 0, 0
     lost = []
     for case in done.cases:
@@ -276,9 +276,9 @@ def on_order(done: Measured) -> str:
                 lost.append(f"{case}: {after} takes {ratio:.2f}x the time of {before}")
     found, pairs = chance + near + len(lost), len(done.cases) * (len(done.isas) - 1)
     return (
-        f"**A later set no faster than the one before it**: {found} of {pairs} pairs. Of them {chance} are "
-        f"within the spread (a set that inherits a kernel belongs here), and in {near} both have {NEAR:.0%} "
-        f"of the limit or more. Slower beyond both: {'; '.join(lost) or 'none'}."
+        f"**A set is not faster than the set before it** in {found} of {pairs} pairs. {chance} of them are "
+        f"within the spread, including sets that inherit a kernel. In {near}, both sets reach {NEAR:.0%} of "
+        f"the limit or more. All others: {'; '.join(lost) or 'none'}."
     )
 
 
@@ -286,17 +286,17 @@ def on_table(done: Measured) -> str:
     formula, table = by_table(done.cases)["gelu"]
     ratios = [f"{isa} {done.seconds(formula, isa) / done.seconds(table, isa):.2f}x" for isa in done.isas]
     return (
-        f"**The speed of GELU by table by that of the formula**: {', '.join(ratios)}. A vector computes many "
-        "formulas at once, but the table's entries come one by one."
+        f"**Speed of GELU by table relative to the formula**: {', '.join(ratios)}. A vector evaluates many "
+        "formulas at once, but table entries are loaded one by one."
     )
 
 
 def on_call(done: Measured) -> str:
     call = done.seconds(done.limits.call, "")
     return (
-        f"**A call of gpt2c.kernels** takes {digits(call * 1e6)} us beside its kernel: arguments made into "
-        "arrays and checked, a result allocated, the instruction set looked up. Sessions call kernels "
-        "directly, and no other figure here has it in it."
+        f"**A call of gpt2c.kernels** adds {digits(call * 1e6)} us to its kernel: it converts and checks "
+        "arguments, allocates a result and looks up the instruction set. Sessions call kernels directly, and "
+        "no other figure here includes it."
     )
 
 
@@ -305,11 +305,11 @@ def on_excess(done: Measured) -> str:
     above = [key for key, share in shares.items() if share > 1 + TOLERANCE]
     if not above:
         return "**Above the limit**: none."
-    case, isa = most = max(above, key=lambda key: shares[key])
+    case, isa = highest = max(above, key=lambda key: shares[key])
     return (
-        f"**Above the limit** by more than {TOLERANCE:.0%}: {len(above)} of {len(shares)} figures, the most "
-        f"{shares[most]:.0%} ({case}, {isa}). That is no feat: the operands were still in a cache in part, "
-        "or the limit was measured in slower moments than the kernel."
+        f"**Above the limit** by more than {TOLERANCE:.0%}: {len(above)} of {len(shares)} figures, at most "
+        f"{shares[highest]:.0%} ({case}, {isa}). In these cases the operands were partly still in a cache, "
+        "or the machine was slower while the limit was measured."
     )
 
 
@@ -326,7 +326,7 @@ def remarks(done: Measured) -> Iterator[str]:
 
 def as_markdown(done: Measured) -> str:
     parts = [
-        "# Kernels: each operation of each instruction set, beside the machine's limits",
+        "# Kernels: each operation of each instruction set, compared with the machine's limits",
         bullets(setting(done)),
         "## The limits",
         limits_table(done),

@@ -1,9 +1,9 @@
-/* The limits of the machine that kernels are held against, for one thread: how fast it reads, and how
- * many multiply-adds it does. No part of gpt2c: native_library.py compiles it with -march=native.
+/* The limits of the machine that kernels are compared with, for one thread: how fast it reads, and how
+ * many multiply-adds it does. Not part of gpt2c: native_library.py compiles it with -march=native.
  *
- * Both use the widest registers there are, with enough independent chains that no instruction waits
- * for the one before. Without a row below for the processor they are plain loops, which the compiler
- * may make less of; then the limit is what this compiler reaches. */
+ * Both use the widest registers of the CPU, with enough independent chains that no instruction waits for
+ * the one before it. On a CPU without a section below they are plain loops, and the limit is what the
+ * compiler makes of them. */
 #include <stddef.h>
 
 #if defined(__AVX512F__)
@@ -53,12 +53,12 @@ typedef float vec;
 #define PREFETCH(p) ((void)0)
 #endif
 
-#define LOADS 8                 /* registers loaded in a step */
+#define LOADS 8                 /* registers loaded per step */
 #define AHEAD (4096 / sizeof(float))
 #define LINE (64 / sizeof(float))
-#define STEPS 1000              /* multiply-adds in each chain a loop */
+#define STEPS 1000              /* multiply-adds in each chain per loop */
 
-/* What is computed must look used, or it is not computed. */
+/* A result must look used, or the compiler drops its computation. */
 static volatile float sink;
 
 static void use(vec *chains, int n) {
@@ -70,8 +70,8 @@ static void use(vec *chains, int n) {
     sink = sum;
 }
 
-/* Reads n floats so many times: `streams` equal parts side by side, each from its first to its last, in
- * steps of gpt2c_bench_read_step() floats. */
+/* Reads n floats `loops` times: `streams` equal parts side by side, each from first to last, in steps of
+ * gpt2c_bench_read_step() floats. */
 void gpt2c_bench_read(const float *data, size_t n, size_t streams, size_t loops) {
     const size_t part = n / streams;
     for (size_t loop = 0; loop < loops; loop++) {
@@ -100,10 +100,10 @@ void gpt2c_bench_multiply_add(size_t loops) {
     use(chains, CHAINS);
 }
 
-/* Operations of a loop; a multiply-add is two. */
+/* Operations per loop; a multiply-add is two. */
 size_t gpt2c_bench_multiply_add_operations(void) { return (size_t)2 * STEPS * CHAINS * WIDTH; }
 
-/* Dot products of pairs of bfloat16 numbers, summed in float32; 0 operations where there are none. */
+/* Dot products of bfloat16 pairs, summed in float32; 0 operations on a CPU without them. */
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
 void gpt2c_bench_bf16(size_t loops) {
     volatile float half = 0.5f;

@@ -1,4 +1,7 @@
-"""The ladder as pictures, from the record that ladder_report.py makes (or its JSON). Needs matplotlib."""
+"""Pictures of the ladder, from the record that report.py makes (or its JSON). Needs matplotlib.
+
+python bench/ladder/plots.py bench/results/ladder.json    # draws them again
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 PICTURES = {
-    "Milliseconds a token, rung by rung, and the machine's limit": "ladder.png",
-    "Where the time of a token goes, rung by rung": "ladder_operations.png",
+    "Milliseconds per token, step by step, and the machine's limit": "ladder.png",
+    "Where the time of a token goes, step by step": "ladder_operations.png",
 }
 
 
 def pictures() -> dict[str, str]:
-    """Files by title; none without matplotlib (the extra `plot`)."""
+    """Files by title; empty without matplotlib (the extra `plot`)."""
     return PICTURES if importlib.util.find_spec("matplotlib") else {}
 
 
@@ -27,7 +30,7 @@ OPERATIONS = (
 
 
 def draw(record: Mapping[str, Any], folder: Path) -> None:
-    """Writes the pictures."""
+    """Write the pictures."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,17 +59,17 @@ def names(model: Mapping[str, Any]) -> list[str]:
 
 
 def draw_times(axis: Any, model: Mapping[str, Any]) -> None:
-    """Bars on a logarithmic scale: measured, with its least and most; a mark where the limit is."""
-    rungs, labels = model["rungs"], names(model)
-    places = range(len(rungs))
-    ms = [r["ms"]["median"] for r in rungs]
-    least = [r["ms"]["median"] - r["ms"]["min"] for r in rungs]
-    most = [r["ms"]["max"] - r["ms"]["median"] for r in rungs]
-    colours = ["#b8c4d6" if r["aside"] else "#3b6ea5" for r in rungs]
-    axis.barh(places, ms, color=colours, xerr=[least, most], error_kw={"elinewidth": 0.8}, height=0.72)
-    limits = [r["limit_ms"] for r in rungs]
+    """Bars of measured times on a logarithmic scale, with minimum and maximum, and a mark at the limit."""
+    steps, labels = model["rungs"], names(model)
+    places = range(len(steps))
+    ms = [r["ms"]["median"] for r in steps]
+    below = [r["ms"]["median"] - r["ms"]["min"] for r in steps]
+    above = [r["ms"]["max"] - r["ms"]["median"] for r in steps]
+    colours = ["#b8c4d6" if r["aside"] else "#3b6ea5" for r in steps]
+    axis.barh(places, ms, color=colours, xerr=[below, above], error_kw={"elinewidth": 0.8}, height=0.72)
+    limits = [r["limit_ms"] for r in steps]
     axis.scatter(limits, places, marker="|", s=130, color="#c0392b", linewidths=2, zorder=3, label="limit")
-    for place, r in zip(places, rungs, strict=True):
+    for place, r in zip(places, steps, strict=True):
         text = f" {r['ms']['median']:.3g}"
         axis.text(max(r["ms"]["max"], r["limit_ms"]) * 1.04, place, text, va="center", fontsize=8)
     axis.set_xscale("log")
@@ -77,25 +80,25 @@ def draw_times(axis: Any, model: Mapping[str, Any]) -> None:
 
 
 def draw_operations(axis: Any, model: Mapping[str, Any]) -> None:
-    """Bars of shares."""
+    """Bars of each operation's share of a pass."""
     from matplotlib import colormaps
 
-    rungs, labels = model["rungs"], names(model)
-    colours = colormaps["tab20"].colors
-    left = [0.0] * len(rungs)
+    steps, labels = model["rungs"], names(model)
+    colours = colormaps["tab20"](range(20))
+    left = [0.0] * len(steps)
     for colour, operation in zip(colours, OPERATIONS, strict=False):
         shares = [
-            100 * r["operations_ms"].get(operation, 0.0) / sum(r["operations_ms"].values()) for r in rungs
+            100 * r["operations_ms"].get(operation, 0.0) / sum(r["operations_ms"].values()) for r in steps
         ]
         if max(shares) > 0:
-            axis.barh(range(len(rungs)), shares, left=left, color=colour, label=operation, height=0.8)
+            axis.barh(range(len(steps)), shares, left=left, color=colour, label=operation, height=0.8)
         left = [a + b for a, b in zip(left, shares, strict=True)]
-    axis.set_yticks(range(len(rungs)), labels, fontsize=8)
+    axis.set_yticks(range(len(steps)), labels, fontsize=8)
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of one token's pass, in the middle of the text", fontsize=8)
     axis.legend(ncols=6, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.07), frameon=False)
 
 
-if __name__ == "__main__":  # python bench/ladder_plots.py bench/results/ladder.json: draw again
+if __name__ == "__main__":
     source = Path(sys.argv[1])
     draw(json.loads(source.read_text()), source.parent)
