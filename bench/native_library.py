@@ -35,7 +35,7 @@ _SIGNATURES = {
     "bf16_operations": "n",
     "matrices_new": "p pnnin",
     "matrices_free": "- p",
-    "prepared_bytes": "n nn",
+    "packed_x_bytes": "n nn",
     "linear": "- ippppn n",
     "attention_new": "p ipnnnnn",
     "attention_free": "- p",
