@@ -2,7 +2,7 @@
 
 /* ---- By layout ---- */
 
-#define GPT2C_BY_LAYOUT(name, layout, linear, prepare, roundoff) [layout] = &gpt2c_format_##name,
+#define GPT2C_BY_LAYOUT(name, layout, linear, pack, roundoff) [layout] = &gpt2c_format_##name,
 static const gpt2c_format *const by_layout[GPT2C_LAYOUT_COUNT] = {
     GPT2C_ROW_MAJOR_FORMATS(GPT2C_BY_LAYOUT) GPT2C_FORMATS(GPT2C_BY_LAYOUT)};
 #undef GPT2C_BY_LAYOUT
@@ -16,7 +16,7 @@ typedef struct format_row {
     gpt2c_layout layout;
 } format_row;
 
-#define GPT2C_BY_NUMBER(name, layout, linear, prepare, roundoff) {#name, layout},
+#define GPT2C_BY_NUMBER(name, layout, linear, pack, roundoff) {#name, layout},
 static const format_row format_rows[] = {GPT2C_FORMATS(GPT2C_BY_NUMBER)};
 #undef GPT2C_BY_NUMBER
 

@@ -36,7 +36,7 @@ typedef struct gpt2c_format {
 } gpt2c_format;
 
 /* gpt2c_format_<name> of each row. */
-#define GPT2C_DECLARE_FORMAT(name, layout, linear, prepare, roundoff) \
+#define GPT2C_DECLARE_FORMAT(name, layout, linear, pack, roundoff) \
     extern const gpt2c_format gpt2c_format_##name;
 #include "formats.def"
 GPT2C_ROW_MAJOR_FORMATS(GPT2C_DECLARE_FORMAT)

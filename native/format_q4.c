@@ -1,4 +1,4 @@
-/* q4: 4 bits per weight, a scale and a least value for each 32 steps of a column (quantized.h). */
+/* q4: 4 bits per weight, a scale and an offset for each 32 steps of a column (quantized.h). */
 #include <math.h>
 #include <string.h>
 
@@ -8,9 +8,9 @@
 /* A smaller scale has no inverse to speak of. */
 #define SMALLEST_SCALE 1e-30f
 
-/* To the nearest of 0 .. most. A NaN becomes 0: C leaves its cast undefined, and its scale or least is kept. */
-static inline uint8_t to_unsigned(float x, float most) {
-    return x > 0.0f ? (uint8_t)gpt2c_to_integer(x < most ? x : most) : 0;
+/* To the nearest of 0 .. max. A NaN becomes 0: C leaves its cast undefined, and its scale or offset is kept. */
+static inline uint8_t to_unsigned(float x, float max) {
+    return x > 0.0f ? (uint8_t)gpt2c_to_integer(x < max ? x : max) : 0;
 }
 
 static size_t bytes(const gpt2c_matrix *w) {
@@ -18,10 +18,10 @@ static size_t bytes(const gpt2c_matrix *w) {
            (gpt2c_q4_blocks(w->n_in) * sizeof(gpt2c_q4_block) + sizeof(gpt2c_q4_columns));
 }
 
-/* A group's numbers of one panel: w is about scale * q - least. */
+/* A group's numbers of one panel: w is about scale * q - offset. */
 typedef struct group_fit {
     float scale[GPT2C_PANEL];
-    float least[GPT2C_PANEL];
+    float offset[GPT2C_PANEL];
 } group_fit;
 
 /* Sums over a group, for each lane. */
@@ -41,7 +41,7 @@ static void sum_rounded(group_sums *sums, const group_fit *fit, const float *row
     for (size_t k = 0; k < GPT2C_GROUP; k++) {
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             const float w = gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]);
-            const float q = gpt2c_to_integer(gpt2c_clamp((w + fit->least[lane]) * inverse[lane], 0.0f, 15.0f));
+            const float q = gpt2c_to_integer(gpt2c_clamp((w + fit->offset[lane]) * inverse[lane], 0.0f, 15.0f));
             sums->w[lane] += w;
             sums->ww[lane] += w * w;
             sums->q[lane] += q;
@@ -51,18 +51,18 @@ static void sum_rounded(group_sums *sums, const group_fit *fit, const float *row
     }
 }
 
-/* The scale and least that make the squared error smallest while q stays what it is, and that error. */
-static float fit_lane(float *scale, float *least, const group_sums *s, size_t lane) {
+/* The scale and offset that make the squared error smallest while q stays what it is, and that error. */
+static float fit_lane(float *scale, float *offset, const group_sums *s, size_t lane) {
     const float n = GPT2C_GROUP;
     const float spread = s->qq[lane] - s->q[lane] * s->q[lane] / n;
     *scale = spread > 0.0f ? (s->qw[lane] - s->q[lane] * s->w[lane] / n) / spread : 0.0f;
-    *least = (*scale * s->q[lane] - s->w[lane]) / n;
-    if (*least < 0.0f) { /* it is kept without a sign */
-        *least = 0.0f;
+    *offset = (*scale * s->q[lane] - s->w[lane]) / n;
+    if (*offset < 0.0f) { /* it is kept without a sign */
+        *offset = 0.0f;
         *scale = s->qq[lane] > 0.0f ? s->qw[lane] / s->qq[lane] : 0.0f;
     }
     return s->ww[lane] + *scale * (*scale * s->qq[lane] - 2.0f * s->qw[lane]) +
-           *least * (n * *least - 2.0f * (*scale * s->q[lane] - s->w[lane]));
+           *offset * (n * *offset - 2.0f * (*scale * s->q[lane] - s->w[lane]));
 }
 
 /* A group's range, cut at either end by each of these parts of it, gives q; of the fits to such q the
@@ -88,18 +88,18 @@ static void fit_block(gpt2c_q4_block *block, const float *rows) {
         group_sums sums;
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             const float range = high[lane] - low[lane];
-            fit.least[lane] = -low[lane] - range * cuts[i / N_CUTS];
-            if (fit.least[lane] < 0.0f) fit.least[lane] = 0.0f;
+            fit.offset[lane] = -low[lane] - range * cuts[i / N_CUTS];
+            if (fit.offset[lane] < 0.0f) fit.offset[lane] = 0.0f;
             fit.scale[lane] = range * (1.0f - cuts[i / N_CUTS] - cuts[i % N_CUTS]) / 15.0f;
         }
         sum_rounded(&sums, &fit, rows);
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-            float scale, least;
-            const float e = fit_lane(&scale, &least, &sums, lane);
+            float scale, offset;
+            const float e = fit_lane(&scale, &offset, &sums, lane);
             if (i > 0 && !(e < error[lane])) continue;
             error[lane] = e;
             best.scale[lane] = scale;
-            best.least[lane] = least;
+            best.offset[lane] = offset;
         }
     }
     memcpy(block->q, &best, sizeof best); /* there is room: 512 bytes */
@@ -117,14 +117,14 @@ static void scale_panel(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_
         memcpy(&fit, blocks[i].q, sizeof fit);
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             columns->scale[lane] = gpt2c_larger(fit.scale[lane] / 255.0f, columns->scale[lane]);
-            columns->least[lane] = gpt2c_larger(fit.least[lane] / 255.0f, columns->least[lane]);
+            columns->offset[lane] = gpt2c_larger(fit.offset[lane] / 255.0f, columns->offset[lane]);
         }
     }
     for (size_t i = 0; i < n_blocks; i++) {
         memcpy(&fit, blocks[i].q, sizeof fit);
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             blocks[i].scale[lane] = in_steps(fit.scale[lane], columns->scale[lane]);
-            blocks[i].least[lane] = in_steps(fit.least[lane], columns->least[lane]);
+            blocks[i].offset[lane] = in_steps(fit.offset[lane], columns->offset[lane]);
         }
     }
 }
@@ -135,8 +135,8 @@ static void round_block(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, 
         const size_t quad = k / GPT2C_QUAD;
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             const float scale = columns->scale[lane] * (float)block->scale[lane];
-            const float least = columns->least[lane] * (float)block->least[lane];
-            const float w = gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]) + least;
+            const float offset = columns->offset[lane] * (float)block->offset[lane];
+            const float w = gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]) + offset;
             const uint8_t q = scale > 0.0f ? to_unsigned(w / scale, 15.0f) : 0;
             block->q[quad / 2][lane][k % GPT2C_QUAD] |= (uint8_t)(q << quad % 2 * 4);
         }
@@ -166,8 +166,8 @@ static float at(const gpt2c_matrix *w, size_t k, size_t c) {
     const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
     const size_t lane = c % GPT2C_PANEL;
     const float scale = columns->scale[lane] * (float)block->scale[lane];
-    const float least = columns->least[lane] * (float)block->least[lane];
-    return scale * (float)gpt2c_q4_integer(block, k, lane) - least;
+    const float offset = columns->offset[lane] * (float)block->offset[lane];
+    return scale * (float)gpt2c_q4_integer(block, k, lane) - offset;
 }
 
 /* The scales once for all steps of k that share them. */
@@ -178,9 +178,9 @@ static void add_column(float *out, const gpt2c_matrix *w, size_t c, const float 
     for (size_t begin = 0; begin < n; begin += GPT2C_GROUP, block++) {
         const size_t end = n - begin < GPT2C_GROUP ? n : begin + GPT2C_GROUP;
         const float scale = columns->scale[lane] * (float)block->scale[lane];
-        const float least = columns->least[lane] * (float)block->least[lane];
+        const float offset = columns->offset[lane] * (float)block->offset[lane];
         for (size_t k = begin; k < end; k++)
-            out[k] = scale * (float)gpt2c_q4_integer(block, k, lane) - least + b[k];
+            out[k] = scale * (float)gpt2c_q4_integer(block, k, lane) - offset + b[k];
     }
 }
 
@@ -189,7 +189,7 @@ static int is_sound(const gpt2c_matrix *w) {
         const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
             if (!(columns->scale[lane] >= 0.0f && columns->scale[lane] <= GPT2C_LARGEST_WEIGHT &&
-                  columns->least[lane] >= 0.0f && columns->least[lane] <= GPT2C_LARGEST_WEIGHT))
+                  columns->offset[lane] >= 0.0f && columns->offset[lane] <= GPT2C_LARGEST_WEIGHT))
                 return 0;
     }
     return 1;

@@ -30,7 +30,8 @@ static void quantize(gpt2c_q8_block *block, const float *rows) {
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
         int8_t (*quad)[GPT2C_QUAD] = block->q[k / GPT2C_GROUP][k % GPT2C_GROUP / GPT2C_QUAD];
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
-            const float q = scale[lane] > 0.0f ? gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]) / scale[lane] : 0.0f;
+            const float w = gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]);
+            const float q = scale[lane] > 0.0f ? w / scale[lane] : 0.0f;
             quad[lane][k % GPT2C_QUAD] = (int8_t)gpt2c_to_integer(gpt2c_clamp(q, -127.0f, 127.0f));
         }
     }

@@ -73,19 +73,19 @@ static int is_epilogue(const gpt2c_op_linear_args *args) {
     }
 }
 
-/* With x prepared, where the kernel wants it so. */
+/* With x packed, where the kernel needs that. */
 static gpt2c_status run_linear(const gpt2c_kernels *kernels, gpt2c_linear_args args, gpt2c_span rows,
                                gpt2c_span columns) {
     const gpt2c_layout layout = args.w->layout;
-    void *prepared = NULL;
-    if (kernels->prepare[layout] != NULL) {
-        prepared = gpt2c_alloc(rows.end, gpt2c_prepared_bytes(args.w->n_in));
-        if (prepared == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
-        kernels->prepare[layout](prepared, args.x, rows.end, args.w->n_in);
-        args.prepared = prepared;
+    void *packed_x = NULL;
+    if (kernels->pack[layout] != NULL) {
+        packed_x = gpt2c_alloc(rows.end, gpt2c_packed_x_bytes(args.w->n_in));
+        if (packed_x == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
+        kernels->pack[layout](packed_x, args.x, rows.end, args.w->n_in);
+        args.packed_x = packed_x;
     }
     kernels->linear[layout](&args, rows, columns);
-    gpt2c_free(prepared);
+    gpt2c_free(packed_x);
     return GPT2C_STATUS_OK;
 }
 
@@ -248,10 +248,10 @@ static int is_attention(const gpt2c_op_attention_args *args) {
     if (args->n_past > args->n) return 0;
     if (!is_span(args->rows_begin, args->rows_end, args->n - args->n_past)) return 0;
     /* Padding adds less than a factor of KV_TILE each to positions and to a head's numbers. */
-    const size_t most = PTRDIFF_MAX / sizeof(float) / (GPT2C_KV_TILE * GPT2C_KV_TILE);
-    if (args->head_dim > most / args->n_head) return 0;
+    const size_t max = PTRDIFF_MAX / sizeof(float) / (GPT2C_KV_TILE * GPT2C_KV_TILE);
+    if (args->head_dim > max / args->n_head) return 0;
     const size_t n_embd = args->n_head * args->head_dim;
-    if (args->n > most / n_embd) return 0;
+    if (args->n > max / n_embd) return 0;
     return is_array(args->out, args->n - args->n_past, n_embd) && is_array(args->q, args->n, n_embd) &&
            is_array(args->k, args->n, n_embd) && is_array(args->v, args->n, n_embd);
 }
@@ -279,8 +279,8 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     }
     const gpt2c_kv kv = {scratch.k, scratch.v, args->n, args->n_head, args->head_dim, args->kv_f16};
     const float *fresh = scratch.qkv + args->n_past * 3 * n_embd;
-    if (args->n_past > 0) gpt2c_keep(kernels, &kv, scratch.qkv, args->n_past, 0);
-    gpt2c_keep(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
+    if (args->n_past > 0) gpt2c_kv_store(kernels, &kv, scratch.qkv, args->n_past, 0);
+    gpt2c_kv_store(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
     const gpt2c_attention_args whole = {
         .out = args->out,
         .qkv = fresh,

@@ -15,10 +15,10 @@
 #if SIZE_MAX < UINT64_MAX
 #error "gpt2c needs a machine of 64 bits: a size_t of fewer does not hold these products"
 #endif
-#define MOST_LAYERS 1024
-#define MOST_WIDTH 65536
-#define MOST_CONTEXT (1 << 20)
-#define MOST_VOCABULARY (1 << 24)
+#define MAX_LAYERS 1024
+#define MAX_WIDTH 65536
+#define MAX_CONTEXT (1 << 20)
+#define MAX_VOCABULARY (1 << 24)
 
 #define FUSED_NEEDS                                                                \
     (1u << GPT2C_SWITCH_KV | 1u << GPT2C_SWITCH_LINEAR | 1u << GPT2C_SWITCH_GELU | \
@@ -26,7 +26,7 @@
 
 static int is_flag(int32_t value) { return value == 0 || value == 1; }
 
-static int in_range(int32_t value, int32_t most) { return value >= 1 && value <= most; }
+static int in_range(int32_t value, int32_t max) { return value >= 1 && value <= max; }
 
 /* What the screen proves (screen.h) is not of an x that is rounded to integers. */
 static int may_screen(const gpt2c_model_config *config) {
@@ -35,12 +35,12 @@ static int may_screen(const gpt2c_model_config *config) {
 }
 
 static gpt2c_status check_config(const gpt2c_model_config *config) {
-    const int shape = in_range(config->n_layer, MOST_LAYERS) && in_range(config->n_embd, MOST_WIDTH) &&
+    const int shape = in_range(config->n_layer, MAX_LAYERS) && in_range(config->n_embd, MAX_WIDTH) &&
                       in_range(config->n_head, config->n_embd) &&
                       config->n_embd % config->n_head == 0 &&
-                      in_range(config->n_inner, 4 * MOST_WIDTH) &&
-                      in_range(config->n_ctx, MOST_CONTEXT) &&
-                      in_range(config->n_vocab, MOST_VOCABULARY);
+                      in_range(config->n_inner, 4 * MAX_WIDTH) &&
+                      in_range(config->n_ctx, MAX_CONTEXT) &&
+                      in_range(config->n_vocab, MAX_VOCABULARY);
     const int plan = config->switches < 1u << GPT2C_SWITCH_COUNT && is_flag(config->gelu_table) &&
                      is_flag(config->aligned) && is_flag(config->fused) &&
                      gpt2c_format_name(config->format) != NULL &&

@@ -131,32 +131,32 @@ static void compute_linear(const gpt2c_job *job, gpt2c_span columns, size_t work
     job->kernels->linear[args->w->layout](args, job->rows, columns);
 }
 
-static void prepare_rows(const gpt2c_linear_args *args, gpt2c_span rows, const float *x, const void *prepared) {
+static void pack_rows(const gpt2c_linear_args *args, gpt2c_span rows, const float *x, const void *packed_x) {
     const size_t n_in = args->w->n_in;
-    char *out = (char *)prepared + rows.begin * gpt2c_prepared_bytes(n_in);
-    args->kernels->prepare[args->w->layout](out, x + rows.begin * n_in, rows.end - rows.begin, n_in);
+    char *out = (char *)packed_x + rows.begin * gpt2c_packed_x_bytes(n_in);
+    args->kernels->pack[args->w->layout](out, x + rows.begin * n_in, rows.end - rows.begin, n_in);
 }
 
-static void compute_prepared(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+static void compute_packed_x(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const gpt2c_linear_args *args = job->args;
     (void)worker;
-    prepare_rows(args, rows, args->x, args->prepared);
-    if (args->x_rest != NULL) prepare_rows(args, rows, args->x_rest, args->prepared_rest);
+    pack_rows(args, rows, args->x, args->packed_x);
+    if (args->x_remainder != NULL) pack_rows(args, rows, args->x_remainder, args->packed_remainder);
 }
 
-void gpt2c_prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
+void gpt2c_pack(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
     const gpt2c_session *session = pass->session;
-    if (args->kernels->prepare[args->w->layout] == NULL) return;
-    args->prepared = gpt2c_at(session, session->buffers.prepared, 0);
-    if (args->x_rest != NULL) args->prepared_rest = gpt2c_at(session, session->buffers.prepared_rest, 0);
-    gpt2c_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_prepared};
+    if (args->kernels->pack[args->w->layout] == NULL) return;
+    args->packed_x = gpt2c_at(session, session->buffers.packed_x, 0);
+    if (args->x_remainder != NULL) args->packed_remainder = gpt2c_at(session, session->buffers.packed_remainder, 0);
+    gpt2c_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_packed_x};
     gpt2c_run_block(pass, &job, 1);
 }
 
 void gpt2c_run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args) {
     const gpt2c_span columns = {0, args.w->n_out};
     args.kernels = pass->session->model->kernels;
-    gpt2c_prepare(pass, rows, &args);
+    gpt2c_pack(pass, rows, &args);
     const gpt2c_job job = {.args = &args, .compute = compute_linear};
     gpt2c_run_rows(pass, s, rows, args.w->n_in * args.w->n_out, job, columns, GPT2C_PANEL);
 }
@@ -260,7 +260,7 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
     }
 }
 
-static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+static void compute_store(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const attend_args *a = job->args;
     const size_t n_embd = (size_t)a->pass->session->model->config.n_embd;
     (void)worker;
@@ -268,14 +268,14 @@ static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
         const gpt2c_segment *segment = &a->pass->segments[i];
         const gpt2c_span mine = rows_in(segment, rows);
         const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
-        gpt2c_keep(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
-                   segment->position + mine.begin - segment->begin);
+        gpt2c_kv_store(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
+                       segment->position + mine.begin - segment->begin);
     }
 }
 
-void gpt2c_keep_new(gpt2c_pass *pass, const float *qkv, size_t layer) {
+void gpt2c_store_kv(gpt2c_pass *pass, const float *qkv, size_t layer) {
     const attend_args a = {pass, NULL, qkv, layer};
-    const gpt2c_job job = {.args = &a, .compute = compute_keep};
+    const gpt2c_job job = {.args = &a, .compute = compute_store};
     const size_t work = 2 * (size_t)pass->session->model->config.n_embd;
     /* Tiles are shared as seldom as may be: both threads would write to one cache line. */
     gpt2c_run_rows(pass, GPT2C_SWITCH_KV, gpt2c_rows_of(pass, GPT2C_SWITCH_KV), work, job, GPT2C_NO_ITEMS,

@@ -11,7 +11,7 @@ void gpt2c_layernorm(gpt2c_pass *pass, float *out, const float *x, const gpt2c_n
 void gpt2c_project(gpt2c_pass *pass, gpt2c_switch s, float *out, const float *x,
                    const gpt2c_linear *linear);
 /* Stores a layer's K and V; then attention, which reads them. */
-void gpt2c_keep_new(gpt2c_pass *pass, const float *qkv, size_t layer);
+void gpt2c_store_kv(gpt2c_pass *pass, const float *qkv, size_t layer);
 void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer);
 /* out = gelu(x linear); `between` is for what GELU takes, if the plan is not to fuse the two. */
 void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const float *x,
@@ -20,8 +20,8 @@ void gpt2c_project_gelu(gpt2c_pass *pass, float *out, float *between, const floa
 void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, float *between,
                        const float *x, const gpt2c_linear *linear);
 
-/* Makes args->prepared of the given rows of x, if the kernel wants it. */
-void gpt2c_prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args);
+/* Makes args->packed_x of the given rows of x, if the kernel wants it. */
+void gpt2c_pack(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args);
 
 /* A linear layer over the given rows of args.x and args.out. */
 void gpt2c_run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args);

@@ -1,6 +1,6 @@
 #include "quantized.h"
 
-void gpt2c_int8_rest(float *rest, const float *x, size_t n) {
+void gpt2c_int8_remainder(float *remainder, const float *x, size_t n) {
     for (size_t k = 0; k < n; k += GPT2C_GROUP) {
         const size_t m = n - k < GPT2C_GROUP ? n - k : GPT2C_GROUP;
         uint32_t largest = 0;
@@ -10,6 +10,6 @@ void gpt2c_int8_rest(float *rest, const float *x, size_t n) {
         }
         const gpt2c_int8_scale scale = gpt2c_int8_scale_of(largest);
         for (size_t i = 0; i < m; i++)
-            rest[k + i] = x[k + i] - scale.scale * gpt2c_to_integer(x[k + i] * scale.inverse);
+            remainder[k + i] = x[k + i] - scale.scale * gpt2c_to_integer(x[k + i] * scale.inverse);
     }
 }

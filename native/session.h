@@ -26,8 +26,8 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer mlp_gelu;  /* [n_inner] */
     gpt2c_buffer mlp_proj;  /* [n_embd] */
     gpt2c_buffer ln_f;      /* [n_embd] */
-    gpt2c_buffer prepared;  /* what a linear kernel made of its input */
-    gpt2c_buffer prepared_rest; /* and of x_rest: GPT2C_LOGIT_ROWS rows */
+    gpt2c_buffer packed_x;  /* a linear layer's input as its kernel reads it */
+    gpt2c_buffer packed_remainder; /* the same of x_remainder: GPT2C_LOGIT_ROWS rows */
     gpt2c_buffer head_x;    /* [n_embd] what the head reads; GPT2C_LOGIT_ROWS rows */
     gpt2c_buffer scores;    /* attention's scratch, one for each thread */
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */

@@ -208,7 +208,7 @@ def _linear_answers(form: str, n_in: int, n_out: int) -> tuple[oracle.Answer, ..
 def _linear(form: str, n_in: int, n_out: int, rows: int, library: Library, isa: str) -> Work:
     x, out = _x(n_in)[:rows], _out(rows, n_out)
     out.fill(np.nan)
-    packed_x = np.zeros(library.number("prepared_bytes", rows, n_in) // FLOAT, np.float32)
+    packed_x = np.zeros(library.number("packed_x_bytes", rows, n_in) // FLOAT, np.float32)
     matrices = _matrices(form, n_in, n_out, library)
 
     def check() -> None:

@@ -43,10 +43,10 @@ matrices *gpt2c_bench_matrices_new(const float *weight, size_t n_in, size_t n_ou
     return NULL;
 }
 
-/* Bytes of `prepared` for that many rows; not all layouts use it. */
-size_t gpt2c_bench_prepared_bytes(size_t rows, size_t n_in) { return rows * gpt2c_prepared_bytes(n_in); }
+/* Bytes of `packed_x` for that many rows; not all layouts use it. */
+size_t gpt2c_bench_packed_x_bytes(size_t rows, size_t n_in) { return rows * gpt2c_packed_x_bytes(n_in); }
 
-void gpt2c_bench_linear(int32_t isa, float *out, const float *x, matrices *weights, void *prepared,
+void gpt2c_bench_linear(int32_t isa, float *out, const float *x, matrices *weights, void *packed_x,
                         size_t rows, size_t loops) {
     const gpt2c_kernels *kernels = gpt2c_kernels_of(isa);
     for (size_t loop = 0; loop < loops; loop++) {
@@ -55,10 +55,10 @@ void gpt2c_bench_linear(int32_t isa, float *out, const float *x, matrices *weigh
             .out = out,
             .x = x,
             .w = w,
-            .prepared = prepared,
+            .packed_x = packed_x,
             .kernels = kernels,
         };
-        if (kernels->prepare[w->layout] != NULL) kernels->prepare[w->layout](prepared, x, rows, w->n_in);
+        if (kernels->pack[w->layout] != NULL) kernels->pack[w->layout](packed_x, x, rows, w->n_in);
         kernels->linear[w->layout](&args, (gpt2c_span){0, rows}, (gpt2c_span){0, w->n_out});
         weights->next = (weights->next + 1) % weights->n_copies;
     }
@@ -100,7 +100,7 @@ static int store_kv(gpt2c_kv *cache, const gpt2c_kernels *kernels, const float *
         .head_dim = head_dim,
     };
     if (cache->k == NULL || cache->v == NULL) return 0;
-    kernels->keep(cache, qkv, n, 0);
+    kernels->store(cache, qkv, n, 0);
     return 1;
 }
 

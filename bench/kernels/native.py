@@ -8,7 +8,7 @@ from shared.native_library import Library
 SIGNATURES = {
     "matrices_new": "p pnnin",
     "matrices_free": "- p",
-    "prepared_bytes": "n nn",
+    "packed_x_bytes": "n nn",
     "linear": "- ippppn n",
     "attention_new": "p ipnnnnn",
     "attention_free": "- p",

@@ -233,12 +233,12 @@ class Session:
         return int(ids[0]), int(candidates[0])
 
     def trace(self, events: np.ndarray | None = None) -> None:
-        room, capacity = ffi.NULL, 0
+        buffer, capacity = ffi.NULL, 0
         if events is not None:
-            room = _buffer(events, "unsigned char[]", writable=True)
-            capacity = len(room) // ffi.sizeof("gpt2c_trace_event")
-        check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", room), capacity))
-        self.events = room  # what is written into lives as long as it is
+            buffer = _buffer(events, "unsigned char[]", writable=True)
+            capacity = len(buffer) // ffi.sizeof("gpt2c_trace_event")
+        check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", buffer), capacity))
+        self.events = buffer  # what is written into lives as long as it is
 
     def traced(self) -> int:
         n = ffi.new("size_t *")

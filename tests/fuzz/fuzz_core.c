@@ -13,17 +13,17 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MOST_SESSIONS 3
-#define MOST_IDS 40
-#define MOST_VOCABULARY 300
-#define MOST_EVENTS 40
+#define MAX_SESSIONS 3
+#define MAX_IDS 40
+#define MAX_VOCABULARY 300
+#define MAX_EVENTS 40
 
 typedef struct program {
     const uint8_t *data;
     size_t n;
     gpt2c_model_config config;
     gpt2c_model *model;
-    gpt2c_session *sessions[MOST_SESSIONS];
+    gpt2c_session *sessions[MAX_SESSIONS];
 } program;
 
 static uint32_t byte(program *p) {
@@ -33,10 +33,10 @@ static uint32_t byte(program *p) {
 }
 
 /* Mostly small and valid; now and then anything. */
-static int32_t size(program *p, uint32_t most) {
+static int32_t size(program *p, uint32_t max) {
     const uint32_t b = byte(p);
     if (b == 255) return (int32_t)(byte(p) << 24 | byte(p) << 16 | byte(p) << 8 | byte(p));
-    return (int32_t)(1 + b % most);
+    return (int32_t)(1 + b % max);
 }
 
 static int32_t flag(program *p) {
@@ -53,7 +53,7 @@ static void create(program *p) {
         .n_embd = size(p, 40),
         .n_inner = size(p, 70),
         .n_ctx = size(p, 70),
-        .n_vocab = size(p, MOST_VOCABULARY),
+        .n_vocab = size(p, MAX_VOCABULARY),
         .layer_norm_epsilon = byte(p) == 255 ? -1.0f : 1e-5f,
         .isa = (int32_t)(byte(p) % (uint32_t)(gpt2c_isa_count() + 1)),
         .switches = byte(p) % 65,
@@ -74,7 +74,7 @@ static void create(program *p) {
     /* Huge and valid would only be slow. */
     if (p->config.n_embd > 100 || p->config.n_inner > 100 || p->config.n_ctx > 100 || p->config.n_layer > 4)
         p->config.n_layer = 0;
-    if (p->config.n_vocab > MOST_VOCABULARY) p->config.n_vocab = 0;
+    if (p->config.n_vocab > MAX_VOCABULARY) p->config.n_vocab = 0;
     if (gpt2c_model_create(&p->config, &p->model) != GPT2C_STATUS_OK && p->model != NULL) abort();
 }
 
@@ -156,7 +156,7 @@ static void packed(program *p) {
     unlink(path);
 }
 
-static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MOST_SESSIONS]; }
+static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MAX_SESSIONS]; }
 
 /* What a session holds, maybe with a bit flipped, into another one, of whatever model. */
 static void move_state(program *p) {
@@ -181,40 +181,40 @@ static void copy(program *p) {
 }
 
 static void watch(program *p) {
-    static gpt2c_trace_event events[MOST_EVENTS];
-    int32_t ids[MOST_IDS];
+    static gpt2c_trace_event events[MAX_EVENTS];
+    int32_t ids[MAX_IDS];
     size_t rows[GPT2C_SWITCH_COUNT], number, candidates;
     gpt2c_session *session = some_session(p);
-    const size_t capacity = byte(p) % (MOST_EVENTS + 1);
+    const size_t capacity = byte(p) % (MAX_EVENTS + 1);
     (void)gpt2c_session_trace(session, capacity > 0 ? events : NULL, capacity);
     (void)gpt2c_session_traced(session, &number);
     (void)gpt2c_session_rows(session, rows);
     (void)gpt2c_session_separate_passes(session, &number);
     (void)gpt2c_session_screened(session, &number, &candidates);
-    const size_t n = byte(p) % MOST_IDS;
+    const size_t n = byte(p) % MAX_IDS;
     if (gpt2c_session_ids(session, ids, n) == GPT2C_STATUS_OK && n > gpt2c_session_n_past(session)) abort();
 }
 
 static void open_session(program *p) {
-    gpt2c_session **session = &p->sessions[byte(p) % MOST_SESSIONS];
+    gpt2c_session **session = &p->sessions[byte(p) % MAX_SESSIONS];
     gpt2c_session_free(*session);
     if (gpt2c_session_create(p->model, NULL, NULL, session) != GPT2C_STATUS_OK && *session != NULL) abort();
 }
 
 static size_t fill_ids(program *p, int32_t *ids) {
-    const size_t n = byte(p) % MOST_IDS;
+    const size_t n = byte(p) % MAX_IDS;
     for (size_t i = 0; i < n; i++) {
         const uint32_t b = byte(p);
-        ids[i] = b == 255 ? (int32_t)(byte(p) << 24) : (int32_t)(b % MOST_VOCABULARY);
+        ids[i] = b == 255 ? (int32_t)(byte(p) << 24) : (int32_t)(b % MAX_VOCABULARY);
     }
     return n;
 }
 
 /* The session's own model may be another one than p->model by now: outputs have room for any. */
 static void feed(program *p) {
-    static float logits[MOST_IDS * MOST_VOCABULARY], last[MOST_VOCABULARY], hidden[MOST_IDS * 110];
+    static float logits[MAX_IDS * MAX_VOCABULARY], last[MAX_VOCABULARY], hidden[MAX_IDS * 110];
     gpt2c_session *session = some_session(p);
-    int32_t ids[MOST_IDS], all[MOST_IDS], next = -1;
+    int32_t ids[MAX_IDS], all[MAX_IDS], next = -1;
     const size_t n = fill_ids(p, ids);
     const uint32_t which = byte(p);
     const gpt2c_outputs outputs = {
@@ -228,15 +228,15 @@ static void feed(program *p) {
     const gpt2c_status status = gpt2c_session_feed(session, ids, n, &outputs);
     const size_t after = gpt2c_session_n_past(session);
     if (after != before + (status == GPT2C_STATUS_OK ? n : 0)) abort();
-    if (status == GPT2C_STATUS_OK && (which & 8) && (next < 0 || next >= MOST_VOCABULARY)) abort();
+    if (status == GPT2C_STATUS_OK && (which & 8) && (next < 0 || next >= MAX_VOCABULARY)) abort();
 }
 
 static void batch(program *p) {
-    static float logits[MOST_SESSIONS * MOST_VOCABULARY];
-    int32_t ids[MOST_IDS], next[MOST_SESSIONS];
-    size_t n_ids[MOST_SESSIONS], left = fill_ids(p, ids);
-    gpt2c_session *sessions[MOST_SESSIONS];
-    const size_t n = byte(p) % (MOST_SESSIONS + 1);
+    static float logits[MAX_SESSIONS * MAX_VOCABULARY];
+    int32_t ids[MAX_IDS], next[MAX_SESSIONS];
+    size_t n_ids[MAX_SESSIONS], left = fill_ids(p, ids);
+    gpt2c_session *sessions[MAX_SESSIONS];
+    const size_t n = byte(p) % (MAX_SESSIONS + 1);
     for (size_t i = 0; i < n; i++) {
         sessions[i] = some_session(p);
         n_ids[i] = left > 0 ? byte(p) % (left + 1) : 0;
@@ -334,7 +334,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     for (size_t i = 0; i < 60 && p.n > 0; i++) step(&p);
     gpt2c_memory_fail_at(0);
     gpt2c_model_free(p.model);
-    for (size_t i = 0; i < MOST_SESSIONS; i++) gpt2c_session_free(p.sessions[i]);
+    for (size_t i = 0; i < MAX_SESSIONS; i++) gpt2c_session_free(p.sessions[i]);
     gpt2c_memory_stats stats;
     gpt2c_memory_get(&stats);
     if (stats.live_bytes != 0) abort();

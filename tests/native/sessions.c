@@ -17,7 +17,7 @@
 #include "examples/common.h"
 #include "gpt2c.h"
 
-enum { MOST_CALLERS = 16,
+enum { MAX_CALLERS = 16,
        ROWS = 5,
        LONGEST = 1 + 2 * (ROWS - 1),
        CONTENDED = 20 };
@@ -188,8 +188,8 @@ static gpt2c_status prepare(shared *s) {
 }
 
 static int run_callers(const shared *s, size_t n_callers) {
-    pthread_t threads[MOST_CALLERS];
-    caller callers[MOST_CALLERS];
+    pthread_t threads[MAX_CALLERS];
+    caller callers[MAX_CALLERS];
     size_t n_started = 0, n_agreed = 0, n_wrong = 0, n_let_in = 0;
     gpt2c_status failed = GPT2C_STATUS_OK;
     for (; n_started < n_callers; n_started++) {
@@ -238,7 +238,7 @@ int main(int argc, char **argv) {
         switch (option) {
         case 'n': a.n_new = (int32_t)example_number(optarg, 1, 1000000, usage); break;
         case 't': a.n_threads = (int32_t)example_number(optarg, 1, 1024, usage); break;
-        case 'c': a.n_callers = (size_t)example_number(optarg, 1, MOST_CALLERS, usage); break;
+        case 'c': a.n_callers = (size_t)example_number(optarg, 1, MAX_CALLERS, usage); break;
         case 'i': a.isa = optarg; break;
         default: return usage();
         }

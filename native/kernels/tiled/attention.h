@@ -19,17 +19,17 @@
 
 /* Rows of scores lie (positions padded to 16) | 16 floats apart, an odd number of cache lines, so that
  * they do not fall into one set of L1. Ten of those fit where there is room for 16 of pad(n_ctx, 16). */
-#define GPT2C_MOST_GROUP_ROWS 10
+#define GPT2C_MAX_GROUP_ROWS 10
 
 /* out = softmax of scale * x[0 .. n); the scaling is a rounding of its own. */
 typedef void gpt2c_scaled_softmax_function(float *out, const float *x, size_t n, float scale);
 
-/* Rounds n numbers to half precision as keep_f16 in kernels.h says. */
+/* Rounds n numbers to half precision as store_f16 in kernels.h says. */
 typedef void gpt2c_narrow_function(uint16_t *out, const float *x, size_t n);
 
 /* What an instruction set brings along. */
 typedef struct gpt2c_attention_parts {
-    size_t group_rows; /* at most GPT2C_MOST_GROUP_ROWS, and what `sum` takes */
+    size_t group_rows; /* at most GPT2C_MAX_GROUP_ROWS, and what `sum` takes */
     gpt2c_tile_function *sum;
     gpt2c_scaled_softmax_function *softmax;
 } gpt2c_attention_parts;
@@ -48,7 +48,7 @@ static inline size_t gpt2c_v_at(const gpt2c_kv *kv, size_t head, size_t position
     return (head * positions + position) * gpt2c_v_stride(kv);
 }
 
-static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+static inline void gpt2c_store_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
     for (size_t h = 0; h < kv->n_head; h++) {
         for (size_t r = 0; r < rows; r++) {
@@ -62,8 +62,8 @@ static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t
     }
 }
 
-static inline void gpt2c_keep_f16_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position,
-                                        gpt2c_narrow_function *narrow) {
+static inline void gpt2c_store_f16_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position,
+                                         gpt2c_narrow_function *narrow) {
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
     for (size_t h = 0; h < kv->n_head; h++) {
         for (size_t r = 0; r < rows; r++) {

@@ -13,7 +13,7 @@
 
 /* The same group of another row. */
 static inline const gpt2c_int8_group *gpt2c_rows_down(const gpt2c_int8_group *group, size_t rows, size_t n_in) {
-    return (const void *)((const char *)group + rows * gpt2c_prepared_bytes(n_in));
+    return (const void *)((const char *)group + rows * gpt2c_packed_x_bytes(n_in));
 }
 
 /* Four bytes of a group. */

@@ -6,13 +6,13 @@ typedef struct heads {
     size_t n, n_head, head_dim, n_embd;
     int32_t kv_f16;
     float *q, *k, *v;
-    float *kept_k, *kept_v; /* k and v as they are kept */
+    float *stored_k, *stored_v; /* k and v as they are stored */
 } heads;
 
-static float *new_kept(const float *x, size_t n, int32_t kv_f16) {
-    float *kept = new_floats(n);
-    for (size_t i = 0; i < n; i++) kept[i] = kv_f16 ? to_kept_f16(x[i]) : x[i];
-    return kept;
+static float *new_stored(const float *x, size_t n, int32_t kv_f16) {
+    float *stored = new_floats(n);
+    for (size_t i = 0; i < n; i++) stored[i] = kv_f16 ? to_stored_f16(x[i]) : x[i];
+    return stored;
 }
 
 static heads new_heads(size_t n, size_t n_head, size_t head_dim, int32_t kv_f16) {
@@ -21,14 +21,14 @@ static heads new_heads(size_t n, size_t n_head, size_t head_dim, int32_t kv_f16)
     a.q = new_random(size, 1.0f);
     a.k = new_random(size, 1.0f);
     a.v = new_random(size, 1.0f);
-    a.kept_k = new_kept(a.k, size, kv_f16);
-    a.kept_v = new_kept(a.v, size, kv_f16);
+    a.stored_k = new_stored(a.k, size, kv_f16);
+    a.stored_v = new_stored(a.v, size, kv_f16);
     return a;
 }
 
-static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v), free(a->kept_k), free(a->kept_v); }
+static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v), free(a->stored_k), free(a->stored_v); }
 
-/* The first n positions, n_past of them kept before; out is [n - n_past, n_embd]. */
+/* The first n positions, n_past of them stored before; out is [n - n_past, n_embd]. */
 static void run_attention(check *c, const heads *a, float *out, size_t n, size_t n_past, int fused, span rows,
                           span of_heads) {
     const gpt2c_op_attention_args args = {
@@ -60,7 +60,7 @@ static int is_attention_right(const heads *a, const float *out, size_t row, size
     for (size_t t = 0; t < n; t++) {
         double dot = 0.0, size = 0.0;
         for (size_t d = 0; d < a->head_dim; d++) {
-            const double product = (double)q[d] * (double)a->kept_k[t * a->n_embd + at + d];
+            const double product = (double)q[d] * (double)a->stored_k[t * a->n_embd + at + d];
             dot += product;
             size += fabs(product);
         }
@@ -72,7 +72,7 @@ static int is_attention_right(const heads *a, const float *out, size_t row, size
     for (size_t d = 0; d < a->head_dim; d++) {
         double sum = 0.0, bound = visible * TINY;
         for (size_t t = 0; t < n; t++) {
-            const double v = (double)a->kept_v[t * a->n_embd + at + d];
+            const double v = (double)a->stored_v[t * a->n_embd + at + d];
             const double factor = 2 * visible + log(visible) + 9 + (top - scores[t]);
             sum += p[t] * v;
             bound += fabs(v) * (p[t] * (factor * EPS + expm1(2 * off)) + CUT);
@@ -144,7 +144,7 @@ static void check_attention_limits(check *c) {
         };
         expect_ok(c, gpt2c_op_attention(c->isa, &args));
         for (size_t i = 0; i < n; i++)
-            expect(c, out[i] >= to_kept_f16(v[i]) && out[i] <= to_kept_f16(v[i]), "kept as another", n, i);
+            expect(c, out[i] >= to_stored_f16(v[i]) && out[i] <= to_stored_f16(v[i]), "stored as another", n, i);
     }
 }
 

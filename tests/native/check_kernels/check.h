@@ -59,8 +59,8 @@ float *new_filled(size_t n);
 
 float to_bf16(float x);
 
-/* As attention keeps it: the nearest half, 65,504 at most. */
-float to_kept_f16(float x);
+/* As attention stores it: the nearest half, 65,504 at most. */
+float to_stored_f16(float x);
 
 float from_f16(uint32_t half);
 

@@ -37,7 +37,7 @@ float to_bf16(float x) {
     return x;
 }
 
-float to_kept_f16(float x) {
+float to_stored_f16(float x) {
     if (x == 0.0f || !isfinite(x)) return x;
     const double unit = fmax(ldexp(1.0, ilogb((double)x) - 10), 0x1p-24);
     return (float)fmax(-65504.0, fmin(65504.0, rint((double)x / unit) * unit));

@@ -52,9 +52,9 @@ static void keep_q4(operand *kept, const gpt2c_matrix *matrix) {
             const gpt2c_q4_block *block = &blocks[c / 32 * n_blocks + k / 32];
             const unsigned byte = block->q[k % 32 / 8][c % 32][k % 4];
             const float scale = columns[c / 32].scale[c % 32] * (float)block->scale[c % 32];
-            const float least = columns[c / 32].least[c % 32] * (float)block->least[c % 32];
+            const float offset = columns[c / 32].offset[c % 32] * (float)block->offset[c % 32];
             const double above = (double)scale * (double)(k % 8 < 4 ? byte % 16 : byte / 16);
-            kept[k * n_out + c] = (operand){above - (double)least, above + (double)least};
+            kept[k * n_out + c] = (operand){above - (double)offset, above + (double)offset};
         }
     }
 }

@@ -1,4 +1,4 @@
-/* Rows of x to int8, as prepare_int8 in ref does it. Sixteen groups at a time: what there is one of in a
+/* Rows of x to int8, as pack_int8 in ref does it. Sixteen groups at a time: what there is one of in a
  * group, its largest number, scale and sum, is a lane of a register, and so found for all of them at once. */
 #include <immintrin.h>
 
@@ -40,12 +40,12 @@ typedef struct scales {
 
 /* gpt2c_int8_scale_of, for sixteen groups. */
 static inline scales scales_of(__m512i largest_bits) {
-    const __m512 most = _mm512_set1_ps(127.0f), largest = _mm512_castsi512_ps(largest_bits);
+    const __m512 max = _mm512_set1_ps(127.0f), largest = _mm512_castsi512_ps(largest_bits);
     const __mmask16 finite = _mm512_cmplt_epu32_mask(largest_bits, _mm512_set1_epi32(0x7f800000));
     const __mmask16 normal = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) & finite;
     const __m512 nan_or_0 = _mm512_castsi512_ps(_mm512_maskz_set1_epi32(_knot_mask16(finite), 0x7fc00000));
-    return (scales){_mm512_mask_div_ps(nan_or_0, normal, largest, most),
-                    _mm512_maskz_div_ps(normal, most, largest)};
+    return (scales){_mm512_mask_div_ps(nan_or_0, normal, largest, max),
+                    _mm512_maskz_div_ps(normal, max, largest)};
 }
 
 /* One of the sixteen: n numbers, and where they go. */
@@ -72,7 +72,7 @@ static inline __m512i rounded(__m512 x, float inverse) {
 
 static void round_groups(const job jobs[GROUPS], size_t n) {
     float scale[GROUPS], inverse[GROUPS], scaled_sum[GROUPS];
-    int32_t offset[GROUPS];
+    int32_t correction[GROUPS];
     __m512i v[GROUPS];
     for (size_t i = 0; i < GROUPS; i++)
         v[i] = i < n ? _mm512_max_epu32(size_bits(first_half(&jobs[i])), size_bits(second_half(&jobs[i])))
@@ -89,21 +89,21 @@ static void round_groups(const job jobs[GROUPS], size_t n) {
     }
     for (size_t i = n; i < GROUPS; i++) v[i] = _mm512_setzero_si512();
     const __m512i sums = sum_of_each(v);
-    _mm512_storeu_si512(offset, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-128)));
+    _mm512_storeu_si512(correction, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-128)));
     _mm512_storeu_ps(scaled_sum, _mm512_mul_ps(s.scale, _mm512_cvtepi32_ps(sums)));
     for (size_t i = 0; i < n; i++) {
         jobs[i].to->scale = scale[i];
-        jobs[i].to->offset = offset[i];
+        jobs[i].to->correction = correction[i];
         jobs[i].to->scaled_sum = scaled_sum[i];
     }
 }
 
-void gpt2c_prepare_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in) {
+void gpt2c_pack_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in) {
     const size_t groups = gpt2c_int8_groups(n_in);
     job jobs[GROUPS];
     size_t n = 0;
     for (size_t r = 0; r < rows; r++, x += n_in) {
-        gpt2c_int8_group *to = (void *)((char *)out + r * gpt2c_prepared_bytes(n_in));
+        gpt2c_int8_group *to = (void *)((char *)out + r * gpt2c_packed_x_bytes(n_in));
         for (size_t g = 0; g < groups; g++, to++) {
             const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
             jobs[n++] = (job){left > 0 ? x + k : x, left, to};

@@ -1,4 +1,4 @@
-/* Rows of x to int8, as prepare_int8 in ref does it: four registers for a group. */
+/* Rows of x to int8, as pack_int8 in ref does it: four registers for a group. */
 #include "quantized.h"
 
 #include <immintrin.h>
@@ -50,6 +50,6 @@ static inline gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float 
     return s;
 }
 
-void gpt2c_prepare_int8_avx2(void *out, const float *x, size_t rows, size_t n_in) {
-    gpt2c_prepare_int8(out, x, rows, n_in, round_group);
+void gpt2c_pack_int8_avx2(void *out, const float *x, size_t rows, size_t n_in) {
+    gpt2c_pack_int8(out, x, rows, n_in, round_group);
 }
