@@ -93,13 +93,13 @@ def speeds(records: dict[str, Record]) -> str:
             WEIGHTS[row["ours"]],
             f"{_ms(row['a_ms'])} ms",
             f"{_ms(row['b_ms'])} ms, {ENGINES[row['theirs'].partition(':')[0]]}",
-            f"{1 / row['a_over_b']:.2f} times",
+            f"{1 / row['a_over_b']:.2f}",
         )
         for row in records["engines"]["times"]
         if row["threads"] == 2
         and (row["what"] == "decode" or (row["what"] in TASKS and row["ours"] == "f32"))
     ]
-    return table(("task", "weights", "gpt2c", "the fastest other engine", "gpt2c is faster"), rows, left=2)
+    return table(("task", "weights", "gpt2c", "the fastest other engine", "times as fast"), rows, left=2)
 
 
 def machine(records: dict[str, Record], name: str) -> str:
@@ -116,7 +116,7 @@ def rung_ms(records: dict[str, Record], model: str, name: str) -> str:
 
 
 def rung_ratio(records: dict[str, Record], model: str, name: str) -> str:
-    """How many times faster a step of the ladder is than its first one."""
+    """How many times as fast a step of the ladder is as its first one."""
     return f"{_rung(records, model, name)['ratio']:,.0f}"
 
 
@@ -160,7 +160,11 @@ def presets(records: dict[str, Record]) -> str:
 def libraries(records: dict[str, Record]) -> str:
     """A row for each backend on top of a library."""
     rows = [
-        (f"`{name}`", ", ".join(library.packages) or "NumPy alone", f"`{library.extra}`" * bool(library.extra))
+        (
+            f"`{name}`",
+            ", ".join(library.packages) or "NumPy alone",
+            f"`{library.extra}`" * bool(library.extra),
+        )
         for name, library in LIBRARIES.items()
     ]
     return table(("backend", "computes with", "extra"), rows, left=3)
