@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bindings
 from ._checks import Ids, as_ids
 from ._session_file import read_session, write_session
 from .bindings import Binding, LoadedModel, NativeSession, Outputs, Runtime
@@ -258,8 +259,12 @@ class Session:
         return native.feed(ids, outputs) if trace is None else trace.feed(native, ids, outputs)
 
 
-BATCH_ROWS = 256
-"""The maximum number of tokens in one pass over several sessions (gpt2c_batch_feed); n_ctx limits it too."""
+def batch_rows() -> int:
+    """Return the maximum number of tokens in one pass over several sessions (gpt2c_batch_feed).
+
+    n_ctx limits it too.
+    """
+    return bindings.enum("limit")["chunk_rows"]
 
 
 def feed_batch(

@@ -82,11 +82,13 @@ def main() -> int:
     lines = [
         "# Memory of a large model",
         "",
-        f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}`:",
-        f"{n_millions:.0f} M random parameters, stored in float32; load, and generate 4 tokens.",
-        "`laid out`: the format is made of the floats, and put into the cache; `mapped`: it is found there.",
+        "This page records the peak memory of a process that loads a large model and generates 4 tokens.",
+        f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}` wrote it.",
+        f"The model has {n_millions:.0f} M random parameters, stored in float32. In the rows `laid out`,",
+        "the load converts the floats to the format and stores the result in the cache. In the rows",
+        "`mapped`, it finds the result there.",
         "",
-        "| weights | the load | weights in memory | peak of the process | times the weights |",
+        "| weights | load | weights in memory | peak of the process | peak / weights |",
         "|---|---|---|---|---|",
         *rows,
     ]

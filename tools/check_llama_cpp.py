@@ -35,9 +35,10 @@ RESULT = Path(__file__).resolve().parent.parent / "docs" / "llama_cpp.md"
 HEAD = [
     "# GGUF files in llama.cpp",
     "",
-    "`python tools/check_llama_cpp.py --record`: files that `gpt2c convert` wrote, in llama.cpp and in",
-    "gpt2c. Logits of 48 positions; the difference is relative to the largest logit. llama.cpp multiplies",
-    "halves where weights are halves, and takes GELU from a table of halves.",
+    "This page compares llama.cpp and gpt2c on the files that `gpt2c convert` writes.",
+    "`python tools/check_llama_cpp.py --record` wrote it. The last two columns compare the logits of 48",
+    "positions; the largest difference is relative to the largest logit. llama.cpp multiplies in half",
+    "precision where weights are in half precision, and takes GELU from a half-precision table.",
     "",
     "| model | dtype | ids of a text | largest logit is the same | largest difference |",
     "|---|---|---|---|---|",

@@ -47,9 +47,10 @@ RESULT = native_build.ROOT / "docs" / "fuzzing.md"
 HEAD = [
     "# Fuzzing, counted",
     "",
-    "`python tools/fuzz.py TARGET --seconds N --record` on x86-64, beside other work: the time is the",
-    "processor's, the edges are those of the code that the target reached. What each target does stands in",
-    "[models.md](models.md#fuzzing).",
+    "This page records long fuzzing runs after the last fix. [models.md](models.md#fuzzing) describes the",
+    "targets. `python tools/fuzz.py TARGET --seconds N --record` wrote each row on x86-64, on a machine that",
+    "did other work too: the time is processor time. The edges are those of the code that the target",
+    "reached.",
     "",
     "| target | runs | time | edges | failures |",
     "|---|---|---|---|---|",

@@ -20,7 +20,7 @@ import numpy as np
 
 from .._checks import n_common
 from ..errors import CancelledError
-from ..session import BATCH_ROWS, Session, feed_batch
+from ..session import Session, batch_rows, feed_batch
 from .continuation import Continuation, Token
 
 
@@ -46,7 +46,7 @@ def run_batch(
     for sequence in sequences:
         sequence.start()
     with ExitStack() as stack:
-        max_tokens = min(BATCH_ROWS, n_ctx)
+        max_tokens = min(batch_rows(), n_ctx)
         batch = _Batch(
             lambda: stack.enter_context(new_session()),
             sequences,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .._checks import n_common
 from ..errors import CancelledError, OptionError
 from ..options import Plan
-from ..session import BATCH_ROWS, Session, feed_batch
+from ..session import Session, batch_rows, feed_batch
 from .continuation import Beam, Continuation, Source, Token
 from .sampling import NO_TOKEN_LEFT
 from .settings import GenerationSettings
@@ -144,7 +144,7 @@ class _Sessions:
     ) -> None:
         self._new_session = new_session
         self._can_copy = plan.copies_sessions
-        self._max_beams_per_pass = min(BATCH_ROWS, sequence.config.n_ctx) if plan.is_incremental else 1
+        self._max_beams_per_pass = min(batch_rows(), sequence.config.n_ctx) if plan.is_incremental else 1
         self._sequence = sequence
         self._free: list[Session] = []
         self._used = [first]  # by beam

@@ -24,8 +24,6 @@ from ..checkpoints.writers.huggingface import config_fields, copy_vocabulary, wr
 from ..errors import ModelFileError, OptionError
 from .calibration import calibrated, calibrated_order
 
-_F32 = 0  # gpt2c_dtype of include/gpt2c.h
-
 
 def write_quantized(
     checkpoint: Checkpoint,
@@ -86,13 +84,15 @@ def _rounder(checkpoint: Checkpoint, format: str) -> Callable[[TensorSpec], Byte
     plan = options.resolve(weights=format, isas=isas)
     native = binding.Model(native_config(checkpoint.config, plan, [name for name, _ in isas]))
 
+    f32 = bindings.enum("dtype")["f32"]
+
     def store(spec: TensorSpec) -> Bytes:
         at = spec.kind_index, max(spec.layer, 0)
         values = checkpoint.array(spec)
         checkpoint.release(spec.kind, spec.layer)
         if spec.is_matrix and not np.isfinite(values).all():
             raise ModelFileError(f"tensor {spec.name!r} holds a number that is not finite")
-        native.set(*at, _F32, values.reshape(-1).view(np.uint8))
+        native.set(*at, f32, values.reshape(-1).view(np.uint8))
         out = np.empty(native.tensor_bytes(*at), np.uint8)
         native.get(*at, out)
         return out
