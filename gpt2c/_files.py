@@ -50,7 +50,7 @@ def require_regular_file(path: Path, error: type[ConfigError] | type[ModelFileEr
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotFoundError(f"{quoted(str(path), 300)} is not there") from None
+        raise ModelNotFoundError(f"{quoted(str(path), 300)} does not exist") from None
     except (OSError, ValueError) as e:
         raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
     if not stat.S_ISREG(mode):

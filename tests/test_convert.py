@@ -221,7 +221,7 @@ def test_what_is_there_already_stays_as_it_is(
     (tmp_path / "dangling").symlink_to("nowhere")
     for name in ("out", "m.gguf", "dangling"):
         line = error_of(capsys, model_folder("odd"), tmp_path / name)
-        assert line == f"'{tmp_path / name}' is there already: remove it, or choose another name"
+        assert line == f"'{tmp_path / name}' already exists: remove it, or choose another name"
     assert sorted(os.listdir(tmp_path)) == ["dangling", "m.gguf", "out"]
     assert os.listdir(tmp_path / "out") == [] and (tmp_path / "m.gguf").read_text() == "mine"
 

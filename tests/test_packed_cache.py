@@ -310,7 +310,7 @@ def test_a_damaged_file_warns_once_and_is_made_anew(
     path = the_file(cache)
     whole = path.read_bytes()
     damage(path)
-    with pytest.warns(RuntimeWarning, match=rf"{path}: .* a damaged one; made anew") as caught:
+    with pytest.warns(RuntimeWarning, match=rf"{path}: .* a damaged one; rebuilt") as caught:
         assert np.array_equal(logits(model), expected)
         assert np.array_equal(logits(model), expected)
     assert len(caught) == 1

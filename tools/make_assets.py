@@ -125,7 +125,7 @@ def _do(main: Callable[[list[str]], int], *words: object) -> None:
     given = [str(word) for word in words]
     print(f"make_assets: {main.__module__} {' '.join(given)}", file=sys.stderr, flush=True)
     if main(given):
-        raise Gpt2cError(f"tools/{main.__module__}.py failed; the same command goes on from here")
+        raise Gpt2cError(f"tools/{main.__module__}.py failed; run the same command again to continue")
 
 
 def _assemble(valid: Path, work: Path, runs: list[Path], n_sample: int) -> None:

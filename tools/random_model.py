@@ -59,7 +59,9 @@ def config_json(shape: str, dtype: str = "f32") -> dict[str, object]:
     explicit = _EXPLICIT.fullmatch(shape)
     if not explicit and shape not in SHAPES:
         names = ", ".join(SHAPES)
-        raise ConfigError(f"unknown shape {shape!r} ({names}, or a form like L2-H4-E64-V512-C128)")
+        raise ConfigError(
+            f"unknown shape {shape!r} (choose from {names}, or spell one like L2-H4-E64-V512-C128)"
+        )
     sizes = tuple(int(size) for size in explicit.groups()[:5]) if explicit else SHAPES[shape]
     n_layer, n_head, n_embd, n_vocab, n_ctx = sizes
     n_inner = int(explicit[6]) if explicit and explicit[6] else None

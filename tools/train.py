@@ -147,12 +147,12 @@ def train(args: argparse.Namespace) -> None:
     with report.progress(args.steps, trainer.step, LOG_EVERY) as hear, trainer.stopped_by_interrupt():
         trainer.run(hear)
     if trainer.step < args.steps:
-        raise Gpt2cError(f"interrupted after step {trainer.step}; --resume goes on from there")
+        raise Gpt2cError(f"interrupted after step {trainer.step}; --resume continues from there")
     write_folder(checkpoints.checkpoint_of(model, fields, vocabulary), model_folder, args.save_as)
     try:
         report.draw_loss(run / "log.jsonl", run / "loss.png")
     except ImportError:
-        print("train: no loss.png, for which matplotlib is missing", file=sys.stderr)
+        print("train: loss.png not drawn: matplotlib is not installed", file=sys.stderr)
     print(f"train: wrote {model_folder}", file=sys.stderr)
 
 
@@ -183,7 +183,7 @@ def _teacher(args: argparse.Namespace, model: GPT2) -> GPT2 | None:
         return None
     teacher, _, _ = _loaded(args.teacher)
     if teacher.config.n_vocab != model.config.n_vocab:
-        both = f"{teacher.config.n_vocab:,} ids, the model of {model.config.n_vocab:,}"
+        both = f"{teacher.config.n_vocab:,} ids, the model one of {model.config.n_vocab:,}"
         raise OptionError(f"--teacher has a vocabulary of {both}")
     return teacher
 
@@ -195,7 +195,9 @@ def _tokens(path: Path, vocabulary: Path, n_vocab: int) -> NDArray[np.uint16]:
     else:
         ids = prepare_text.encode(prepare_text.read_text(path), Tokenizer.from_folder(vocabulary))
     if ids.max() >= n_vocab:
-        raise Gpt2cError(f"{str(path)!r} has the id {ids.max()}, the model's vocabulary {n_vocab:,} ids")
+        raise Gpt2cError(
+            f"{str(path)!r} has the id {ids.max()}, but the model's vocabulary ends at {n_vocab - 1:,}"
+        )
     return ids
 
 
@@ -204,10 +206,10 @@ def _enter(run: Path, args: argparse.Namespace) -> None:
     path = run / "settings.json"
     given = {name: str(value) for name, value in vars(args).items() if name not in _MAY_CHANGE}
     if (run / "model").exists():
-        raise Gpt2cError(f"{str(run / 'model')!r} is there already: the run is over")
+        raise Gpt2cError(f"{str(run / 'model')!r} already exists: the run is complete")
     if not args.resume:
         if path.exists():
-            raise Gpt2cError(f"{str(run)!r} holds a run: --resume goes on with it, or give another folder")
+            raise Gpt2cError(f"{str(run)!r} holds a run: --resume continues it, or give another folder")
         try:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -220,7 +222,7 @@ def _enter(run: Path, args: argparse.Namespace) -> None:
         raise Gpt2cError(f"{str(run)!r} holds no run to resume: no readable settings.json") from None
     for name, value in given.items():
         if before.get(name) != value:
-            raise OptionError(f"--{name.replace('_', '-')} was {before.get(name)} before, and is {value} now")
+            raise OptionError(f"--{name.replace('_', '-')} was {before.get(name)} before and is {value} now")
 
 
 def _settings(args: argparse.Namespace) -> Settings:

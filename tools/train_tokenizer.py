@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", metavar="N", type=int, default=8192, help="tokens (default 8192)")
     args = parser.parse_args(argv)
     if args.size < LEAST:
-        parser.error(f"--size must be {LEAST} at least: the bytes and {END_OF_TEXT}")
+        parser.error(f"--size must be at least {LEAST}: the 256 bytes and {END_OF_TEXT}")
     try:
         with new_folder(args.output) as folder:
             vocabulary = train_vocabulary(read_text(args.text), args.size)

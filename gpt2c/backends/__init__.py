@@ -68,7 +68,7 @@ def loader(backend: str, choices: Choices) -> Loader:
         return _library(backend, choices)
     if backend in PRESETS:
         if "opts" in choices.given():
-            raise OptionError(f"backend {backend!r} is a choice of options: give none beside it")
+            raise OptionError(f"backend {backend!r} is a preset of options: give no others with it")
         choices = replace(choices, opts=PRESETS[backend])
     return native.loader(choices)
 

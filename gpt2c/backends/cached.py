@@ -113,13 +113,13 @@ class CachedSession:
         raise self._native_only("sessions are copied")
 
     def state_bytes(self, n: int) -> int:
-        raise self._native_only("a session's state is given")
+        raise self._native_only("session states are written")
 
     def get_state(self, state: NDArray[np.uint8]) -> None:
-        raise self._native_only("a session's state is given")
+        raise self._native_only("session states are written")
 
     def set_state(self, n: int, state: NDArray[np.uint8]) -> None:
-        raise self._native_only("a session's state is taken")
+        raise self._native_only("session states are read")
 
     def cancel(self) -> None:
         self._cancelled = True

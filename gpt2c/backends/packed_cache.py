@@ -92,7 +92,7 @@ def why_not(folder: Path) -> str:
     if about.st_uid != os.geteuid():
         return "it belongs to another user"
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others may write to it (chmod {stat.S_IMODE(about.st_mode) & ~0o022:o} mends that)"
+        return f"others may write to it (chmod {stat.S_IMODE(about.st_mode) & ~0o022:o} fixes that)"
     return ""
 
 
@@ -134,7 +134,7 @@ def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> Native
         return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
     except ModelFileError as error:
         if os.path.lexists(file.path):
-            _warn_once(f"gpt2c: {file.path}: {error}; made anew", stacklevel=6)
+            _warn_once(f"gpt2c: {file.path}: {error}; rebuilt", stacklevel=6)
         return None
 
 
@@ -142,7 +142,7 @@ def _save(file: _PackedFile, native: NativeModel) -> bool:
     folder = file.path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if why_not(folder):  # it has come up meanwhile
+        if why_not(folder):  # it appeared meanwhile
             return False
         _delete(path for path in folder.glob("*.tmp") if _age_s(path) > _STALE_AFTER_S)
         native.save_packed(os.fsencode(file.path), file.key)

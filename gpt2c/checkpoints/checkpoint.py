@@ -333,12 +333,14 @@ def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[TensorFile
         name = stored.removeprefix("transformer.")
         if name in named:
             where = f"{file.path.name}: tensor {quoted(name)}"
-            raise ModelFileError(f"{where} is there with and without 'transformer.' in front")
+            raise ModelFileError(f"{where} appears with and without the prefix 'transformer.'")
         named[name] = file, info
     specs = {spec.name: spec for spec in tensor_specs(config)}
     ignored = [name for name, (file, _) in named.items() if name not in specs and _ignore(name, config, file)]
     if ignored:
-        _LOG.info("ignored %d tensors that are not GPT-2's: %s", len(ignored), quoted(sorted(ignored), 60))
+        _LOG.info(
+            "ignored %d tensors that are not part of GPT-2: %s", len(ignored), quoted(sorted(ignored), 60)
+        )
     found = {}
     for spec in specs.values():
         if spec.name not in named:
@@ -358,7 +360,7 @@ def _check_tensor(file: TensorFile, info: StoredTensor, shape: tuple[int, ...]) 
         raise ModelFileError(f"{where} has dtype {info.dtype} ({', '.join(SUPPORTED_DTYPES)} are supported)")
     if info.shape != shape:
         found = quoted(list(info.shape))
-        raise ModelFileError(f"{where} has shape {found}, the config asks for {list(shape)}")
+        raise ModelFileError(f"{where} has shape {found}, but the config needs {list(shape)}")
 
 
 def _ignore(name: str, config: ModelConfig, file: TensorFile) -> bool:

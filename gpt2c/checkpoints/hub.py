@@ -38,15 +38,15 @@ _OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 """Of a model that has no safetensors."""
 
 _UNREACHABLE = (
-    "the hub cannot be reached (is the network away, or HF_HUB_OFFLINE set?) and the local cache does not "
-    "have it; fetch it once with the network, or give a folder"
+    "the hub cannot be reached (is the network down, or HF_HUB_OFFLINE set?) and the local cache does not "
+    "have it; fetch it once while online, or give a folder"
 )
 
 # What went wrong, by the class of the hub client's error (asked along its bases, most derived first).
 _REASONS = {
     "GatedRepoError": "its owner gives access on request: accept its terms on the hub and set HF_TOKEN",
-    "RepositoryNotFoundError": "the hub has no such model, or only for those who log in",
-    "HFValidationError": "that is not a valid name on the hub",
+    "RepositoryNotFoundError": "the hub has no such model, or shows it only to users who are logged in",
+    "HFValidationError": "the name is not valid on the hub",
     "OfflineModeIsEnabled": _UNREACHABLE,
     "LocalEntryNotFoundError": _UNREACHABLE,
 }
@@ -82,7 +82,7 @@ def _weights_file(path: Path) -> Path:
     if path.suffix not in SUFFIXES:
         raise ModelFileError(f"{quoted(str(path), 300)} is neither a folder nor a {names_of_suffixes()} file")
     if path.suffix == ".safetensors" and not os.path.exists(path.parent / "config.json"):
-        raise ModelNotFoundError(f"{quoted(str(path), 300)} has no config.json beside it")
+        raise ModelNotFoundError(f"{quoted(str(path), 300)} has no config.json next to it")
     return path
 
 
@@ -93,7 +93,7 @@ def download(name: str) -> Path:
     When the hub cannot be reached, the copy in the local cache serves. Errors as in `resolve_model`.
     """
     if not _HUB_ID.fullmatch(name):
-        raise ModelNotFoundError(f"{quoted(name, 300)} is no hub id (one is like 'gpt2' or 'org/name')")
+        raise ModelNotFoundError(f"{quoted(name, 300)} is not a hub id (such as 'gpt2' or 'org/name')")
     return _fetch(name)
 
 
@@ -125,14 +125,14 @@ def _fetch(name: str) -> Path:
             folder = snapshot(local_files_only=True)
         except Exception:
             raise ModelNotFoundError(
-                f"'{name}' is not a folder, and not fetched from the Hugging Face hub: {_reason(error)}"
+                f"'{name}' is not a folder, and cannot be fetched from the Hugging Face hub: {_reason(error)}"
             ) from error
-        _LOG.warning("%s: taken from the local cache, because %s", name, _reason(error))
+        _LOG.warning("%s: loaded from the local cache, because %s", name, _reason(error))
     for needed, other in (("config.json", "config.json"), ("*.safetensors", "pytorch_model*.bin")):
         if not any(folder.glob(needed)) and not any(folder.glob(other)):
             raise ModelNotFoundError(
                 f"'{name}': the hub's copy in {quoted(str(folder), 300)} has no {needed}; "
-                "the model has none, or the copy is incomplete: try again with the network"
+                "the model has none, or the copy is incomplete: try again while online"
             )
     return folder
 

@@ -47,7 +47,7 @@ def write_quantized(
         raise OptionError(f"unknown format {quoted(format)} (choose from {', '.join(FORMATS)})")
     if checkpoint.quantization:
         raise ModelFileError(
-            f"the model is in {checkpoint.quantization} already: quantize the one that it was made from"
+            f"the model is in {checkpoint.quantization} already: quantize the model that it was made from"
         )
     store = _rounder(checkpoint, format)
     specs = tuple(checkpoint.specs())
@@ -91,7 +91,7 @@ def _rounder(checkpoint: Checkpoint, format: str) -> Callable[[TensorSpec], Byte
         values = checkpoint.array(spec)
         checkpoint.release(spec.kind, spec.layer)
         if spec.is_matrix and not np.isfinite(values).all():
-            raise ModelFileError(f"tensor {spec.name!r} holds a number that is not finite")
+            raise ModelFileError(f"tensor {spec.name!r} has an element that is not finite")
         native.set(*at, _F32, values.reshape(-1).view(np.uint8))
         out = np.empty(native.tensor_bytes(*at), np.uint8)
         native.get(*at, out)

@@ -242,7 +242,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if both.exists():
         return _vocabulary_of_tokenizer_json(both)
     missing = merges if vocab.exists() else vocab
-    raise ModelNotFoundError(f"{missing}: no such file, nor a tokenizer.json beside it")
+    raise ModelNotFoundError(f"{missing}: no such file, and no tokenizer.json next to it")
 
 
 def _read_text(path: Path) -> str:
@@ -252,7 +252,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise ModelFileError(f"{path}: more than {MAX_FILE_BYTES // 1_000_000} MB")
+        raise ModelFileError(f"{path}: has more than {MAX_FILE_BYTES // 1_000_000} MB")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -265,12 +265,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         if len(found) < len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ModelFileError(f"{path}: key {_show(twice)} is there twice")
+            raise ModelFileError(f"{path}: key {_show(twice)} appears twice")
         return found
 
     text = _read_text(path)
     if text.count(",") >= MOST_ENTRIES:
-        raise ModelFileError(f"{path}: more than {MOST_ENTRIES} entries")
+        raise ModelFileError(f"{path}: has more than {MOST_ENTRIES} entries")
     try:
         value = json.loads(text, object_pairs_hook=without_duplicates)
     except ModelFileError:
@@ -354,13 +354,13 @@ def _check_ids(vocabulary: Vocabulary, n_vocab: int | None) -> None:
     token_of: dict[int, str] = {}
     for token, id in vocabulary.ids.items():
         if type(id) is not int or id < 0:
-            wrong = f"has id {_show(id)}, not an integer from 0 up"
+            wrong = f"has id {_show(id)}, not an integer >= 0"
         elif n_vocab is not None and id >= n_vocab:
             wrong = f"has id {_show(id)}, but the config's vocabulary ends at {n_vocab - 1}"
         elif id >= MOST_ENTRIES:
-            wrong = f"has id {_show(id)}, which no vocabulary reaches (at most {MOST_ENTRIES - 1})"
+            wrong = f"has id {_show(id)}, which is too large (at most {MOST_ENTRIES - 1})"
         elif id in token_of:
-            wrong = f"has id {id}, as has {_show(token_of[id])}"
+            wrong = f"has id {id}, which {_show(token_of[id])} has too"
         elif not token:
             wrong = "is empty"
         else:
@@ -374,7 +374,7 @@ def _decode_token(token: str, where: str) -> bytes:
         return bytes([bpe.CHAR_TO_BYTE[char] for char in token])
     except KeyError as error:
         char = error.args[0]
-        raise ModelFileError(f"{where}: {_show(token)} holds {char!r}, which stands for no byte") from None
+        raise ModelFileError(f"{where}: {_show(token)} contains {char!r}, which encodes no byte") from None
 
 
 def _encode_special(token: str, source: Path) -> bytes:

@@ -120,7 +120,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         row = {"step": self.step + 1, "loss": loss.item(), "rate": rate, "gradient_norm": norm.item()}
         if not math.isfinite(row["loss"] + row["gradient_norm"]):
-            raise Gpt2cError(f"step {self.step + 1} has the loss {row['loss']}: try a smaller --lr")
+            values = f"loss {row['loss']}, gradient norm {row['gradient_norm']}"
+            raise Gpt2cError(f"step {self.step + 1} is not finite ({values}): try a smaller --lr")
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -181,15 +182,15 @@ class Trainer:
                 optimizer.load_state_dict(saved)
         except OSError as error:
             raise Gpt2cError(
-                f"no {CHECKPOINT} to go on from in {str(self._folder)!r}: {error.strerror}"
+                f"no {CHECKPOINT} to continue from in {str(self._folder)!r}: {error.strerror}"
             ) from None
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
-            raise Gpt2cError(f"{CHECKPOINT} is not of this model and optimizer: {reason}") from None
+            raise Gpt2cError(f"{CHECKPOINT} does not belong to this model and optimizer: {reason}") from None
         before, now, self.step = Schedule(**state["schedule"]), self.settings.schedule, state["step"]
         if now.n_steps < self.step:
-            raise OptionError(f"--steps {now.n_steps}: {self.step} are done already")
+            raise OptionError(f"--steps {now.n_steps}: {self.step} steps are already done")
         if any(before.rate(step) != now.rate(step) for step in range(self.step)):
-            raise OptionError(f"the {self.step} steps that are done would have had other learning rates")
+            raise OptionError(f"the {self.step} steps that are done had other learning rates")
         rows = [row for row in read_log(self._folder / LOG) if row["step"] <= self.step]
         (self._folder / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

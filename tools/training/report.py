@@ -78,7 +78,7 @@ def draw_loss(log: Path, picture: Path) -> None:
     if valid:
         axes.plot(*zip(*valid, strict=True), marker="o", markersize=3, label="validation")
     axes.set_xlabel("step")
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

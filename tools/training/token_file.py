@@ -32,14 +32,16 @@ def is_token_file(path: Path) -> bool:
 def read_tokens(path: Path) -> NDArray[np.uint16]:
     """The ids of a token file, [n], mapped and not read. Gpt2cError: it is none."""
     if not is_token_file(path):
-        raise Gpt2cError(f"{str(path)!r} is no token file (tools/prepare_text.py writes them)")
+        raise Gpt2cError(f"{str(path)!r} is not a token file (tools/prepare_text.py writes them)")
     header = np.fromfile(path, "<i4", 3)
     n_bytes = os.path.getsize(path)
     version, n = (int(number) for number in header[1:]) if len(header) == 3 else (VERSION, 0)
     if version != VERSION:
-        raise Gpt2cError(f"{str(path)!r} is a token file of version {version}; version {VERSION} is read")
+        raise Gpt2cError(
+            f"{str(path)!r} is a token file of version {version} (only version {VERSION} is supported)"
+        )
     if n < 1 or n_bytes != HEADER_BYTES + 2 * n:
-        raise Gpt2cError(f"{str(path)!r} promises {n:,} tokens, but has {n_bytes:,} bytes")
+        raise Gpt2cError(f"{str(path)!r} claims {n:,} tokens, but has {n_bytes:,} bytes")
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (n,))
 
 

@@ -115,7 +115,7 @@ class MappedFile:
 
     def _open(self) -> mmap.mmap:
         if self._map is None:
-            raise ClosedError(f"{self.path.name}: was closed")
+            raise ClosedError(f"{self.path.name}: is closed")
         return self._map
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ class GgufFile(MappedFile):
         self.metadata, table = reader.read_header()
         self._places = {huggingface_name(name): place for name, place in table.items()}
         if len(self._places) != len(table):
-            raise ModelFileError(f"{path.name}: two tensors have names for the same part")
+            raise ModelFileError(f"{path.name}: two tensors have names for the same part of the model")
         tensors = {name: _told(name, place) for name, place in self._places.items()}
         ranges = {name: (place.offset, place.n_bytes) for name, place in self._places.items()}
         super().__init__(path, data, mtime_ns, tensors, reader.at, ranges)
@@ -123,7 +123,9 @@ class GgufFile(MappedFile):
                 f"{name}: general.architecture {quoted(architecture)} is not supported (gpt2 is)"
             )
         if self.metadata.get("split.count", 1) not in (0, 1):
-            raise ModelFileError(f"{name}: is one of several parts; merge them with llama-gguf-split")
+            raise ModelFileError(
+                f"{name}: is one part of a split model; merge the parts with llama-gguf-split"
+            )
         embedding = self.tensors.get("wte.weight")
         if embedding is None:
             raise ModelFileError(f"{name}: tensor 'token_embd.weight' is missing")
@@ -158,7 +160,7 @@ class GgufFile(MappedFile):
         name = self.path.name
         lists = isinstance(tokens, list) and isinstance(merges, list)
         if not lists or not all(isinstance(text, str) for text in (*tokens, *merges)):
-            raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of text")
+            raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of strings")
         types = self.metadata.get("tokenizer.ggml.token_type")
         types = types if isinstance(types, list) else []
         ids: dict[str, Any] = {}
@@ -166,7 +168,7 @@ class GgufFile(MappedFile):
             if token == padding_token(id) and types[id : id + 1] == [_UNUSED]:
                 continue
             if ids.setdefault(token, id) != id:
-                raise ModelFileError(f"{name}: token {quoted(token)} is there twice")
+                raise ModelFileError(f"{name}: token {quoted(token)} appears twice")
         place = f"{name}: merge"
         pairs = []
         for number, merge in enumerate(merges, 1):
@@ -224,7 +226,7 @@ def _size_of(ggml_type: int, n: int, where: str) -> int:
     except (ValueError, KeyError):
         raise ModelFileError(f"{where}: unknown type {ggml_type}") from None
     if n % block:
-        raise ModelFileError(f"{where}: {n} numbers are no whole blocks of {block}")
+        raise ModelFileError(f"{where}: {n} elements are not a multiple of the block size {block}")
     return int(n // block * n_bytes)
 
 
@@ -252,7 +254,7 @@ class _Reader:
         infos = [self._tensor_info() for _ in range(n_tensors)]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ModelFileError(f"{self._name}: general.alignment {quoted(alignment)} is no power of two")
+            raise ModelFileError(f"{self._name}: general.alignment {quoted(alignment)} is not a power of two")
         start = -(-self.at // alignment) * alignment
         return metadata, self._places(infos, start)
 
@@ -262,7 +264,7 @@ class _Reader:
         for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
             where = f"{self._name}: tensor {quoted(name)}"
             if name in places:
-                raise ModelFileError(f"{where} is there twice")
+                raise ModelFileError(f"{where} appears twice")
             place = _Place(start + offset, _size_of(kind, math.prod(shape), where), kind, shape)
             if place.offset < end:
                 raise ModelFileError(f"{where}: overlaps the tensor before it")
@@ -294,14 +296,14 @@ class _Reader:
     def _count(self, what: str) -> int:
         n = self._scalar("Q")
         if n > _MOST_ENTRIES:
-            raise ModelFileError(f"{self._name}: would have {n} {what} (at most {_MOST_ENTRIES})")
+            raise ModelFileError(f"{self._name}: claims {n} {what} (at most {_MOST_ENTRIES})")
         return int(n)
 
     def _string(self) -> str:
         n = self._scalar("Q")
         if n > _MOST_STRING:
             raise ModelFileError(
-                f"{self._name}: text of {n} bytes at byte {self.at} (at most {_MOST_STRING})"
+                f"{self._name}: string of {n} bytes at byte {self.at} (at most {_MOST_STRING})"
             )
         try:
             return self._take(n).decode()
@@ -319,10 +321,10 @@ class _Reader:
         if kind in _SCALARS:
             code = _SCALARS[kind]
             if n > _MOST_ENTRIES:
-                raise ModelFileError(f"{self._name}: {quoted(key)} would have {n} entries")
+                raise ModelFileError(f"{self._name}: {quoted(key)} claims {n} entries")
             return list(struct.unpack(f"<{n}{code}", self._take(n * struct.calcsize("<" + code))))
         if kind != _STRING:
             raise ModelFileError(f"{self._name}: {quoted(key)} is a list of the unknown type {kind}")
         if n > (len(self._data) - self.at) // 8:  # each has its length at least
-            raise ModelFileError(f"{self._name}: {quoted(key)} would have {n} entries")
+            raise ModelFileError(f"{self._name}: {quoted(key)} claims {n} entries")
         return [self._string() for _ in range(n)]

@@ -25,7 +25,7 @@ from .base import MappedFile, StoredTensor, is_projection, map_file
 _MAGIC = 20240326
 _DTYPES = {3: ("F32", 4), 5: ("BF16", 2)}  # by version
 _N_HEADER = 1024
-_RELATED = {20240327: "a debug state of llm.c", 20240328: "a tokenizer of llm.c"}
+_RELATED = {20240327: "an llm.c debug state", 20240328: "an llm.c tokenizer"}
 
 # Each kind of tensor as its name, and how many times n_embd its rows and columns have; a single number
 # is a vector's.
@@ -89,13 +89,13 @@ def open_llmc(path: Path) -> LlmcFile:
     """Map a checkpoint after checking its header against its size. Raises `ModelFileError`, `ConfigError`."""
     data, mtime_ns = map_file(path)
     if len(data) < _N_HEADER:
-        raise ModelFileError(f"{path.name}: is too short for a checkpoint of llm.c ({len(data)} bytes)")
+        raise ModelFileError(f"{path.name}: is too short for an llm.c checkpoint ({len(data)} bytes)")
     magic, version, n_ctx, n_vocab, n_layer, n_head, n_embd, n_padded = np.frombuffer(data, "<i4", 8).tolist()
     if magic != _MAGIC:
-        raise ModelFileError(f"{path.name}: is {_RELATED.get(magic, 'no checkpoint of llm.c')}, not a model")
+        raise ModelFileError(f"{path.name}: is {_RELATED.get(magic, 'a file of another kind')}, not a model")
     if version not in _DTYPES:
         raise ModelFileError(
-            f"{path.name}: version {version} of llm.c's checkpoints is not read (3 and 5 are)"
+            f"{path.name}: llm.c checkpoint version {version} is not supported (3 and 5 are)"
         )
     sizes = {
         "n_layer": n_layer,
@@ -106,11 +106,11 @@ def open_llmc(path: Path) -> LlmcFile:
     }
     config = config_of_fields(sizes, path.name)
     if not n_vocab <= n_padded <= 2 * n_vocab + 1024:
-        raise ModelFileError(f"{path.name}: {n_padded} rows are no padding of a vocabulary of {n_vocab}")
+        raise ModelFileError(f"{path.name}: a vocabulary of {n_vocab} cannot be padded to {n_padded} rows")
     dtype, width = _DTYPES[version]
     tensors, offsets, end = _places(config, n_padded, dtype, width)
     if end != len(data):
-        raise ModelFileError(f"{path.name}: has {len(data)} bytes, a model of its sizes {end}")
+        raise ModelFileError(f"{path.name}: has {len(data)} bytes; a model of its sizes has {end}")
     return LlmcFile(path, data, mtime_ns, config, tensors, offsets)
 
 

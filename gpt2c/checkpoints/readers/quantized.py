@@ -44,7 +44,7 @@ class QuantizedFile:
         if found.dtype != "U8" or found.shape != (n_bytes,):
             raise ModelFileError(
                 f"{self.path.name}: tensor {quoted(found.name)} is {found.dtype} of shape "
-                f"{quoted(list(found.shape))}, {self._format.name} asks for U8 of shape [{n_bytes}]"
+                f"{quoted(list(found.shape))}, but {self._format.name} needs U8 of shape [{n_bytes}]"
             )
 
     @property
@@ -71,7 +71,7 @@ class QuantizedFile:
         shape, transposed = self._matrices[name]
         n_in, n_out = shape[::-1] if transposed else shape
         if not self._format.is_sound(np.frombuffer(raw, np.uint8), n_in, n_out):
-            wrong = "a scale is negative, too large or no number"
+            wrong = "a scale is negative, too large or not a number"
             raise ModelFileError(f"{self.path.name}: tensor {quoted(name)} is damaged: {wrong}")
         return raw, n_in, n_out
 

@@ -110,11 +110,13 @@ def _header_length(start: bytes, n_file: int, name: str) -> int:
     if len(start) < 8:
         raise ModelFileError(f"{name}: is too short for a safetensors file ({n_file} bytes)")
     if start == b"version ":
-        raise ModelFileError(f"{name}: is a Git LFS pointer, not the weights; run 'git lfs pull' beside it")
+        raise ModelFileError(
+            f"{name}: is a Git LFS pointer, not the weights; run 'git lfs pull' in its folder"
+        )
     n_header = int.from_bytes(start, "little")
     if n_header > MAX_HEADER_BYTES:
         raise ModelFileError(
-            f"{name}: is not a safetensors file, or damaged: its header would have {n_header} bytes "
+            f"{name}: is not a safetensors file, or damaged: its header claims {n_header} bytes "
             f"(at most {MAX_HEADER_BYTES})"
         )
     if n_header > n_file - 8:
@@ -129,7 +131,7 @@ def _parse_header(header: bytes, n_data: int, name: str) -> tuple[dict[str, Tens
     metadata = entries.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise ModelFileError(f"{name}: __metadata__ must map text to text")
+        raise ModelFileError(f"{name}: __metadata__ must map strings to strings")
     n_before = 8 + len(header)
     tensors = [_parse_entry(key, entry, n_before, name) for key, entry in entries.items()]
     tensors.sort(key=lambda info: (info.offset, info.n_bytes))
@@ -179,4 +181,4 @@ def _check_cover(tensors: list[TensorInfo], n_before: int, n_data: int, name: st
             f"the file at {n_before + n_data}"
         )
     if end - n_before < n_data:
-        raise ModelFileError(f"{name}: {n_data - (end - n_before)} bytes after the last tensor")
+        raise ModelFileError(f"{name}: {n_data - (end - n_before)} bytes follow the last tensor")

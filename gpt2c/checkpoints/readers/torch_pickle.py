@@ -103,7 +103,7 @@ def _load(path: Path) -> Any:
     except Exception as e:
         reason = next(iter(str(e).split("\n")), "").strip()[:200]
         raise ModelFileError(
-            f"{path.name}: torch cannot read it as weights alone: {reason or type(e).__name__}"
+            f"{path.name}: torch cannot load it as weights only: {reason or type(e).__name__}"
         ) from e
 
 
@@ -113,7 +113,7 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ModelFileError(f"{path.name}: {quoted(entry.filename)} in it is compressed")
+                    raise ModelFileError(f"{path.name}: its member {quoted(entry.filename)} is compressed")
     except (zipfile.BadZipFile, OSError, NotImplementedError) as e:
         raise ModelFileError(f"{path.name}: is a damaged archive: {e}") from None
 
@@ -122,7 +122,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     import torch
 
     if not isinstance(content, dict):
-        raise ModelFileError(f"{path.name}: holds {type(content).__name__}, not tensors by name")
+        raise ModelFileError(f"{path.name}: holds {type(content).__name__}, not a dict of tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ModelFileError(f"{path.name}: {quoted(name)} is {type(tensor).__name__}, not a tensor")
@@ -130,7 +130,9 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
         # has no numbers; and a nested one calls itself strided, and has no shape.
         is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested
         if not is_plain or tensor.untyped_storage().nbytes() < tensor.nbytes:
-            raise ModelFileError(f"{path.name}: tensor {quoted(name)} is not stored whole")
+            raise ModelFileError(
+                f"{path.name}: tensor {quoted(name)} is not a dense CPU tensor with all its elements"
+            )
     return content
 
 

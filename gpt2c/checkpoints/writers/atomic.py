@@ -41,7 +41,7 @@ def new_file(path: Path) -> Iterator[Path]:
 def _beside(path: Path) -> Path:
     path = path.absolute()
     if os.path.lexists(path):
-        raise ModelFileError(f"{quoted(str(path), 300)} is there already: remove it, or choose another name")
+        raise ModelFileError(f"{quoted(str(path), 300)} already exists: remove it, or choose another name")
     with suppress(OSError):  # what follows will say it better
         path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f".{path.name}.partial-{os.getpid()}"
@@ -52,7 +52,7 @@ def _moved_in_the_end(partial: Path, path: Path) -> Iterator[None]:
     try:
         yield
         if os.path.lexists(path):  # made by another meanwhile
-            raise ModelFileError(f"{quoted(str(path), 300)} has come up meanwhile")
+            raise ModelFileError(f"{quoted(str(path), 300)} appeared meanwhile")
         os.rename(partial, path)
     except OSError as e:
         raise ModelFileError(f"{quoted(str(path), 300)} cannot be written: {e.strerror or e}") from e
