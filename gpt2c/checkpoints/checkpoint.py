@@ -368,7 +368,7 @@ def _check_tensor(file: TensorFile, info: StoredTensor, shape: tuple[int, ...]) 
 
 
 def _ignore(name: str, config: ModelConfig, file: TensorFile) -> bool:
-    """Whether to log that a tensor is ignored. `ModelFileError`: without it the model would be another one."""
+    """Whether to log that a tensor is ignored. `ModelFileError`: ignoring it would give another model."""
     where = f"{file.path.name}: tensor {quoted(name)}"
     in_layer = _LAYER_NAME.fullmatch(name)
     if in_layer and int(in_layer[1]) >= config.n_layer:
