@@ -60,7 +60,7 @@ _IN_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,8})\.(\w+)\.(weight|bias)")
 
 
 def huggingface_name(name: str) -> str:
-    """llama.cpp's name of a tensor -> Hugging Face's. A name that gpt2 does not have is returned unchanged."""
+    """llama.cpp's name of a tensor -> Hugging Face's; a name that gpt2 does not have stays unchanged."""
     match = _IN_LAYER.fullmatch(name)
     if match and match[2] in _PARTS:
         return f"h.{match[1]}.{_PARTS[match[2]]}.{match[3]}"
