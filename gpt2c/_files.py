@@ -163,8 +163,8 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a temporary file that replaces `path` when the block ends; only its owner may read it. OSError.
 
-    The file is on the disk by then. If `path` is a link, its target is replaced and the link stays. If an
-    exception ends the block, nothing has changed.
+    Its data is flushed to the disk first. If `path` is a link, its target is replaced and the link stays. If
+    an exception ends the block, nothing has changed.
     """
     path = Path(os.path.realpath(path))
     import tempfile  # here, because it imports a dozen modules, and generating text writes no files

@@ -4,8 +4,8 @@ Packing GPT-2 small takes most of a second and half a gigabyte of private memory
 takes milliseconds, and processes share its pages. The files are in `$GPT2C_CACHE`, else
 `$XDG_CACHE_HOME/gpt2c`, else `~/.cache/gpt2c`; `GPT2C_CACHE=off` turns the cache off.
 
-Each pair of checkpoint and layout has one file. When the checkpoint changes, a new file replaces it. The
-cache deletes no other file, and users may delete all of them (`rm -r`) at any time. The cache only saves
+Each pair of checkpoint and layout has one file. When the checkpoint changes, a new file replaces it. No other
+packed file is ever deleted, but users may delete all of them (`rm -r`) at any time. The cache only saves
 time: whatever is wrong with it, `load()` works without it.
 """
 
@@ -142,7 +142,7 @@ def _save(file: _PackedFile, native: NativeModel) -> bool:
     folder = file.path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if why_not(folder):  # somebody else's folder appeared meanwhile
+        if why_not(folder):  # another user's folder appeared meanwhile
             return False
         _delete(path for path in folder.glob("*.tmp") if _age_s(path) > _STALE_AFTER_S)
         native.save_packed(os.fsencode(file.path), file.key)

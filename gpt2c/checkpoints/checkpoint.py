@@ -1,9 +1,9 @@
 """A model's weights on disk: the tensors of a GPT-2, found in weight files and checked.
 
-`load_checkpoint` opens a model. `_TENSORS` lists every kind of tensor in a GPT-2; nothing else does. To build
-a model, iterate over `Checkpoint.specs()` and take each tensor's raw bytes from `Checkpoint.tensor`, which
-copies nothing where the file stores them in the layout that is needed, or a float32 copy from
-`Checkpoint.array`. The file formats are read in readers/.
+`load_checkpoint` opens a model. The table `_TENSORS` is the only list of the tensors of a GPT-2. To build a
+model, iterate over `Checkpoint.specs()`, and get the raw bytes of each tensor from `Checkpoint.tensor`, which
+copies them only if it has to, or a float32 array from `Checkpoint.array`. The file formats are read in
+readers/.
 """
 
 from __future__ import annotations
@@ -77,9 +77,8 @@ _TENSORS = (
     _TensorKind("mlp.c_proj.bias", "h.N.mlp.c_proj.bias", lambda c: (c.n_embd,)),
     _TensorKind("ln_f.weight", "ln_f.weight", lambda c: (c.n_embd,)),
     _TensorKind("ln_f.bias", "ln_f.bias", lambda c: (c.n_embd,)),
-    _TensorKind(
-        "lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)
-    ),  # only if it is not tied to wte
+    # Only if it is not tied to wte:
+    _TensorKind("lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)),
 )
 
 TENSOR_KINDS = tuple(tensor.kind for tensor in _TENSORS)
@@ -235,8 +234,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Tensor names may start with `transformer.`. The buffers `h.N.attn.bias` and `h.N.attn.masked_bias` hold a
     mask and no weights; they are ignored. An `lm_head.weight` must equal the embedding unless the config
     unties them. Tensors outside GPT-2 itself, such as the `score.weight` of a classifier, are ignored and
-    logged. An unknown tensor inside it (an adapter, a layer beyond the config's n_layer) is an error, because
-    ignoring it would give a different model.
+    logged. An unknown tensor inside GPT-2 (an adapter, a layer beyond the config's n_layer) is an error,
+    because ignoring it would give a different model.
 
     Raises `ModelNotFoundError` if a file is missing, `ConfigError` for the config, `BackendUnavailable` if a
     format needs a package that is not installed, else `ModelFileError`, which names the tensor.

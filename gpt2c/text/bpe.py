@@ -70,8 +70,7 @@ def _kind(char: str) -> str:
 
 
 def bpe_merge(piece: bytes, ranks: Ranks) -> list[bytes]:
-    """Split a piece into tokens: join the pair of lowest rank, the leftmost on a tie, until no pair has a
-    rank.
+    """Split a piece into tokens: join the pair of lowest rank, the leftmost on a tie, while there is one.
 
     `ranks` maps a pair of tokens to its index in the list of merges. Takes quadratic time in the piece's
     length, because every step looks at every pair; `bpe_merge_long` finds the same tokens with a heap.

@@ -94,10 +94,11 @@ class Tokenizer:
         return cls(read_vocabulary(Path(folder)), config)
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """The ids of a text. allow_special: names of special tokens in it, such as `<|endoftext|>`, become
-        those tokens; without it they are ordinary text.
+        """The ids of a text.
 
-        A lone surrogate is encoded as U+FFFD, as in tiktoken. TokenError if `text` is not a str.
+        allow_special: whether names of special tokens in the text, such as `<|endoftext|>`, become those
+        tokens; otherwise they are ordinary text. A lone surrogate is encoded as U+FFFD, as in tiktoken.
+        TokenError if `text` is not a str.
         """
         if not isinstance(text, str):
             raise TokenError(f"encode() takes a str, not {type(text).__name__}")

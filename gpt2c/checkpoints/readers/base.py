@@ -87,10 +87,10 @@ class MappedFile:
         return self._tensors
 
     def fingerprint(self) -> str:
-        """A hash of the file's size, modification time, header and 16 samples of its data. `ClosedError`.
+        """A hash of the file's size, its modification time, its header and 16 samples of its data.
 
-        The samples tell apart weights of the same shapes whose files have the same time, as archives,
-        container images and `cp -p` set it.
+        The samples distinguish weights of the same shapes in files of the same time: archives, container
+        images and `cp -p` set the time of a file. Raises `ClosedError` after `close()`.
         """
         data = self._open()
         n_bytes, first = len(data), self._n_header

@@ -49,7 +49,7 @@ class QuantizedFile:
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """The tensors by name; matrices as F32, with the shapes that `view` gives them."""
+        """The tensors by name; a matrix is the F32 tensor that `view` returns."""
         return self._tensors
 
     def stored(self, name: str) -> tuple[str, memoryview] | None:

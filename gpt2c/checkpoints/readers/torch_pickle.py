@@ -150,9 +150,8 @@ def _nanogpt(path: Path, data: mmap.mmap, mtime_ns: int, content: dict[str, Any]
     sizes = {ours: arguments.get(theirs) for theirs, ours in _NANOGPT_SIZES.items()}
     config = config_of_fields({**sizes, "activation_function": "gelu"}, f"{path.name}: model_args")
     state = _state_dict(path, content["model"])
-    state = {
-        name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()
-    }  # torch.compile adds it
+    # torch.compile adds the prefix.
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     if not arguments.get("bias", True):
         for name in [name for name in state if name.endswith(".weight") and _has_bias(name)]:
             zeros = torch.from_numpy(np.zeros(state[name].shape[:1], np.float32))

@@ -16,9 +16,9 @@ from ...errors import ModelFileError
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, and rename it to `path` when the block ends.
 
-    If an exception ends the block, the folder is deleted. Any number of threads and processes may write to
-    one `path`; those that finish after the first get an error. `ModelFileError`: `path` exists, or the folder
-    that is to hold it cannot be written.
+    If an exception ends the block, the folder is deleted. Threads and processes that write to one `path` at
+    the same time do not disturb each other: each has a temporary folder of its own. `ModelFileError`: `path`
+    exists, also if only at the end, or cannot be written.
     """
     partial = _temporary_name(path)
     try:
@@ -41,7 +41,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def _temporary_name(path: Path) -> Path:
-    """A name in `path`'s folder, another one at each call."""
+    """A name in the folder of `path`, a different one at each call."""
     path = path.absolute()
     if os.path.lexists(path):
         raise ModelFileError(f"{quoted(str(path), 300)} already exists: remove it, or choose another name")
@@ -69,6 +69,6 @@ def _renamed_at_the_end(partial: Path, path: Path) -> Iterator[None]:
 
 
 def _flush_to_disk(file: Path) -> None:
-    """Raise OSError if the disk is full: some file systems report it only here."""
+    """Flush a file to the disk. OSError: the disk is full, which some file systems report only now."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())

@@ -13,10 +13,10 @@ NAME_OF_STORED = {stored: name for name, (stored, _, _) in DTYPES.items()}
 
 
 def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]:
-    """The elements as little-endian bytes [n] of a dtype (a key of `DTYPES`), rounded to nearest, ties to
-    even.
+    """The elements in a dtype, as little-endian bytes [n]; rounded to nearest, ties to even.
 
-    `ModelFileError`: a finite element is too large for the dtype and would become infinite.
+    dtype: a key of `DTYPES`. `ModelFileError`: a finite element is too large for the dtype and would become
+    infinite.
     """
     flat = np.ascontiguousarray(values).reshape(-1)
     if dtype == "f32":
@@ -28,7 +28,7 @@ def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]:
         return rounded.view(np.uint8)
     bits = flat.view(np.uint32)
     upper = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    nan = np.isnan(flat)  # the sum may have carried into the exponent of a NaN
+    nan = np.isnan(flat)  # the addition may have turned a NaN into infinity or 0
     upper[nan] = bits[nan] >> np.uint32(16) | np.uint32(0x40)
     _refuse_overflow(upper & np.uint32(0x7FFF) == 0x7F80, flat, dtype)
     return upper.astype("<u2").view(np.uint8)

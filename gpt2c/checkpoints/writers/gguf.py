@@ -28,12 +28,12 @@ def write_gguf(
     dtype: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a model as a new GGUF file. dtype: a key of `DTYPES`; None: each matrix has its dtype in the
-    source.
+    """Write a model as a new GGUF file.
 
-    The file is written whole or not at all. `ConfigError`: llama.cpp would compute another model;
-    `ModelFileError`: the file exists or cannot be written, or a weight is too large for f16;
-    `BackendUnavailable`: the package `gguf` is not installed.
+    dtype: of the matrices, a key of `DTYPES`; None: the one that each matrix has in the source. The file is
+    written whole or not at all. `ConfigError`: llama.cpp would compute another model; `ModelFileError`: the
+    file exists or cannot be written, or a weight is too large for f16; `BackendUnavailable`: the package
+    `gguf` is not installed.
     """
     try:
         import gguf
