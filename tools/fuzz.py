@@ -106,7 +106,7 @@ def cpu_seconds() -> float:
 def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -> Counts | None:
     """Run a target for `seconds` of CPU time and print its counts. Returns None if an input failed.
 
-    seed: of the inputs; 0 for a different one each time.
+    seed: the seed of the inputs; 0: a different one at each call.
     """
     found = base / f"found-{target}"
     found.mkdir()
@@ -116,7 +116,7 @@ def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -
         "PYTHONHASHSEED": "0",
         "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=512",
     }
-    # Wall-clock limits, which include the time in which the process waits for a core.
+    # Limits of time are wall-clock time, in which the process may also wait for a core.
     limits = ["-timeout=300", "-rss_limit_mb=2048", "-print_final_stats=1"]
     runs = edges = 0
     begin = cpu_seconds()

@@ -8,8 +8,8 @@ token of that name. MODEL is a folder with `vocab.json` and `merges.txt` or a `t
 (default: the embedded model). The tool writes `train.bin` to FOLDER, and with --hold-out also `valid.bin`
 with the first TOKENS tokens. Both hold uint16 ids after a header, in llm.c's format.
 
-The recipe `tinyshakespeare` is that of llm.c and staticgrad: the text is a list of speeches separated by
-empty lines, each one follows an `<|endoftext|>`, and the first 32,768 tokens are held out.
+The recipe `tinyshakespeare` is that of llm.c and staticgrad: the text consists of speeches separated by empty
+lines, `<|endoftext|>` is inserted before each speech, and the first 32,768 tokens are held out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def documents(text: str) -> Iterator[list[str]]:
 
 
 def speeches(text: str) -> Iterator[list[str]]:
-    """The parts of a text that end with an empty line, each one after an `<|endoftext|>`."""
+    """The parts of a text up to and with an empty line, `<|endoftext|>` inserted before each."""
     *ended, last = text.split("\n\n")
     for part in ended:
         yield [END_OF_TEXT, part + "\n\n"]

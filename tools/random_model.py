@@ -5,8 +5,8 @@
 
 For tests, and for measuring speed and memory without the published weights, since both depend on the shape
 alone. The weights have the standard deviation with which GPT-2's training starts: 0.02, for the two
-projections into the residual stream divided by sqrt(2 n_layer). Biases and layer norms are not 0 and 1 as
-there, but random values around them, so that an implementation that omits one gives another result.
+projections into the residual stream divided by sqrt(2 n_layer). Unlike there, biases and layer norms are not
+exactly 0 and 1 but random values around them, so that an implementation that omits one gives another result.
 
 Tensor i comes from a generator of its own, PCG64([seed, i]), in float32, and is then rounded to the dtype. So
 a tensor does not depend on the others, and the f16 model of a seed is the rounded f32 model.

@@ -34,7 +34,7 @@ class Windows:
         return self._stack([self._start(number) for number in range(first, first + size)])
 
     def _start(self, number: int) -> int:
-        """Where window `number` begins, counted over all epochs."""
+        """The index in the ids at which a window begins; windows are numbered over all epochs."""
         epoch, index = divmod(number, self.n_windows)
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.PCG64([self._seed, epoch]))
