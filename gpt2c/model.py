@@ -317,7 +317,7 @@ class Model:
             self._handle.trace = None
 
     def cancel(self) -> None:
-        """End every call to this model that other threads are in.
+        """End all generations and other calls that are running on this model, in whatever thread.
 
         A generation returns what it has, with finish_reason "cancelled". Other calls (`score`, `embed`,
         `logits`, a session's feeds) raise CancelledError.

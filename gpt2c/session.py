@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 class ModelHandle:
     """What the sessions of one loaded model share.
 
-    loaded: the weights; None once the model is closed. identify: returns `identity` for the weights.
+    loaded: the weights; None once the model is closed. identify: computes `identity` from the weights.
     trace: records every feed while it is set.
     """
 
