@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from kernels import cases as kernel_cases
-from kernels import native
-from kernels.cases import FULL, QUICK, Scale, Work
-from kernels.report import Key, Measured, Timed, as_markdown, as_record
+from operations import cases as kernel_cases
+from operations import native
+from operations.cases import FULL, QUICK, Scale, Work
+from operations.report import Key, Measured, Timed, as_markdown, as_record
 from shared import harness
 from shared.checkout import ROOT
 from shared.harness import Origin, ReplayClock

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from kernels.cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
+from operations.cases import LIMITS, WEIGHT_BYTES, Case, Limits, cold_bytes, counted
 from shared.harness import Origin, Samples, Spread, bullets, cpu_share, markdown_table, on_cpu_share
 
 Key = tuple[Case, str]

@@ -25,4 +25,4 @@ SIGNATURES = {
 
 def build() -> Library:
     """Compile it, which takes some seconds. BuildFailed: with the compiler's message."""
-    return native_library.build("bench/kernels/kernels.c", SIGNATURES)
+    return native_library.build("bench/operations/kernels.c", SIGNATURES)
