@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from instruction_sets import every_set
 
 import gpt2c
 from gpt2c import bindings
 
-ISAS = gpt2c.build_info()["isas_supported"]
 PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5], [8, 9]]
 
 
@@ -32,7 +32,7 @@ def feed(
 
 
 @pytest.mark.parametrize("weights", gpt2c.options.WEIGHTS)
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_ragged_prompts_and_then_single_tokens_have_the_bits_of_feeds_alone(
     isa: str, weights: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:

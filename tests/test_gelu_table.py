@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
+from instruction_sets import every_set
 from models import PROMPTS
 
 import gpt2c
@@ -67,7 +67,7 @@ def bound_on_logits(folder: Path, ids: Sequence[int]) -> np.ndarray:
     return e @ np.abs(p["wte.weight"]).T
 
 
-@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@every_set()
 def test_the_table_moves_the_logits_by_no_more_than_its_bound(
     isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:

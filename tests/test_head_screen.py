@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from instruction_sets import EVERY_SET
 from models import write_model
 
 import gpt2c
 from gpt2c.backends.native import native_config
 
-ISAS = gpt2c.build_info()["isas_supported"]
 TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
 
 
-@pytest.fixture(params=[(isa, weights) for isa in ISAS for weights in ("f32", "bf16")], ids="-".join)
-def how(request: pytest.FixtureRequest, binding: str) -> dict[str, str]:
-    isa, weights = request.param
+@pytest.fixture(params=[(*on, weights) for on in EVERY_SET for weights in ("f32", "bf16")], ids="-".join)
+def how(request: pytest.FixtureRequest) -> dict[str, str]:
+    isa, binding, weights = request.param
     return {"isa": isa, "weights": weights, "binding": binding, "opts": "kv,unembed,head_screen"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import ISAS, every_set
 from models import CONFIGS, PROMPTS
 from test_reference import oracle, prompt_and_steps
 
@@ -18,7 +19,6 @@ from gpt2c import bindings
 from gpt2c.backends.native import native_config
 from gpt2c.options import SWITCHES
 
-ISAS = gpt2c.build_info()["isas_supported"]
 OTHERS = SWITCHES[1:]
 SUBSETS = list(chain.from_iterable(combinations(OTHERS, n) for n in range(len(OTHERS) + 1)))
 
@@ -40,7 +40,7 @@ def pieces(folder: Path, sizes: tuple[int, ...], **settings: Any) -> np.ndarray:
 # ---- What it computes ----
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_logits_are_the_oracles_with_k_and_v_rounded(
     name: str, isa: str, binding: str, model_folder: Folder
@@ -53,7 +53,7 @@ def test_logits_are_the_oracles_with_k_and_v_rounded(
             assert np.abs(logits - oracle(folder, ids)).max() > 5e-4, "nothing was rounded"
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_all_subsets_of_the_other_switches_give_the_same_bits(
     isa: str, binding: str, model_folder: Folder
 ) -> None:
@@ -65,7 +65,7 @@ def test_all_subsets_of_the_other_switches_give_the_same_bits(
         assert all(map(np.array_equal, found, expected)), subset
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_a_prompt_in_pieces_has_the_bits_of_the_whole(isa: str, binding: str, model_folder: Folder) -> None:
     folder = model_folder("odd")
     whole = pieces(folder, (13,), isa=isa, binding=binding)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import ISAS, every_set
 from kernels.kernel_oracle import int8_rounded, q8_kept
 from models import PROMPTS
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ import gpt2c
 from gpt2c import bindings, kernels, reference
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 
-ISAS = gpt2c.build_info()["isas_supported"]
 FORMATS = ("q8", "q4")
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of"
 
@@ -38,7 +38,7 @@ def test_the_trained_models_distribution_moves_little(weights: str, most: float,
         assert rounded.weight_bytes < ratio * 4 * exact.config.n_parameters
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("weights", FORMATS)
 def test_one_row_and_many_give_the_same_bits(weights: str, isa: str, binding: str) -> None:
     with gpt2c.load(weights=weights, isa=isa, binding=binding) as model, model.session() as session:
@@ -101,7 +101,7 @@ def oracle(folder: Path, ids: Sequence[int], weights: str, rounds_x: bool = True
         return np.asarray(reference.logits(ids, p, config.n_head, config.layer_norm_epsilon))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", ["tiny", "odd", "calm"])
 @pytest.mark.parametrize("weights", FORMATS)
 def test_logits_are_the_oracles_with_all_operands_rounded(
@@ -147,7 +147,7 @@ def test_threads_pieces_switches_fusing_and_bindings_change_no_bit(
                 np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("weights", FORMATS)
 def test_sessions_in_one_batch_have_the_bits_of_each_alone(
     weights: str, isa: str, binding: str, model_folder: Folder
