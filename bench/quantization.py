@@ -32,7 +32,7 @@ def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
     """Round to nearest over each group's whole range, with neither search nor fit; the layout is q4's."""
     n_in, n_out = w.shape
     copy = np.array(stored)
-    blocks, columns = quantized.split("q4", copy, n_in, n_out)
+    blocks, columns = quantized.FORMATS["q4"].split(copy, n_in, n_out)
     panels, n = blocks.shape
     padded = np.zeros((n * 32, panels * quantized.PANEL), np.float32)
     padded[:n_in, :n_out] = w
@@ -41,7 +41,7 @@ def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
     )  # [panel, group, step, lane]
     least = -np.minimum(groups.min(2), 0)
     scale = (np.maximum(groups.max(2), 0) + least) / 15
-    for name, values in (("scale", scale), ("least", least)):
+    for name, values in (("scale", scale), ("offset", least)):
         largest = values.max(1) / 255  # [panel, lane]
         columns[name] = largest
         step = np.where(largest > 0, largest, 1)[:, None]
@@ -52,16 +52,17 @@ def nearest_q4(w: Floats, stored: Bytes) -> Bytes:
 def column_q8(w: Floats, stored: Bytes) -> Bytes:
     """One scale for a whole column instead of one for 64 of its weights."""
     copy = np.array(stored)
-    blocks, _ = quantized.split("q8", copy, *w.shape)
+    blocks, _ = quantized.FORMATS["q8"].split(copy, *w.shape)
     blocks["scale"] = blocks["scale"].max(1, keepdims=True)  # bfloat16's bits are in the order of its values
     return with_nearest("q8", copy, w)
 
 
 def with_nearest(format: str, stored: Bytes, w: Floats) -> Bytes:
-    scale, least, most = quantized.steps(format, stored, *w.shape)
-    exact = np.divide(w + least, scale, out=np.zeros_like(w), where=scale > 0)
-    low = 0 if format == "q4" else -most
-    return quantized.with_integers(format, stored, np.clip(np.rint(exact), low, most).astype(np.int16))
+    layout = quantized.FORMATS[format]
+    scale, offset = layout.scales_of_weights(stored, *w.shape)
+    exact = np.divide(w + offset, scale, out=np.zeros_like(w), where=scale > 0)
+    q = np.clip(np.rint(exact), layout.min_q, layout.max_q).astype(np.int16)
+    return layout.with_integers(stored, q)
 
 
 @dataclass(frozen=True)

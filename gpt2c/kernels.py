@@ -373,7 +373,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
 def _index_of(what: str, name: str, known: tuple[str, ...]) -> int:
     if name not in known:
         guess = nearest(name, known)
-        raise OptionError(f"unknown {what} {name!r}{guess} (there are: {', '.join(known)})")
+        raise OptionError(f"unknown {what} {name!r}{guess} (choose from {', '.join(known)})")
     return known.index(name)
 
 

@@ -154,7 +154,7 @@ def _parse(opts: str | Iterable[str]) -> dict[str, str | None]:
         if "=" in word and (name == "all" or _BY_NAME[name].value is None):
             raise OptionError(f"option {name!r} takes no value")
         if "=" in word and not value:
-            raise OptionError(f"option {name!r} lacks its value behind '='")
+            raise OptionError(f"option {name!r} needs a value after '='")
         if name in seen:
             raise OptionError(f"option {name!r} is given twice")
         seen.add(name)
@@ -191,7 +191,7 @@ def _choose_isa(
         return "unroll" if "unroll" in wanted else "ref"
     if named not in [name for name, _ in isas]:
         names = ", ".join(name for name, _ in isas)
-        raise OptionError(f"unknown instruction set {named!r}{origin} (there are: auto, {names})")
+        raise OptionError(f"unknown instruction set {named!r}{origin} (choose from auto, {names})")
     if named not in supported:
         raise OptionError(f"this machine cannot run {named!r}{origin} (it can: {', '.join(supported)})")
     wanted -= {"simd", "unroll"}
@@ -201,7 +201,7 @@ def _choose_isa(
 
 def _choose_weights(wanted: set[str], named: str | None, stored: str) -> str:
     if named is not None and named not in WEIGHTS:
-        raise OptionError(f"unknown weight format {named!r} (there are: {', '.join(WEIGHTS)})")
+        raise OptionError(f"unknown weight format {named!r} (choose from {', '.join(WEIGHTS)})")
     in_opts = [name for name in WEIGHTS if name in wanted]
     chosen = {*in_opts, *([named] if named else [])}
     if len(chosen) > 1:

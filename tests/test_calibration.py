@@ -41,22 +41,22 @@ def test_what_the_matrix_gives_comes_closer(weights: str, tmp_path: Path) -> Non
     random = np.random.Generator(np.random.PCG64(1))
     x = random.standard_normal((4096, 24)) @ random.standard_normal((24, 256))
     x = (x + 0.3 * random.standard_normal((4096, 256))).astype(np.float32)
-    fed = calibration.feed_errors(plain, weights, w, (x.T @ x).astype(np.float64))
+    fed = calibration.feed_errors(plain, quantized.FORMATS[weights], w, (x.T @ x).astype(np.float64))
 
     before, after = (
-        np.linalg.norm(x @ (w - quantized.dequantize(weights, s, *w.shape))) for s in (plain, fed)
+        np.linalg.norm(x @ (w - quantized.FORMATS[weights].dequantize(s, *w.shape))) for s in (plain, fed)
     )
     assert after < 0.5 * before
-    for name in ("scale", "least") if weights == "q4" else ("scale",):
-        blocks = [quantized.split(weights, s, *w.shape)[0][name] for s in (plain, fed)]
+    for name in ("scale", "offset") if weights == "q4" else ("scale",):
+        blocks = [quantized.FORMATS[weights].split(s, *w.shape)[0][name] for s in (plain, fed)]
         np.testing.assert_array_equal(*blocks)
 
 
 def test_inputs_that_never_came_change_nothing(tmp_path: Path) -> None:
     folder = quantize(tmp_path / "plain")
     stored = stored_of(folder, "h.0.mlp.c_fc.weight")
-    w = quantized.dequantize("q4", stored, 256, 1024)
-    assert calibration.feed_errors(stored, "q4", w, np.zeros((256, 256))) is stored
+    w = quantized.FORMATS["q4"].dequantize(stored, 256, 1024)
+    assert calibration.feed_errors(stored, quantized.FORMATS["q4"], w, np.zeros((256, 256))) is stored
 
 
 def test_a_calibrated_model_is_closer_to_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,7 +284,7 @@ def test_a_broken_source_and_an_unknown_dtype_write_nothing(
 ) -> None:
     assert error_of(capsys, tmp_path / "x", tmp_path / "out").startswith("no model at ")
     assert cli.main(["convert", str(model_folder("odd")), str(tmp_path / "out"), "--dtype", "f8"]) == 2
-    assert capsys.readouterr().err == "gpt2c: error: unknown dtype 'f8' (there are: f32, f16, bf16)\n"
+    assert capsys.readouterr().err == "gpt2c: error: unknown dtype 'f8' (choose from f32, f16, bf16)\n"
     file = tmp_path / "a-file"
     file.write_text("")
     line = error_of(capsys, model_folder("odd"), file / "out")

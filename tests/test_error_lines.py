@@ -337,12 +337,12 @@ OPTION_LINES = {
         "two values for threads: '2' in the options and '3'",
     ),
     "a value where there is none": (["--opts", "kv=3"], 2, "option 'kv' takes no value"),
-    "no value where there is one": (["--opts", "simd="], 2, "option 'simd' lacks its value behind '='"),
+    "no value where there is one": (["--opts", "simd="], 2, "option 'simd' needs a value after '='"),
     "none and more": (["--opts", "kv,none"], 2, "'none' cannot be combined with other options"),
     "unknown binding": (
         ["--binding", "ctypes"],
         2,
-        "unknown binding 'ctypes' (there are: auto, cython, cffi)",
+        "unknown binding 'ctypes' (choose from auto, cython, cffi)",
     ),
     "a word too many": (["Hello"], 2, "unexpected argument 'Hello': a prompt is given with --prompt"),
     "unknown flag": (["--temprature", "3"], 2, "unrecognized arguments: --temprature (see --help)"),
@@ -397,7 +397,7 @@ def test_a_misspelled_option_is_answered_with_the_nearest_one(folder, error_of):
 
 def test_an_unknown_instruction_set_is_answered_with_all_that_there_are(folder, error_of, monkeypatch):
     known = ", ".join(name for name, _, _ in bindings.select().isas())
-    line = "gpt2c: error: unknown instruction set 'mmx'{} (there are: auto, {})\n"
+    line = "gpt2c: error: unknown instruction set 'mmx'{} (choose from auto, {})\n"
     assert error_of(["--isa", "mmx"]) == (2, line.format("", known))
     monkeypatch.setenv("GPT2C_ISA", "mmx")
     assert error_of([]) == (2, line.format(" from GPT2C_ISA", known))
@@ -417,7 +417,7 @@ def test_what_is_wrong_in_the_environment_is_refused_by_the_name_of_its_variable
     folder, error_of, monkeypatch
 ):
     monkeypatch.setenv("GPT2C_BINDING", "ctypes")
-    line = "gpt2c: error: unknown binding 'ctypes' from GPT2C_BINDING (there are: auto, cython, cffi)\n"
+    line = "gpt2c: error: unknown binding 'ctypes' from GPT2C_BINDING (choose from auto, cython, cffi)\n"
     assert error_of([]) == (2, line)
     monkeypatch.delenv("GPT2C_BINDING")
     monkeypatch.setenv("GPT2C_THREADS", "many")

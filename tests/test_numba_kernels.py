@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason=install_hint("numba"))
 
 import gpt2c
 from gpt2c import kernels
-from gpt2c.backends.numba_kernels import Linear, _round
+from gpt2c.backends.numba_kernels import STORED, LinearF32, _round
 from gpt2c.checkpoints import formats as quantized
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
@@ -46,14 +46,14 @@ def test_stored_weights_give_what_the_c_kernels_do(format: str, tmp_path: Path) 
                 stored = checkpoint.quantized(spec.kind, spec.layer)
                 assert stored is not None
                 raw, (n_in, n_out) = np.frombuffer(stored[1], np.uint8), spec.shape
-                x, layer = inputs(5, n_in), Linear(raw, n_in, n_out, format)
+                x, layer = inputs(5, n_in), STORED[format](raw, n_in, n_out)
                 found = layer(x)
-                exact = rounded(x) @ quantized.dequantize(format, raw, n_in, n_out).astype(np.float64)
+                exact = rounded(x) @ quantized.FORMATS[format].dequantize(raw, n_in, n_out).astype(np.float64)
                 scale = np.abs(exact).max()
                 assert np.abs(found - exact).max() < 1e-5 * scale
                 packed = kernels.pack(source.array(spec), f"panels_{format}")
                 assert np.abs(found - kernels.linear(x, packed)).max() < 1e-5 * scale
-                assert layer.weight_bytes == quantized.n_bytes(format, n_in, n_out)
+                assert layer.weight_bytes == quantized.FORMATS[format].n_bytes(n_in, n_out)
                 np.testing.assert_array_equal(layer(x[2:3]), found[2:3])
 
 
@@ -61,12 +61,12 @@ def test_float32_is_the_product() -> None:
     x = inputs(3, 100)
     w = np.random.Generator(np.random.PCG64(9)).standard_normal((100, 77), np.float32)
     exact = x.astype(np.float64) @ w
-    assert np.abs(Linear(w, 100, 77)(x) - exact).max() < 1e-5 * np.abs(exact).max()
+    assert np.abs(LinearF32(w)(x) - exact).max() < 1e-5 * np.abs(exact).max()
 
 
 def test_rows_of_zeros_are_zeros() -> None:
-    stored = np.zeros(quantized.n_bytes("q8", 64, 32), np.uint8)
-    assert not Linear(stored, 64, 32, "q8")(np.zeros((2, 64), np.float32)).any()
+    stored = np.zeros(quantized.FORMATS["q8"].n_bytes(64, 32), np.uint8)
+    assert not STORED["q8"](stored, 64, 32)(np.zeros((2, 64), np.float32)).any()
 
 
 @pytest.mark.parametrize("weights", ["q8", "q4"])

@@ -84,7 +84,7 @@ def test_naming_an_instruction_set_is_choosing_the_option() -> None:
         ("kv,none", "'none' cannot be combined with other options"),
         ("all,none", "'none' cannot be combined with other options"),
         ("kv=1", "option 'kv' takes no value"),
-        ("simd=", "option 'simd' lacks its value behind '='"),
+        ("simd=", "option 'simd' needs a value after '='"),
         ("threads=0", "threads must be an integer from 1 to 1024, not '0'"),
         ("threads=two", "threads must be an integer from 1 to 1024, not 'two'"),
         ("threads=1025", "threads must be an integer from 1 to 1024, not '1025'"),
@@ -97,7 +97,7 @@ def test_a_bad_list_gets_one_clear_line(opts: str, message: str) -> None:
 
 
 def test_an_instruction_set_must_exist_and_be_on_this_machine() -> None:
-    with pytest.raises(gpt2c.OptionError, match=r"unknown instruction set 'mmx' \(there are: auto, ref, "):
+    with pytest.raises(gpt2c.OptionError, match=r"unknown instruction set 'mmx' \(choose from auto, ref, "):
         plan(isa="mmx")
     with pytest.raises(
         gpt2c.OptionError, match=r"this machine cannot run 'newer' \(it can: ref, unroll, fast\)"
@@ -125,7 +125,7 @@ def test_a_weight_format_is_an_option_or_an_argument() -> None:
     with pytest.raises(gpt2c.OptionError, match="two weight formats: 'bf16' and 'f32'"):
         plan("bf16", weights="f32")
     with pytest.raises(
-        gpt2c.OptionError, match=r"unknown weight format 'f8' \(there are: f32, bf16, q8, q4\)"
+        gpt2c.OptionError, match=r"unknown weight format 'f8' \(choose from f32, bf16, q8, q4\)"
     ):
         plan(weights="f8")
 

@@ -109,7 +109,7 @@ def test_the_shape_of_gpt2_small_is_as_small_as_promised(format: str, most: floa
         shape = spec.shape[::-1] if spec.is_transposed else spec.shape
         n_floats = 4 * int(np.prod(shape))
         plain += n_floats
-        stored += quantized.n_bytes(format, *shape) if spec.is_matrix else n_floats
+        stored += quantized.FORMATS[format].n_bytes(*shape) if spec.is_matrix else n_floats
     assert stored < most * plain
 
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_quantized_is_said(
 ) -> None:
     tiny, out = model_folder("tiny"), tmp_path / "out"
     line = error_of(capsys, "quantize", tiny, "--weights", "q5", "-o", out, status=2)
-    assert line == "unknown format 'q5' (there are: q8, q4)"
+    assert line == "unknown format 'q5' (choose from q8, q4)"
     quantize(tiny, "q8", out)
     for format in quantized.FORMATS:
         line = error_of(capsys, "quantize", out, "--weights", format, "-o", tmp_path / "again")
@@ -196,7 +196,7 @@ def lose(arrays: dict[str, np.ndarray]) -> None:
 
 def spoil(arrays: dict[str, np.ndarray]) -> None:
     c = CONFIGS["tiny"]
-    _, columns = quantized.split("q4", arrays["wte.weight"], c["n_embd"], c["vocab_size"])
+    _, columns = quantized.FORMATS["q4"].split(arrays["wte.weight"], c["n_embd"], c["vocab_size"])
     columns["scale"][1, 7] = np.nan
 
 

@@ -56,7 +56,7 @@ def test_the_environment_comes_behind_the_arguments() -> None:
         ("simd=avx2", "ref", "two values for the instruction set"),
         ("simd=ref", "auto", "use isa=ref for it"),
         ("simd=avx9", "auto", "unknown instruction set"),
-        ("simd=", "auto", "lacks its value"),
+        ("simd=", "auto", "needs a value"),
         ("simd,simd=avx2", "auto", "given twice"),
         ("kv=1", "auto", "takes no value"),
         ("all=1", "auto", "takes no value"),

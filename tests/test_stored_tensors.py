@@ -65,7 +65,7 @@ def test_numpy_reads_the_numbers_that_the_kernels_do(
                 n_in, n_out = w.shape
                 packed = gpt2c.kernels.pack(w, f"panels_{weights}", binding=binding)
                 rows = gpt2c.kernels.embed(np.arange(n_out), packed, np.zeros((n_out, n_in), np.float32))
-                found = quantized.dequantize(weights, get(native, spec), n_in, n_out)
+                found = quantized.FORMATS[weights].dequantize(get(native, spec), n_in, n_out)
                 np.testing.assert_array_equal(found.T, rows)
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused(binding: str, model_folder: Folders) -> No
     with load_checkpoint(model_folder("tiny")) as checkpoint:
         native = make(checkpoint, "q4", binding, whole=False)
         n_bytes = native.tensor_bytes(WTE, 0)
-        assert n_bytes == quantized.n_bytes("q4", checkpoint.config.n_embd, checkpoint.config.n_vocab)
+        assert n_bytes == quantized.FORMATS["q4"].n_bytes(checkpoint.config.n_embd, checkpoint.config.n_vocab)
         with pytest.raises(gpt2c.ModelFileError, match="not ready"):
             native.get(WTE, 0, np.empty(n_bytes, np.uint8))
         for tensor, layer in [(17, 0), (WTE, 1), (WTE, -1), (2, 2), (LM_HEAD, 0)]:
@@ -100,21 +100,21 @@ def test_a_scale_that_no_weights_have_is_refused(
     with load_checkpoint(model_folder("tiny")) as checkpoint:
         n_in, n_out = checkpoint.config.n_embd, checkpoint.config.n_vocab
         stored = get(make(checkpoint, weights, binding), next(checkpoint.specs()))
-        blocks, columns = quantized.split(weights, stored, n_in, n_out)
+        blocks, columns = quantized.FORMATS[weights].split(stored, n_in, n_out)
 
         def put(scale: np.float32) -> None:
             if weights == "q8":
                 blocks["scale"][-1, -1, -1] = scale.view(np.uint32) >> 16
             else:
-                columns["least"][-1, -1] = scale
+                columns["offset"][-1, -1] = scale
 
         native = make(checkpoint, weights, binding, whole=False)
         put(largest)
-        assert quantized.is_sound(weights, stored, n_in, n_out)
-        assert np.isfinite(quantized.dequantize(weights, stored, n_in, n_out)).all()
+        assert quantized.FORMATS[weights].is_sound(stored, n_in, n_out)
+        assert np.isfinite(quantized.FORMATS[weights].dequantize(stored, n_in, n_out)).all()
         native.set(WTE, 0, STORED, stored)
         put(larger if bad == "too large" else np.float32(bad))
-        assert not quantized.is_sound(weights, stored, n_in, n_out)
+        assert not quantized.FORMATS[weights].is_sound(stored, n_in, n_out)
         with pytest.raises(gpt2c.ModelFileError, match="scale"):
             native.set(WTE, 0, STORED, stored)
         with pytest.raises(gpt2c.ModelFileError, match="not ready"):

@@ -273,7 +273,7 @@ def main() -> int:
         return 0
     unknown = [name for name in args.targets if name not in PYTHON + C]
     if unknown:
-        parser.error(f"unknown target {unknown[0]!r} (there are: {', '.join(PYTHON + C)})")
+        parser.error(f"unknown target {unknown[0]!r} (choose from {', '.join(PYTHON + C)})")
     good = True
     with tempfile.TemporaryDirectory() as folder:
         for target, command in build(args.targets or [*PYTHON, *C], Path(folder)).items():

@@ -62,7 +62,7 @@ def loader(backend: str, choices: Choices) -> Loader:
     """
     if backend not in names():
         raise OptionError(
-            f"unknown backend {backend!r}{nearest(backend, names())} (there are: {', '.join(names())})"
+            f"unknown backend {backend!r}{nearest(backend, names())} (choose from {', '.join(names())})"
         )
     if backend in LIBRARIES:
         return _library(backend, choices)

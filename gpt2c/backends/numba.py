@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
 from . import numpy as numpy_engine
-from .numba_kernels import Linear
+from .numba_kernels import STORED, Linear, LinearF32
 from .numpy import Floats
 
 
@@ -36,9 +36,10 @@ class Engine(numpy_engine.Engine):
 
 
 def _linear_of(checkpoint: Checkpoint, spec: TensorSpec) -> Linear:
-    n_in, n_out = spec.shape[::-1] if spec.is_transposed else spec.shape
     stored = checkpoint.quantized(spec.kind, spec.layer)
     if stored is not None:
-        return Linear(np.array(np.frombuffer(stored[1], np.uint8)), n_in, n_out, stored[0])
+        format, raw = stored
+        n_in, n_out = spec.shape[::-1] if spec.is_transposed else spec.shape
+        return STORED[format](np.array(np.frombuffer(raw, np.uint8)), n_in, n_out)
     weight = checkpoint.array(spec)
-    return Linear(weight if weight.shape == (n_in, n_out) else weight.T, n_in, n_out)
+    return LinearF32(weight.T if spec.is_transposed else weight)

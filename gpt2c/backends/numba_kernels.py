@@ -6,72 +6,106 @@ each group's sum is scaled, as native/kernels/ref/linear_int8.c does it. Needs t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from ..checkpoints import formats as quantized
-from ..checkpoints.formats import Bytes, Floats
+from ..checkpoints.formats import PANEL, Q4, Q8, Bytes, Floats, Format
 
 _GROUP = 32  # numbers of x, and steps of k, with one scale
-_LANES = quantized.PANEL
-_Q8_BYTES = quantized.Q8_BLOCK.itemsize
-_Q4_BYTES = quantized.Q4_BLOCK.itemsize
+_LANES = PANEL
+_Q8_BYTES = Q8.block.itemsize
+_Q4_BYTES = Q4.block.itemsize
 
 
-class Linear:
-    """A matrix [n_in, n_out], float32 or stored in a format. Call it with x [rows, n_in]: [rows, n_out]."""
+class Linear(Protocol):
+    """A matrix [n_in, n_out], in float32 or as stored. Called with x [rows, n_in] it gives [rows, n_out]."""
 
-    def __init__(self, weight: NDArray[Any], n_in: int, n_out: int, format: str = "f32") -> None:
-        """weight: of "f32" float32 [n_in, n_out], else the stored bytes, uint8, of which no copy is made."""
-        self._shape = n_in, n_out
-        self._format = format
-        self._stored = weight
-        self.weight_bytes = weight.nbytes
-        if format == "f32":
-            self._weight: NDArray[Any] = np.ascontiguousarray(weight, np.float32)
-            return
-        blocks, columns = quantized.split(format, weight, n_in, n_out)
-        self._weight = weight.view(np.int8) if format == "q8" else weight
-        if format == "q8":
-            self._scale = (blocks["scale"].astype(np.uint32) << np.uint32(16)).view(np.float32)
-        else:
-            self._columns = columns["scale"].copy(), columns["least"].copy()
+    weight_bytes: int
 
-    def __call__(self, x: Floats) -> Floats:
-        n_in, n_out = self._shape
-        x = np.ascontiguousarray(x, np.float32)
-        if self._format == "f32":
-            out = np.zeros((len(x), n_out), np.float32)
-            _linear_f32(out, x, self._weight)
-            return out
-        panels, _ = quantized.n_blocks(self._format, n_in, n_out)
-        padded = np.empty((len(x), panels * _LANES), np.float32)
-        groups = -(-n_in // 64) * 2
-        q, scale = np.zeros((len(x), groups * _GROUP), np.int8), np.zeros((len(x), groups), np.float32)
-        _round(q, scale, x)
-        if self._format == "q8":
-            _linear_q8(padded, q, scale, self._weight, self._scale)
-        else:
-            _linear_q4(padded, q, scale, self._weight, *self._columns, -(-n_in // _GROUP))
-        return padded[:, :n_out]
-
+    def __call__(self, x: Floats) -> Floats: ...
     def columns(self, wanted: Sequence[int]) -> Floats:
         """Some columns as float32 [len(wanted), n_in]: rows of an embedding whose head this is."""
-        n_in, n_out = self._shape
-        if self._format == "f32":
-            return np.ascontiguousarray(self._weight[:, wanted].T)
-        blocks, columns = quantized.split(self._format, self._stored, n_in, n_out)
-        found = np.empty((len(wanted), n_in), np.float32)
+
+
+class LinearF32:
+    """`Linear` of float32 [n_in, n_out]."""
+
+    def __init__(self, weight: NDArray[Any]) -> None:
+        self._weight = np.ascontiguousarray(weight, np.float32)
+        self.weight_bytes = self._weight.nbytes
+
+    def __call__(self, x: Floats) -> Floats:
+        out = np.zeros((len(x), self._weight.shape[1]), np.float32)
+        _linear_f32(out, np.ascontiguousarray(x, np.float32), self._weight)
+        return out
+
+    def columns(self, wanted: Sequence[int]) -> Floats:
+        return np.ascontiguousarray(self._weight[:, wanted].T)
+
+
+class LinearStored(ABC):
+    """`Linear` of a matrix as a format stores it: uint8 bytes, of which no copy is made."""
+
+    format: Format
+
+    def __init__(self, stored: Bytes, n_in: int, n_out: int) -> None:
+        self._stored, self._n_in, self._n_out = stored, n_in, n_out
+        self._blocks, self._columns = self.format.split(stored, n_in, n_out)
+        self.weight_bytes = stored.nbytes
+
+    def __call__(self, x: Floats) -> Floats:
+        padded = np.empty((len(x), len(self._blocks) * PANEL), np.float32)
+        groups = -(-self._n_in // 64) * 2
+        q, scale = np.zeros((len(x), groups * _GROUP), np.int8), np.zeros((len(x), groups), np.float32)
+        _round(q, scale, np.ascontiguousarray(x, np.float32))
+        self._multiply(padded, q, scale)
+        return padded[:, : self._n_out]
+
+    @abstractmethod
+    def _multiply(self, out: Floats, q: NDArray[np.int8], scale: Floats) -> None:
+        """q [rows, groups * 32] with a scale per group times the matrix, to out [rows, panels * 32]."""
+
+    def columns(self, wanted: Sequence[int]) -> Floats:
+        found = np.empty((len(wanted), self._n_in), np.float32)
         for row, column in zip(found, wanted, strict=True):
-            panel, lane = divmod(column, _LANES)
-            parts = (blocks, columns) if len(columns) else (blocks,)
-            alone = [part[panel : panel + 1].view(np.uint8).ravel() for part in parts]
-            row[:] = quantized.dequantize(self._format, np.concatenate(alone), n_in, _LANES)[:, lane]
+            panel, lane = divmod(column, PANEL)
+            alone = [part[panel : panel + 1].view(np.uint8).ravel() for part in self._parts()]
+            row[:] = self.format.dequantize(np.concatenate(alone), self._n_in, PANEL)[:, lane]
         return found
+
+    def _parts(self) -> tuple[NDArray[np.void], ...]:
+        return (self._blocks, self._columns) if len(self._columns) else (self._blocks,)
+
+
+class LinearQ8(LinearStored):
+    format = Q8
+
+    def __init__(self, stored: Bytes, n_in: int, n_out: int) -> None:
+        super().__init__(stored, n_in, n_out)
+        self._scale, _ = Q8.scales(self._blocks, self._columns)
+
+    def _multiply(self, out: Floats, q: NDArray[np.int8], scale: Floats) -> None:
+        _linear_q8(out, q, scale, self._stored.view(np.int8), self._scale)
+
+
+class LinearQ4(LinearStored):
+    format = Q4
+
+    def __init__(self, stored: Bytes, n_in: int, n_out: int) -> None:
+        super().__init__(stored, n_in, n_out)
+        self._of_columns = self._columns["scale"].copy(), self._columns["offset"].copy()
+
+    def _multiply(self, out: Floats, q: NDArray[np.int8], scale: Floats) -> None:
+        _linear_q4(out, q, scale, self._stored, *self._of_columns, self._blocks.shape[1])
+
+
+STORED: dict[str, type[LinearStored]] = {"q8": LinearQ8, "q4": LinearQ4}
+"""Linear layers by format."""
 
 
 @njit(cache=True)
@@ -108,7 +142,7 @@ def _linear_f32(out: Floats, x: Floats, w: Floats) -> None:
 
 @njit(parallel=True, cache=True)
 def _linear_q8(out: Floats, q: NDArray[np.int8], scale: Floats, w: NDArray[np.int8], w_scale: Floats) -> None:
-    """w: blocks of Q8_BLOCK as bytes; w_scale: [panels, blocks, 32]; out: [rows, panels * 32]."""
+    """w: q8's blocks as bytes; w_scale: [panels, blocks, 32]; out: [rows, panels * 32]."""
     panels, n_blocks = w_scale.shape[0], w_scale.shape[1]
     for p in prange(panels):
         integers = np.empty(_LANES, np.int32)
@@ -140,10 +174,10 @@ def _linear_q4(
     scale: Floats,
     w: Bytes,
     column_scale: Floats,
-    column_least: Floats,
+    column_offset: Floats,
     n_blocks: int,
 ) -> None:
-    """w: blocks of Q4_BLOCK as bytes; column_scale and _least: [panels, 32]; out: [rows, panels * 32]."""
+    """w: q4's blocks as bytes; column_scale and _offset: [panels, 32]; out: [rows, panels * 32]."""
     half = 4 * _LANES  # bytes of a pair of quads
     for p in prange(column_scale.shape[0]):
         integers = np.empty(_LANES, np.int32)
@@ -168,8 +202,8 @@ def _linear_q4(
                         integers[lane] += total
                 x_sum = scale[r, g] * np.float32(of_x)
                 scales = w[block + 4 * half : block + 4 * half + _LANES]
-                leasts = w[block + 4 * half + _LANES : block + 4 * half + 2 * _LANES]
+                offsets = w[block + 4 * half + _LANES : block + 4 * half + 2 * _LANES]
                 for lane in range(_LANES):
                     w_scale = column_scale[p, lane] * np.float32(scales[lane])
-                    least = column_least[p, lane] * np.float32(leasts[lane])
-                    sums[lane] += w_scale * (scale[r, g] * np.float32(integers[lane])) - least * x_sum
+                    offset = column_offset[p, lane] * np.float32(offsets[lane])
+                    sums[lane] += w_scale * (scale[r, g] * np.float32(integers[lane])) - offset * x_sum

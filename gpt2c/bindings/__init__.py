@@ -223,7 +223,7 @@ def load(name: str) -> Binding:
 
 def _check(name: str, origin: str = "") -> None:
     if name not in NAMES:
-        raise OptionError(f"unknown binding {name!r}{origin} (there are: auto, {', '.join(NAMES)})")
+        raise OptionError(f"unknown binding {name!r}{origin} (choose from auto, {', '.join(NAMES)})")
 
 
 def available() -> list[str]:

@@ -24,7 +24,7 @@ from .._files import MAX_JSON_BYTES, parse_json_object, quoted, read_bounded
 from ..config import ModelConfig, config_of_fields, read_config_fields
 from ..errors import ModelFileError, ModelNotFoundError
 from ..text.tokenizer import Vocabulary, read_vocabulary
-from .formats import format_of
+from .formats import Format, format_of
 from .readers import QuantizedFile, StoredTensor, TensorFile, open_weights
 
 __all__ = [
@@ -147,7 +147,8 @@ class Checkpoint:
         """`found`: for each spec's name the file that holds it and the name that it has there."""
         self.config = config
         self.config_fields = config_fields
-        self.quantization = format_of(config_fields)
+        format = format_of(config_fields)
+        self.quantization = format.name if format else None
         self.folder = folder
         self.files = tuple(dict.fromkeys(file.path for file, _ in found.values()))
         self.own_vocabulary = next((f.vocabulary for f, _ in found.values() if f.vocabulary), None)
@@ -246,9 +247,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             config, tensors = _open_file(path, opened)
         fields = {} if config else read_config_fields(folder / "config.json")
         config = config or config_of_fields(fields, "config.json")
-        quantization = format_of(fields)
-        if quantization:
-            tensors = _quantized(config, tensors, quantization)
+        format = format_of(fields)
+        if format:
+            tensors = _quantized(config, tensors, format)
         checkpoint = Checkpoint(config, fields, folder, _match(config, tensors))
         opened.pop_all()
     return checkpoint
@@ -257,7 +258,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 _Tensors = dict[str, tuple[TensorFile, StoredTensor]]
 
 
-def _quantized(config: ModelConfig, tensors: _Tensors, format: str) -> _Tensors:
+def _quantized(config: ModelConfig, tensors: _Tensors, format: Format) -> _Tensors:
     """The tensors of files whose matrices are stored in that format."""
     specs = {spec.name: spec for spec in tensor_specs(config) if spec.is_matrix}
     matrices = {

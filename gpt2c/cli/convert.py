@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert, showing the progress on a terminal."""
     if args.dtype not in (None, *DTYPES):
-        raise OptionError(f"unknown dtype {args.dtype!r} (there are: {', '.join(DTYPES)})")
+        raise OptionError(f"unknown dtype {args.dtype!r} (choose from {', '.join(DTYPES)})")
     write = write_gguf if args.output.suffix == ".gguf" else write_folder
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
         write(checkpoint, args.output, args.dtype, bar_of_bytes(args.quiet))

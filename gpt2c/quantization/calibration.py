@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels, reference
-from ..checkpoints import formats as quantized
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
-from ..checkpoints.formats import Bytes, Floats
+from ..checkpoints.formats import FORMATS, Bytes, Floats, Format
 
 N_WINDOWS = 32
 """Of n_ctx tokens of the calibration text; more gain nothing that shows."""
@@ -30,10 +29,10 @@ Rounded = Callable[[TensorSpec], Bytes]
 """A matrix as plain rounding stores it."""
 
 
-def feed_errors(stored: Bytes, format: str, w: Floats, h: NDArray[np.float64]) -> Bytes:
+def feed_errors(stored: Bytes, format: Format, w: Floats, h: NDArray[np.float64]) -> Bytes:
     """A stored matrix with its integers rounded anew. w: its weights [n_in, n_out]; h: x^T x [n_in, n_in]."""
     n_in, n_out = w.shape
-    scale, least, most = quantized.steps(format, stored, n_in, n_out)
+    scale, offset = format.scales_of_weights(stored, n_in, n_out)
     mean = float(np.mean(np.diag(h)))
     if not mean > 0:  # a matrix that the text never reached
         return stored
@@ -41,18 +40,17 @@ def feed_errors(stored: Bytes, format: str, w: Floats, h: NDArray[np.float64]) -
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
     left = w.astype(np.float32)
     q = np.empty((n_in, n_out), np.int16)
-    low = 0 if format == "q4" else -most
     for first in range(0, n_in, _BLOCK):
         end = min(first + _BLOCK, n_in)
         errors = np.empty((end - first, n_out), np.float32)
         for k in range(first, end):
             with np.errstate(divide="ignore", invalid="ignore"):
-                exact = np.where(scale[k] > 0, (left[k] + least[k]) / scale[k], 0)
-            q[k] = np.clip(np.rint(exact), low, most)
-            errors[k - first] = (left[k] - (scale[k] * q[k] - least[k])) / upper[k, k]
+                exact = np.where(scale[k] > 0, (left[k] + offset[k]) / scale[k], 0)
+            q[k] = np.clip(np.rint(exact), format.min_q, format.max_q)
+            errors[k - first] = (left[k] - (scale[k] * q[k] - offset[k])) / upper[k, k]
             left[k + 1 : end] -= upper[k, k + 1 : end, None] * errors[k - first]
         left[end:] -= upper[first:end, end:].T @ errors
-    return quantized.with_integers(format, stored, q)
+    return format.with_integers(stored, q)
 
 
 def calibrated_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
@@ -89,8 +87,8 @@ def calibrated(
         spec = specs[name]
         w = p(name).T if spec.is_transposed else p(name)
         h = sum((x.T @ x).astype(np.float64) for x in inputs)
-        done[name] = feed_errors(rounded(spec), format, w, np.asarray(h))
-        return quantized.dequantize(format, done[name], *w.shape)
+        done[name] = feed_errors(rounded(spec), FORMATS[format], w, np.asarray(h))
+        return FORMATS[format].dequantize(done[name], *w.shape)
 
     def linear(name: str, inputs: list[Floats]) -> list[Floats]:
         w, bias = round_matrix(f"{name}.weight", inputs), p(f"{name}.bias")

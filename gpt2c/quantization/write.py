@@ -17,9 +17,8 @@ from .. import bindings, options
 from .._files import quoted
 from .._machine import usable_cores
 from ..backends.native import native_config
-from ..checkpoints import formats as quantized
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
-from ..checkpoints.formats import Bytes
+from ..checkpoints.formats import FORMATS, VERSION, Bytes
 from ..checkpoints.writers.atomic import new_folder
 from ..checkpoints.writers.huggingface import config_fields, copy_vocabulary, write_json, write_safetensors
 from ..errors import ModelFileError, OptionError
@@ -44,8 +43,8 @@ def write_quantized(
     Nothing is left half written. `OptionError`: no such format; `ModelFileError`: the model is quantized
     already, a weight is not a number, or the folder is there already or cannot be written.
     """
-    if format not in quantized.FORMATS:
-        raise OptionError(f"unknown format {quoted(format)} (there are: {', '.join(quantized.FORMATS)})")
+    if format not in FORMATS:
+        raise OptionError(f"unknown format {quoted(format)} (choose from {', '.join(FORMATS)})")
     if checkpoint.quantization:
         raise ModelFileError(
             f"the model is in {checkpoint.quantization} already: quantize the one that it was made from"
@@ -65,7 +64,7 @@ def write_quantized(
         pieces = map(requantize, specs, pieces)
     with new_folder(folder) as partial:
         fields = config_fields(checkpoint, ["f32"])
-        fields["quantization"] = {"format": format, "version": quantized.VERSION}
+        fields["quantization"] = {"format": format, "version": VERSION}
         write_json(partial / "config.json", fields)
         copy_vocabulary(checkpoint, partial)
         with open(partial / "model.safetensors", "wb") as file:
@@ -77,7 +76,7 @@ def _entry(spec: TensorSpec, format: str) -> tuple[str, tuple[int, ...], str]:
     if not spec.is_matrix:
         return spec.name, spec.shape, "F32"
     n_in, n_out = spec.shape[::-1] if spec.is_transposed else spec.shape
-    return spec.name, (quantized.n_bytes(format, n_in, n_out),), "U8"
+    return spec.name, (FORMATS[format].n_bytes(n_in, n_out),), "U8"
 
 
 def _rounder(checkpoint: Checkpoint, format: str) -> Callable[[TensorSpec], Bytes]:

@@ -12,7 +12,7 @@ from ..._files import quoted
 from ...config import ModelConfig
 from ...errors import ModelFileError
 from ...text.tokenizer import Vocabulary
-from .. import formats as quantized
+from ..formats import Format
 from .base import StoredTensor, TensorFile
 
 
@@ -27,7 +27,7 @@ class QuantizedFile:
     vocabulary: Vocabulary | None = None
 
     def __init__(
-        self, file: TensorFile, format: str, matrices: Mapping[str, tuple[tuple[int, int], bool]]
+        self, file: TensorFile, format: Format, matrices: Mapping[str, tuple[tuple[int, int], bool]]
     ) -> None:
         self.path: Path = file.path
         self._file = file
@@ -36,7 +36,7 @@ class QuantizedFile:
         tensors = dict(file.tensors)
         for name, (shape, transposed) in self._matrices.items():
             n_in, n_out = shape[::-1] if transposed else shape
-            self._check(tensors[name], quantized.n_bytes(format, n_in, n_out))
+            self._check(tensors[name], format.n_bytes(n_in, n_out))
             tensors[name] = StoredTensor(name, "F32", shape)
         self._tensors = MappingProxyType(tensors)
 
@@ -44,7 +44,7 @@ class QuantizedFile:
         if found.dtype != "U8" or found.shape != (n_bytes,):
             raise ModelFileError(
                 f"{self.path.name}: tensor {quoted(found.name)} is {found.dtype} of shape "
-                f"{quoted(list(found.shape))}, {self._format} asks for U8 of shape [{n_bytes}]"
+                f"{quoted(list(found.shape))}, {self._format.name} asks for U8 of shape [{n_bytes}]"
             )
 
     @property
@@ -54,14 +54,14 @@ class QuantizedFile:
 
     def stored(self, name: str) -> tuple[str, memoryview] | None:
         """A quantized matrix's format, and its bytes as they are; None for any other tensor."""
-        return (self._format, self._matrix(name)[0]) if name in self._matrices else None
+        return (self._format.name, self._matrix(name)[0]) if name in self._matrices else None
 
     def view(self, name: str) -> memoryview:
         """See `TensorFile`; a matrix is dequantized each time."""
         if name not in self._matrices:
             return self._file.view(name)
         raw, n_in, n_out = self._matrix(name)
-        w = quantized.dequantize(self._format, np.frombuffer(raw, np.uint8), n_in, n_out)
+        w = self._format.dequantize(np.frombuffer(raw, np.uint8), n_in, n_out)
         transposed = self._matrices[name][1]
         return np.ascontiguousarray(w.T if transposed else w).reshape(-1).view(np.uint8).data
 
@@ -70,7 +70,7 @@ class QuantizedFile:
         raw = self._file.view(name)
         shape, transposed = self._matrices[name]
         n_in, n_out = shape[::-1] if transposed else shape
-        if not quantized.is_sound(self._format, np.frombuffer(raw, np.uint8), n_in, n_out):
+        if not self._format.is_sound(np.frombuffer(raw, np.uint8), n_in, n_out):
             wrong = "a scale is negative, too large or no number"
             raise ModelFileError(f"{self.path.name}: tensor {quoted(name)} is damaged: {wrong}")
         return raw, n_in, n_out
