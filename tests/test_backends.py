@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import PROMPTS
-from references import install_hint
+from references import is_installed, needs, optional
 from test_reference import oracle
 
 import gpt2c
@@ -30,8 +29,7 @@ Folder = Callable[[str], Path]
 def engine(name: str) -> Any:
     """A parameter; an engine whose packages are not installed is skipped, and says so."""
     needed = getattr(backends.LIBRARIES.get(name), "packages", ())
-    missing = [package for package in needed if importlib.util.find_spec(package) is None]
-    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=install_hint(*missing)))
+    return pytest.param(name, marks=needs(*needed))
 
 
 EVERY = [engine(name) for name in backends.names()]
@@ -44,10 +42,8 @@ TIE = 1e-3  # two logits this close may come out in either order
 @pytest.fixture(autouse=True)
 def one_thread_for_torch() -> None:
     """Its threads spin at barriers, which costs much where tests run side by side."""
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(1)
+    if is_installed("torch"):
+        optional("torch").set_num_threads(1)
 
 
 # ---- The same model ----

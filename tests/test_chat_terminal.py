@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import references
 from processes import INSTALLED, NO_HANG
 
 import gpt2c
 
-pytest.importorskip("readline", reason="this Python was built without readline")
+references.readline()
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 UP = "\x1b[A"

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from models import write_model
 from processes import INSTALLED, NO_HANG, RUN, python
-from references import optional
+from references import NEEDS_DEV_FULL, optional
 
 from gpt2c import bindings
 from gpt2c.cli import main as cli
@@ -450,7 +450,7 @@ def test_offline_a_model_that_was_never_fetched_is_one_line(tmp_path):
     )
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@NEEDS_DEV_FULL
 @pytest.mark.parametrize("argv", [["--json"], []], ids=["json", "text"])
 def test_output_that_cannot_be_written_is_an_error(tmp_path, argv):
     with open("/dev/full", "w") as full:

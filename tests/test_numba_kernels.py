@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references import install_hint
-
-pytest.importorskip("numba", reason=install_hint("numba"))
+from references import optional
 
 import gpt2c
 from gpt2c import kernels
-from gpt2c.backends.numba_kernels import STORED, LinearF32, _round
 from gpt2c.checkpoints import formats as quantized
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.quantization.write import write_quantized
+
+optional("numba")
+
+from gpt2c.backends.numba_kernels import STORED, LinearF32, _round  # noqa: E402
 
 KINDS = {"attn.c_attn.weight": 256 * 768, "mlp.c_proj.weight": 1024 * 256}
 
