@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -25,14 +26,32 @@ WITHOUT_CYTHON = os.environ.get("GPT2C_BUILD") == "cffi"
 DEBUG_FLAGS = [] if "-g" in os.environ.get("CFLAGS", "").split() else ["-g0"]
 
 
+HEADER = (ROOT / "include/gpt2c.h").read_text()
+DECLARATIONS = HEADER.split("/* BEGIN DECLARATIONS */")[1].split("/* END DECLARATIONS */")[0]
+
+
+def version() -> str:
+    found = re.search(r'#define GPT2C_VERSION "(.+)"', HEADER)
+    assert found
+    return found[1]
+
+
+def generate_constants(path: Path) -> None:
+    """Writes constants() of the Cython binding: every enumerator of the header, whose value C knows."""
+    names = re.findall(r"^    (GPT2C_\w+) = ", DECLARATIONS, re.M)
+    lines = ['cdef extern from "gpt2c.h":', *(f'    int c_{name} "{name}"' for name in names)]
+    lines += ["", "", "def constants():", "    return {", *(f'        "{name}": c_{name},' for name in names)]
+    text = "\n".join([*lines, "    }", ""])
+    if not path.exists() or path.read_text() != text:  # or Cython would translate the binding each time
+        path.write_text(text)
+
+
 def generate_cffi_source(path: Path) -> None:
     """Writes the CFFI extension's C from the text between the header's markers."""
     import cffi
 
-    header = (ROOT / "include/gpt2c.h").read_text()
-    declarations = header.split("/* BEGIN DECLARATIONS */")[1].split("/* END DECLARATIONS */")[0]
     builder = cffi.FFI()
-    builder.cdef(declarations + '\nextern "Python" int gpt2c_cffi_poll(void *context);\n')
+    builder.cdef(DECLARATIONS + '\nextern "Python" int gpt2c_cffi_poll(void *context);\n')
     builder.set_source("gpt2c.bindings._cffi", '#include "gpt2c.h"')
     builder.emit_c_code(str(path))
 
@@ -82,6 +101,7 @@ def extensions() -> list[Extension]:
     if not WITHOUT_CYTHON:
         from Cython.Build import cythonize
 
+        generate_constants(ROOT / BINDINGS / "_constants.pxi")
         made += cythonize(
             [Extension("gpt2c.bindings._cython", [f"{BINDINGS}/_cython.pyx"], **common)],
             compiler_directives={"language_level": "3"},
@@ -92,4 +112,4 @@ def extensions() -> list[Extension]:
 if sys.platform == "win32":
     sys.exit("gpt2c: Windows is not supported yet (Linux is; macOS is expected to work)")
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})
+setup(version=version(), ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

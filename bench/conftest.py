@@ -1,4 +1,4 @@
-"""The benchmarks' options, and their tables at the end of the run."""
+"""The options of the benchmarks, and their pages printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import pytest
-from harness import Report
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from shared import harness
+from shared.checkout import RESULTS
+from shared.harness import Report
+
 REPORTS = pytest.StashKey[list[Report]]()
 
 
@@ -23,7 +24,7 @@ def _at_least_one(text: str) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpt2c benchmarks")
-    group.addoption("--quick", action="store_true", help="a smaller case in under a minute; writes nothing")
+    group.addoption("--quick", action="store_true", help="a small case in about a minute; writes nothing")
     group.addoption("--rounds", type=_at_least_one, metavar="N", help="how often each row is measured")
     group.addoption("--results", type=Path, metavar="DIR", help="write there (default: bench/results)")
 
@@ -40,7 +41,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints a line at once, although pytest captures output: a benchmark can take minutes."""
+    """A function that prints a line at once although pytest captures output: a benchmark can take minutes."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def print_now(line: str) -> None:
@@ -53,8 +54,8 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def publish(request: pytest.FixtureRequest) -> Callable[[str, str, Any], Path | None]:
-    """Called with name, Markdown and record: has the Markdown printed when all tests are done, and writes
-    NAME.md and NAME.json, those of a quick run only where a folder is named. Returns the folder, if any."""
+    """A function of name, Markdown and record. It has the Markdown printed after all tests and writes NAME.md
+    and NAME.json; a quick run writes only if --results names a folder. It returns the folder, or None."""
     config = request.config
 
     def publish(name: str, markdown: str, record: Any) -> Path | None:

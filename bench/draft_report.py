@@ -1,10 +1,10 @@
-"""What a trained draft gains on the embedded model: guesses that held, and tokens a second.
+"""What a trained draft gains on the embedded model: accepted guesses and tokens per second.
 
     python bench/draft_report.py DRAFT              # under a minute; writes results/embedded_draft.*
     python bench/draft_report.py DRAFT --quick      # prints
 
-DRAFT is a folder with a model of the same vocabulary, as tools/make_assets.py leaves in WORK/draft/model.
-Greedy and with the sampling of `gpt2c run`, for each weight format, which is the draft's as well.
+DRAFT is the folder of a model with the same vocabulary, such as WORK/draft/model of tools/make_assets.py.
+Measures greedy decoding and the default sampling of `gpt2c run`, with each weight format for both models.
 """
 
 from __future__ import annotations
@@ -13,89 +13,19 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import harness
-from generation_report import held
 
 import gpt2c
+from generation.trained_draft import FORMATS, SAMPLED, measure, page
 from gpt2c.errors import Gpt2cError
-
-ROOT = Path(__file__).resolve().parent.parent
-FORMATS = ("f32", "bf16", "q8")
-GUESSES = (2, 4, 6)
-SAMPLED = {"temperature": 0.8, "top_k": 40, "seed": 0}
-PROMPTS = (
-    "Once upon a time there was",
-    '"What is the matter?" said',
-    "The old house stood at the end of",
-    "She had never been so happy in",
-    "It was a dark and stormy night, and",
-    "The captain looked at the sea, and",
-)
-
-
-def measure(model: gpt2c.Model, draft: gpt2c.Model, how: dict[str, Any], n_new: int, rounds: int) -> Any:
-    """Rows by name: tokens a second, times plain generation's, passes, guesses that held."""
-
-    def generate(drafter: gpt2c.Model | None = None, k: int | None = None) -> list[gpt2c.Completion]:
-        given = {**how, "draft": drafter, "num_assistant_tokens": k}
-        return [model.generate(prompt, n_new, **given) for prompt in PROMPTS]
-
-    calls = {"plain": generate, **{f"k = {k}": partial(generate, draft, k) for k in GUESSES}}
-    calls["adaptive"] = partial(generate, draft)
-    expected = [c.ids for c in generate()]
-    for name, call in calls.items():
-        if [c.ids for c in call()] != expected:
-            raise Gpt2cError(f"{name}: not the ids of plain generation")
-    samples = harness.interleaved(calls, rounds)
-    plain = samples["plain"].seconds
-    rows = {}
-    for name, s in samples.items():
-        timings = [c.timings for c in s.results[-1]]
-        rows[name] = {
-            "tokens_per_s": harness.Spread.of(sum(map(len, expected)) / seconds for seconds in s.seconds),
-            "ratio": harness.Spread.of(p / o for p, o in zip(plain, s.seconds, strict=True)),
-            "passes": sum(t.forward_passes for t in timings),
-            "drafted": sum(t.drafted for t in timings),
-            "accepted": sum(t.accepted for t in timings),
-        }
-    return {"rows": rows, "on_cpu": harness.on_cpu_share(samples.values())}
-
-
-def page(record: dict[str, Any]) -> str:
-    """Markdown of a record."""
-    rows = [
-        (
-            f"{case['weights']}, {case['how']}, {name}",
-            f"{row['tokens_per_s'].median:.0f}",
-            f"{row['ratio'].median:.2f}",
-            f"{row['ratio'].min:.2f}..{row['ratio'].max:.2f}",
-            held(row),
-            str(row["passes"]),
-        )
-        for case in record["cases"]
-        for name, row in case["rows"].items()
-    ]
-    header = ("", "tokens/s", "times plain", "least..most", "guesses that held", "passes")
-    remarks = [
-        f"The embedded model, {record['n_parameters']:,} parameters, and a draft of "
-        f"{record['n_draft_parameters']:,}; {len(PROMPTS)} prompts, {record['n_new']} new tokens each. "
-        "A guess behind a wrong one of its pass counts as one that did not hold. "
-        "Sampled: temperature 0.8, top-k 40.",
-        "First all rows were found to have the ids of plain generation.",
-        *dict.fromkeys(case["on_cpu"] for case in record["cases"]),
-        *record["origin"].lines(),
-    ]
-    title = "# Drafts of a trained model\n\n"
-    return title + harness.markdown_table(header, rows) + f"\n\n{harness.bullets(remarks)}\n"
+from shared import harness
+from shared.checkout import RESULTS, ROOT
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("draft", metavar="DRAFT", help="folder of the draft")
-    parser.add_argument("--model", help="instead of the embedded one")
-    parser.add_argument("--quick", action="store_true", help="16 new tokens, once; prints")
+    parser.add_argument("--model", help="a model to use instead of the embedded one")
+    parser.add_argument("--quick", action="store_true", help="16 new tokens, one round; prints")
     args = parser.parse_args()
     n_new, rounds = (16, 1) if args.quick else (96, 5)
     words = [Path(args.draft).name, *sys.argv[2:]]
@@ -117,7 +47,7 @@ def main() -> int:
     if args.quick:
         print(page(record))
     else:
-        harness.write_results(ROOT / "bench" / "results", "embedded_draft", record, page(record))
+        harness.write_results(RESULTS, "embedded_draft", record, page(record))
     return 0
 
 

@@ -1,8 +1,8 @@
 """gpt2c as an engine of bench/peers, the harness that compares it with other engines.
 
-The harness is started from the repository's root and finds this file by itself; the Python it runs in
-needs gpt2c installed. Precisions: f32 and bf16, with "-screen" behind them for head_screen, and "-kv16" for
-kv_f16.
+The harness is started from the repository's root and loads this file by its path; the Python that runs it
+needs gpt2c installed. A precision is a weight format, optionally followed by "-screen" for head_screen and
+"-kv16" for kv_f16.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpt2c.bindings import Outputs
 WHOLE_HEAD = "kv,linear,gelu,residual,layernorm,unembed,aligned,simd,threads,fused"
 
 OPTIONS = {"screen": "head_screen", "kv16": "kv_f16"}
-"""What may stand behind a precision."""
+"""What may follow a weight format, and the option that it adds."""
 
 
 class Engine(Base):  # type: ignore[misc]
-    """One model; one session a sequence, one pass of the core a step of a batch."""
+    """One model, one session for each sequence of a batch, one pass of the core for each step of a batch."""
 
     batching = True
 
@@ -38,7 +38,7 @@ class Engine(Base):  # type: ignore[misc]
     def prefill(self, ids: Sequence[int]) -> int:
         if self.session is None:
             self.session = self.model.session()
-        self.session.rewind(0)  # the buffers of the sequence before, as the other engines do it
+        self.session.rewind(0)  # reuses the buffers of the previous sequence, as the other engines do
         self.last = ids[-1]
         return self.session.feed_greedy(ids)
 
@@ -48,7 +48,7 @@ class Engine(Base):  # type: ignore[misc]
         return self.session.feed_greedy([token])
 
     def logits(self) -> np.ndarray:
-        """Those behind the id returned last: its token is fed once more."""
+        """The logits after the last token that was fed, which is fed once more."""
         assert self.session is not None
         self.session.rewind(self.session.n_past - 1)
         return self.session.feed([self.last])

@@ -1,7 +1,7 @@
-"""What each of GPT-2's incremental switches gains: rows of options, naive kernels, one thread.
+"""What each of GPT-2's incremental switches gains, with naive kernels on one thread.
 
 python -m pytest bench/test_ablation.py            # about 10 minutes; prints and writes both tables
-python -m pytest bench/test_ablation.py --quick    # under a minute; prints them
+python -m pytest bench/test_ablation.py --quick    # about a minute; prints them
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import ablation
-import harness
 import pytest
-from ablation import ROWS, Case, Outcome, Row, name_of
-from ablation_report import Ablation, as_markdown, as_record
-from harness import Origin, ReplayClock, Samples
 
 import gpt2c
+from ablation import rows
+from ablation.report import Ablation, as_markdown, as_record
+from ablation.rows import ROWS, Outcome
+from shared import harness
+from shared.checkout import ROOT
+from shared.greedy import Case, Row, name_of
+from shared.harness import Origin, ReplayClock, Samples
 
-HERE = Path(__file__).resolve().parent
 FULL, QUICK = Case(n_new=199), Case(n_new=31)
 ROUNDS = 3
 
@@ -32,7 +32,7 @@ clock = ReplayClock()
 @pytest.fixture(scope="module")
 def models() -> Iterator[dict[Row, gpt2c.Model]]:
     with ExitStack() as stack:
-        yield {options: stack.enter_context(ablation.load(options)) for options in ROWS}
+        yield {options: stack.enter_context(rows.load(options)) for options in ROWS}
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +42,18 @@ def measured(
     say: Callable[[str], None],
     publish: Callable[[str, str, Any], None],
 ) -> Measurements:
-    """All rows measured in turn, their outputs checked, and only then the tables printed and written."""
+    """Measure all rows alternately and check their outputs; only then print and write the tables."""
     config = request.config
     case = QUICK if config.getoption("quick") else FULL
     done = partial(
         Ablation,
-        origin=Origin.here(config.invocation_params.args, HERE),
+        origin=Origin.here(config.invocation_params.args, ROOT),
         config=models[()].config,
         case=case,
         plans={options: model.plan for options, model in models.items()},
     )
     samples = measure(models, case, config.getoption("rounds") or ROUNDS, say)
-    agreement = ablation.check(models, samples, case)
+    agreement = rows.check(models, samples, case)
     finished = done(samples=samples, agreement=agreement)
     publish("ablation", as_markdown(finished), as_record(finished))
     return samples
@@ -62,8 +62,8 @@ def measured(
 def measure(
     models: dict[Row, gpt2c.Model], case: Case, rounds: int, say: Callable[[str], None]
 ) -> Measurements:
-    """Times `rounds` runs of each model, saying after each how long it took."""
-    calls = {name_of(options): partial(ablation.generate, model, case) for options, model in models.items()}
+    """Time `rounds` runs of each model, and print the time of each run."""
+    calls = {name_of(options): partial(rows.generate, model, case) for options, model in models.items()}
     by_name = harness.interleaved(calls, rounds, progress=say)
     return {options: by_name[name_of(options)] for options in models}
 

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import draft_pair
-import generation_report
-import harness
 import pytest
-from harness import Origin, Samples
 
 import gpt2c
+from generation import model_pair, report
+from shared import harness
+from shared.checkout import ROOT
+from shared.harness import Origin, Samples
 
-HERE = Path(__file__).resolve().parent
 ROUNDS = 5
 AGREEMENT = 0.8
 WHOLE_HEAD = "kv,linear,gelu,residual,layernorm,unembed,aligned,simd,threads,fused"
@@ -38,16 +37,16 @@ class Run:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where the model and its drafts lie: those right as often as AGREEMENT says, and never."""
+    """The folders of the model and its drafts: one right with the rate AGREEMENT, two never right."""
     base = tmp_path_factory.mktemp("pair")
-    following = draft_pair.successors(50257, seed=0)
-    sometimes = draft_pair.mostly(following, AGREEMENT, seed=1)
-    never = draft_pair.successors(50257, seed=2)
+    following = model_pair.successors(50257, seed=0)
+    sometimes = model_pair.mostly(following, AGREEMENT, seed=1)
+    never = model_pair.successors(50257, seed=2)
     return {
-        "target": draft_pair.write_model(base / "target", draft_pair.TARGET, following, seed=3),
-        "good": draft_pair.write_model(base / "good", draft_pair.DRAFT, sometimes, seed=4),
-        "bad": draft_pair.write_model(base / "bad", draft_pair.DRAFT, never, seed=5),
-        "bad and large": draft_pair.write_model(base / "large", draft_pair.TARGET, never, seed=6),
+        "target": model_pair.write_model(base / "target", model_pair.TARGET, following, seed=3),
+        "good": model_pair.write_model(base / "good", model_pair.DRAFT, sometimes, seed=4),
+        "bad": model_pair.write_model(base / "bad", model_pair.DRAFT, never, seed=5),
+        "bad and large": model_pair.write_model(base / "large", model_pair.TARGET, never, seed=6),
     }
 
 
@@ -78,13 +77,13 @@ def test_batches(
         runs = [Run(str(n), partial(model.generate_batch, prompts[:n], n_new)) for n in sizes]
         samples = measure(runs, request, say)
         record = {
-            "origin": Origin.here(request.config.invocation_params.args, HERE),
+            "origin": Origin.here(request.config.invocation_params.args, ROOT),
             "plan": str(model.plan),
             "n_new": n_new,
             "rows": {name: tokens_per_s(s) for name, s in samples.items()},
             "on_cpu": harness.on_cpu_share(samples.values()),
         }
-    publish(f"batches_{weights}", generation_report.batches(record), record)
+    publish(f"batches_{weights}", report.batches(record), record)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,9 @@ def test_drafts(
     target, prompt = models["target"], [11, 22, 33, 44]
 
     def generate(draft: str | None = None, k: int | None = None) -> Completions:
-        drafter = draft if draft in (None, "ngram") else models[draft]
+        drafter: gpt2c.Model | Literal["ngram"] | None = None
+        if draft is not None:
+            drafter = "ngram" if draft == "ngram" else models[draft]
         return [target.generate(prompt, n_new, draft=drafter, num_assistant_tokens=k)]
 
     runs = [
@@ -118,15 +119,15 @@ def test_drafts(
     [expected] = generate()
     for run in runs:
         assert [c.ids for c in run.call()] == [expected.ids]
-    # Each beside a plain one of its own: the memory's speed changes from second to second.
-    beside = {run.name: f"plain, beside: {run.name}" for run in runs}
-    samples = measure([r for run in runs for r in (Run(beside[run.name], generate), run)], request, say)
-    plain = harness.joined(samples[name] for name in beside.values())
+    # Each run has a plain run right before it, since the memory's speed changes from second to second.
+    plain_before = {run.name: f"plain, before: {run.name}" for run in runs}
+    samples = measure([r for run in runs for r in (Run(plain_before[run.name], generate), run)], request, say)
+    plain = harness.joined(samples[name] for name in plain_before.values())
     rows = {"plain": (plain, plain)} | {
-        name: (samples[other], samples[name]) for name, other in beside.items()
+        name: (samples[other], samples[name]) for name, other in plain_before.items()
     }
     record = {
-        "origin": Origin.here(request.config.invocation_params.args, HERE),
+        "origin": Origin.here(request.config.invocation_params.args, ROOT),
         "plan": str(target.plan),
         "n_new": n_new,
         "agreement": AGREEMENT,
@@ -142,9 +143,9 @@ def test_drafts(
         },
         "on_cpu": harness.on_cpu_share(samples.values()),
     }
-    publish("drafts", generation_report.drafts(record), record)
+    publish("drafts", report.drafts(record), record)
 
 
 def ratio(plain: Samples[Completions], other: Samples[Completions]) -> harness.Spread:
-    """How many times plain generation's tokens a second, round by round."""
+    """Tokens per second relative to plain generation, round by round."""
     return harness.Spread.of(p / o for p, o in zip(plain.seconds, other.seconds, strict=True))

@@ -1,4 +1,4 @@
-"""Every kernel of every instruction set, on its own and on one thread, beside the machine's limits.
+"""Every kernel of every instruction set, on one thread, compared with the machine's limits.
 
 python -m pytest bench/test_kernels.py            # about 5 minutes; prints and writes the tables
 python -m pytest bench/test_kernels.py --quick    # about a minute; prints them
@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import harness
-import kernel_cases
-import native_library
 import pytest
-from harness import Origin, ReplayClock
-from kernel_cases import FULL, QUICK, Scale, Work
-from kernel_report import Key, Measured, Timed, as_markdown, as_record
 
-HERE = Path(__file__).resolve().parent
+from operations import cases as kernel_cases
+from operations import native
+from operations.cases import FULL, QUICK, Scale, Work
+from operations.report import Key, Measured, Timed, as_markdown, as_record
+from shared import harness
+from shared.checkout import ROOT
+from shared.harness import Origin, ReplayClock
+
 SAY_EVERY = 5.0
-"""Seconds between two lines of progress."""
+"""Minimum seconds between two lines of progress."""
 
 clock = ReplayClock()
 
@@ -48,12 +48,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def measured(
     request: pytest.FixtureRequest, say: Callable[[str], None], publish: Callable[[str, str, Any], None]
 ) -> Measured:
-    """All kernels verified, then measured in turn with the limits, and only then the tables printed."""
+    """Verify all kernels, measure them alternately with the limits, and only then print the tables."""
     config = request.config
     scale = scale_of(config)
-    origin = Origin.here(config.invocation_params.args, HERE)
-    tell = seldom(say)
-    library = native_library.build()
+    origin = Origin.here(config.invocation_params.args, ROOT)
+    tell = at_intervals(say)
+    library = native.build()
     cases = kernel_cases.cases(scale)
     limits = kernel_cases.limits(library, cases)
     keys: list[Key] = [(case, "") for case in limits.all()]
@@ -70,7 +70,7 @@ def measured(
 
 @dataclass(frozen=True)
 class Prepared:
-    """How often a call repeats its work, and how many rounds there are of it."""
+    """Work, how often a call repeats it, and the number of rounds."""
 
     work: Work
     loops: int
@@ -78,18 +78,18 @@ class Prepared:
 
 
 def prepare(work: Work, scale: Scale, rounds: int | None) -> Prepared:
-    """Does it once, verifies what came out, and shares out the time."""
+    """Run the work once, verify its result, and choose loops and rounds by the time it took."""
     began = perf_counter()
     work.run(1)
     once = perf_counter() - began
     work.check()
-    if once < scale.seconds_a_call:  # then the first run may have been slow for being the first
+    if once < scale.min_call_seconds:  # the first run may have been slow because it was the first
         began = perf_counter()
         work.run(3)
         once = (perf_counter() - began) / 3
-    loops = max(1, round(scale.seconds_a_call / once))
-    affordable = max(2, int(scale.seconds_a_case / (once * loops)))
-    return Prepared(work, loops, rounds or min(scale.rounds, affordable))
+    loops = max(1, round(scale.min_call_seconds / once))
+    affordable = max(2, int(scale.max_case_seconds / (once * loops)))
+    return Prepared(work, loops, rounds or min(scale.max_rounds, affordable))
 
 
 def measure(prepared: Mapping[Key, Prepared], say: Callable[[str], None]) -> dict[Key, Timed]:
@@ -101,8 +101,8 @@ def measure(prepared: Mapping[Key, Prepared], say: Callable[[str], None]) -> dic
     return {key: Timed(one.loops, by_name[name_of(key)]) for key, one in prepared.items()}
 
 
-def seldom(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Leaves out lines that come too soon after the one before."""
+def at_intervals(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Skip lines that come too soon after the previous one."""
     said = perf_counter()
 
     def maybe(line: str) -> None:

@@ -21,7 +21,7 @@ from .options import OPTIONS, Plan
 from .session import Session
 from .trace import Trace
 
-__version__ = "0.1.0"
+__version__ = bindings.version()
 
 __all__ = [
     "OPTIONS",

@@ -1,4 +1,4 @@
-"""Files: bounded reads, strict JSON, writes that are whole or not at all; the user's folders."""
+"""Files: bounded reads, strict JSON, atomic writes, and the user's folders."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 
 MAX_JSON_BYTES = 10_000_000
-"""Longest config.json or shard index that is read; published ones have about a thousand bytes."""
+"""Maximum length of a config.json or shard index; published ones have about a thousand bytes."""
 
 
 MAX_JSON_ENTRIES = 1_000_000
-"""Most commas in a JSON text; the header of a model of 1,024 layers has about 60,000."""
+"""Maximum number of commas in a JSON text; the header of a model with 1,024 layers has about 60,000."""
 
 
 # ---- Reading ----
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """`value` for a one-line message: as JSON spells true, false and null, else its `repr`, clipped.
+    """`value` for a one-line message: true, false or null as in JSON, else its `repr`, shortened.
 
-    Text and structures come from strangers' files: any length, any depth, any character.
+    Values come from files that nobody has checked: they may have any length, any depth and any character.
+    limit: maximum length of a string.
     """
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -43,14 +44,14 @@ def quoted(value: object, limit: int = 80) -> str:
 
 
 def require_regular_file(path: Path, error: type[ConfigError] | type[ModelFileError]) -> None:
-    """Raise `ModelNotFoundError` if there is no such file, `error` if it is not a regular one.
+    """Raise `ModelNotFoundError` if there is no such file, `error` if it is not a regular file.
 
-    Symbolic links are followed. Asked before opening, because opening a pipe would wait for ever.
+    Symbolic links are followed. Call this before opening a file, because opening a pipe may wait for ever.
     """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotFoundError(f"{quoted(str(path), 300)} is not there") from None
+        raise ModelNotFoundError(f"{quoted(str(path), 300)} does not exist") from None
     except (OSError, ValueError) as e:
         raise error(f"{path.name}: cannot be read: {_reason(e)}") from e
     if not stat.S_ISREG(mode):
@@ -58,7 +59,7 @@ def require_regular_file(path: Path, error: type[ConfigError] | type[ModelFileEr
 
 
 def read_bounded(path: Path, limit: int, error: type[ConfigError] | type[ModelFileError]) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; what goes wrong is raised as `error`."""
+    """The bytes of a regular file. `error`: it cannot be read, or is longer than `limit` bytes."""
     require_regular_file(path, error)
     try:
         with open(path, "rb") as file:
@@ -77,12 +78,12 @@ def _reason(e: Exception) -> str:
 def parse_json_object(
     text: bytes, name: str, error: type[ConfigError] | type[ModelFileError]
 ) -> dict[str, object]:
-    """Strict JSON (RFC 8259) whose top level is an object.
+    """Parse strict JSON (RFC 8259) whose top level is an object.
 
-    On top of the standard parser this refuses what two readers might read differently: duplicate
-    keys, NaN and Infinity, encodings other than UTF-8, integers of more than 40 digits; and more than
-    `MAX_JSON_ENTRIES` entries, since each takes far more memory than its text. `name`
-    stands for the source in the message of the `error` raised.
+    Unlike the standard parser, this refuses what two parsers may read differently: duplicate keys, NaN and
+    Infinity, encodings other than UTF-8, integers of more than 40 digits. It also refuses more than
+    `MAX_JSON_ENTRIES` entries, because an entry takes far more memory than its text. `name`: what the message
+    of `error` calls the source.
     """
 
     def refuse_constant(word: str) -> NoReturn:
@@ -124,15 +125,15 @@ def parse_json_object(
 
 
 def user_folder(environ: Mapping[str, str], variable: str, under_home: str) -> Path | None:
-    """The user's folder for gpt2c by the XDG specification; it need not be there. None: there is no home."""
+    """The user's folder for gpt2c by the XDG specification; it may not exist yet. None: there is no home."""
     base = environ.get(variable, "")
-    if not os.path.isabs(base):  # a relative one is to be ignored
+    if not os.path.isabs(base):  # the specification says to ignore a relative path
         base = os.path.join(os.path.expanduser("~"), under_home)
     return Path(base, "gpt2c") if os.path.isabs(base) else None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise Gpt2cError if `write_whole` cannot put a file there: said before long work, not after it."""
+    """Raise Gpt2cError if `write_whole` cannot write a file there. Call it before long work."""
     folder = os.path.dirname(os.path.realpath(path))
     if os.path.isdir(path):
         raise Gpt2cError(f"cannot write {os.fspath(path)!r}: it is a folder")
@@ -143,9 +144,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file beside its place and rename it there. Gpt2cError: nothing was changed.
+    """Write a text file under a temporary name and rename it to `path`. Gpt2cError: nothing was changed.
 
-    What is there and no ordinary file (a pipe, a device) is written into and not replaced.
+    If `path` is a pipe, a device or another special file, the text is written into it instead.
     """
     try:
         if _is_special(path):
@@ -160,12 +161,13 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file, its owner's alone, that is on the disk in `path`'s place when the block ends; OSError.
+    """Yield a temporary file that replaces `path` when the block ends; only its owner may read it. OSError.
 
-    A link stays one: what it leads to is replaced. If an exception ends the block, nothing has changed.
+    Its data is flushed to the disk first. If `path` is a link, its target is replaced and the link stays. If
+    an exception ends the block, nothing has changed.
     """
     path = Path(os.path.realpath(path))
-    import tempfile  # here, because it brings a dozen modules along, and who generates writes no files
+    import tempfile  # here, because it imports a dozen modules, and generating text writes no files
 
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -180,13 +182,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _is_special(path: str | os.PathLike[str]) -> bool:
-    """Whether it is there, and no ordinary file."""
+    """Whether a path exists and is not a regular file."""
     return os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode)
 
 
 def sha256(data: bytes) -> _Hash:
-    """A SHA-256 begun with these bytes."""
-    import hashlib  # here, because it brings OpenSSL along, 4 MB, and a small model needs no checksum
+    """A SHA-256 object that has hashed these bytes."""
+    import hashlib  # here, because it loads OpenSSL (4 MB), and a small model needs no checksum
 
     return hashlib.sha256(data)
 

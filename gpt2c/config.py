@@ -1,8 +1,7 @@
-"""The shape of a model: the part of a Hugging Face `config.json` that the forward pass needs.
+"""The hyperparameters of a model: the part of a Hugging Face `config.json` that the forward pass needs.
 
-`read_config` is strict about what it reads and silent about what it does not: a key that changes the
-arithmetic is either supported exactly or refused by name, and every other key is ignored. The
-meaning of each key is that of `transformers.GPT2Config`.
+A key that changes the arithmetic is either supported exactly or refused by name; every other key is ignored.
+The keys have the meanings that `transformers.GPT2Config` gives them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .errors import ConfigError
 _LOG = logging.getLogger("gpt2c")
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
-"""What may stand between the projections of the MLP, in the order of gpt2c_activation in gpt2c.h."""
+"""The activations that the MLP may have, in the order of gpt2c_activation in gpt2c.h."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class ModelConfig:
 
     @property
     def n_parameters(self) -> int:
-        """Weights and biases, a tied head counted once."""
+        """Number of weights and biases; a tied head is counted once."""
         block = (
             4 * self.n_embd  # two layer norms
             + 4 * self.n_embd * (self.n_embd + 1)  # c_attn and c_proj
@@ -56,7 +55,7 @@ class ModelConfig:
         return (n_heads * self.n_vocab + self.n_ctx + 2) * self.n_embd + self.n_layer * block
 
 
-# Far above any GPT-2, far below what would overflow a size or ask for absurd memory.
+# Maximum sizes: far above any GPT-2, and far below what would overflow a size or need absurd memory.
 _SIZE_LIMITS = {
     "n_layer": 1024,
     "n_head": 1024,
@@ -72,14 +71,14 @@ _EPSILON_MIN, _EPSILON_MAX = 1e-30, 1.0
 
 @dataclass(frozen=True)
 class _Known:
-    """A key that changes the arithmetic: the values that gpt2c computes exactly, the default first."""
+    """A key that changes the arithmetic, and the values that gpt2c supports exactly, the default first."""
 
     key: str
     supported: tuple[str | bool | None, ...]
 
 
-# A key becomes supported by widening its row and teaching the forward pass about it.
-# (`reorder_and_upcast_attn` is not here: it chooses a precision, not a formula.)
+# To support another value, add it to its row here and implement it in the forward pass.
+# (`reorder_and_upcast_attn` is not listed: it selects a precision, not a formula.)
 _KNOWN_KEYS = (
     _Known("model_type", ("gpt2",)),
     _Known("activation_function", ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")),
@@ -94,33 +93,33 @@ _KNOWN_KEYS = (
 def read_config(path: str | os.PathLike[str]) -> ModelConfig:
     """The hyperparameters in a Hugging Face `config.json`.
 
-    Needed: `n_layer`, `n_head`, `n_embd`, `n_positions`, `vocab_size`. `n_inner` absent or null is
-    `4 * n_embd`; `layer_norm_epsilon` absent is 1e-5; an absent `model_type` is taken to be gpt2.
+    Required: `n_layer`, `n_head`, `n_embd`, `n_positions`, `vocab_size`. Defaults: `n_inner` (also if it is
+    null) is `4 * n_embd`, `layer_norm_epsilon` is 1e-5, `model_type` is gpt2.
 
-    `eos_token_id` may be an id, null, or a list, of which the first is taken. An id that is not in
-    the vocabulary, which small models made with the library's defaults do have, counts as none: the
-    model could never produce it.
+    `eos_token_id` may be an id, null, or a list, of which the first id is used. An id outside the vocabulary
+    is ignored, because the model can never produce it. (Small models made with the defaults of `transformers`
+    have such an id.)
 
-    Raises `ModelNotFoundError` when there is no such file and `ConfigError`, naming file and field,
-    for anything else: unreadable, longer than 10 MB, not strict JSON, or a model that gpt2c does
-    not run.
+    Raises `ModelNotFoundError` if there is no such file. Raises `ConfigError`, which names the file and the
+    field, if the file cannot be read, is longer than 10 MB or is not strict JSON, or if gpt2c does not run
+    the model.
     """
     path = Path(path)
     return config_of_fields(read_config_fields(path), path.name)
 
 
 def read_config_fields(path: Path) -> dict[str, object]:
-    """All that a `config.json` says, unchecked but for being strict JSON; errors as in `read_config`."""
+    """All fields of a `config.json`, which must be strict JSON; errors as in `read_config`."""
     return parse_json_object(read_bounded(path, MAX_JSON_BYTES, ConfigError), path.name, ConfigError)
 
 
 def parse_config(text: bytes, name: str = "config.json") -> ModelConfig:
-    """As `read_config`, from the file's bytes; `name` stands for the file in error messages."""
+    """As `read_config`, from the file's bytes. `name`: what error messages call the file."""
     return config_of_fields(parse_json_object(text, name, ConfigError), name)
 
 
 def config_of_fields(fields: Mapping[str, object], name: str) -> ModelConfig:
-    """As `read_config`, from the fields themselves, wherever a file has them."""
+    """As `read_config`, from the fields. `name`: what error messages call their source."""
     chosen = {known.key: _known_value(fields, known, name) for known in _KNOWN_KEYS}
     activation = str(chosen["activation_function"])
     n_head = _size(fields, "n_head", name)
@@ -137,7 +136,7 @@ def config_of_fields(fields: Mapping[str, object], name: str) -> ModelConfig:
         n_vocab=n_vocab,
         layer_norm_epsilon=_epsilon(fields, name),
         eos_token_id=_eos(fields, n_vocab, name),
-        # Two names of one formula.
+        # Two names of the same formula.
         activation_function="gelu_new" if activation == "gelu_pytorch_tanh" else activation,
         tie_word_embeddings=bool(chosen["tie_word_embeddings"]),
         scale_attn_weights=bool(chosen["scale_attn_weights"]),
@@ -147,7 +146,7 @@ def config_of_fields(fields: Mapping[str, object], name: str) -> ModelConfig:
 
 def _known_value(fields: Mapping[str, object], known: _Known, name: str) -> str | bool | None:
     value = fields.get(known.key, known.supported[0])
-    # By type as well: 1 == True in Python, yet a config that says 1 is not one we know.
+    # The types are compared, too: 1 == True in Python, but a config may not say 1 for true.
     for supported in known.supported:
         if type(value) is type(supported) and value == supported:
             return supported

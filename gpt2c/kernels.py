@@ -23,6 +23,7 @@ import functools
 import math
 import operator
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -54,11 +55,6 @@ __all__ = [
 Floats = NDArray[np.float32]
 Span = tuple[int, int]
 
-# gpt2c_layout and gpt2c_epilogue of include/gpt2c.h, in their order.
-_LAYOUTS = ("in_out", "out_in", "panels", "panels_bf16", "panels_q8", "panels_q4")
-_EPILOGUES = ("plain", "gelu", "gelu_table", "add", "gelu_erf", "relu")
-_PANEL = 32
-
 
 # ---- Linear ----
 
@@ -81,7 +77,7 @@ def pack(weight: ArrayLike, layout: str = "panels", *, binding: str = "auto") ->
     they have the embedding; "panels", 32 columns side by side, 64-byte aligned: what is fast.
     """
     chosen = bindings.select(binding)
-    number = _index_of("layout", layout, _LAYOUTS)
+    number = _number_of("layout", layout, bindings.enum("layout"))
     array = _real("weight", weight)
     if array.ndim != 2 or 0 in array.shape:
         raise OptionError(f"weight has shape {array.shape}: [n_in, n_out] is needed, both at least 1")
@@ -126,8 +122,8 @@ def linear(
     shape = (*array.shape[:-1], n_out)
     n_rows = math.prod(array.shape[:-1])
     row_span = _span("rows", rows, n_rows)
-    column_span = _span("columns", columns, n_out, _PANEL)
-    kind = _index_of("epilogue", epilogue, _EPILOGUES)
+    column_span = _span("columns", columns, n_out, bindings.enum("limit")["panel_columns"])
+    kind = _number_of("epilogue", epilogue, _epilogues())
     if (residual is not None) != (epilogue == "add"):
         raise OptionError("a residual and epilogue='add' need each other")
 
@@ -364,17 +360,23 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
     supported = [name for name, _, ok in rows if ok]
     if isa == "auto":
         isa = isa_of(os.environ) or supported[-1]
-    number = _index_of("instruction set", isa, ("auto", *(name for name, _, _ in rows))) - 1
+    names = ("auto", *(name for name, _, _ in rows))
+    number = _number_of("instruction set", isa, dict(zip(names, range(-1, len(rows)), strict=True)))
     if isa not in supported:
         raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
     return chosen, number
 
 
-def _index_of(what: str, name: str, known: tuple[str, ...]) -> int:
+def _number_of(what: str, name: str, known: Mapping[str, int]) -> int:
     if name not in known:
         guess = nearest(name, known)
         raise OptionError(f"unknown {what} {name!r}{guess} (choose from {', '.join(known)})")
-    return known.index(name)
+    return known[name]
+
+
+@functools.cache
+def _epilogues() -> dict[str, int]:
+    return {"plain" if name == "none" else name: n for name, n in bindings.enum("epilogue").items()}
 
 
 @functools.cache

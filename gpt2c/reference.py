@@ -1,7 +1,7 @@
-"""GPT-2 in NumPy, in one page: the oracle that everything else in gpt2c is compared with.
+"""GPT-2 in NumPy on one page: the oracle that everything else in gpt2c is compared with.
 
-Nothing here is optimized, kept between calls, or shared with the C core: `logits` computes every
-position from the token ids each time. Read it before native/forward.c, which is the same lines.
+Nothing here is optimized, cached between calls, or shared with the C core: `logits` computes every position
+from the token ids at each call. Read it before native/forward.c, which has the same steps.
 
 Sources: Radford et al. 2019 for the model, Hendrycks and Gimpel 2016 for GELU, Ba et al. 2016 for layer
 norm, Vaswani et al. 2017 for attention.
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from .checkpoints.checkpoint import Checkpoint
 from .config import ModelConfig
 
-Array = Any  # an array of the parameters' dtype: the shapes are in the docstrings
+Array = Any  # an array of the parameters' dtype; shapes are in the docstrings
 Parameters = dict[str, NDArray[Any]]
 
 
@@ -34,18 +34,18 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_table(x: Array) -> Array:
-    """GELU of x rounded to fp16, itself rounded to fp16; 0 from -10 down, x from 10 up."""
+    """GELU through fp16, elementwise: x and the result are rounded to fp16; 0 for x <= -10, x for x >= 10."""
     with np.errstate(over="ignore", invalid="ignore"):
         looked_up = gelu(x.astype(np.float16).astype(np.float64)).astype(np.float16).astype(x.dtype)
     return np.where(x <= -10, 0, np.where(x >= 10, x, looked_up))
 
 
 def gelu_erf(x: Array) -> Array:
-    """x/2 (1 + erf(x / sqrt(2))), elementwise: "gelu" in a config."""
+    """x/2 (1 + erf(x / sqrt(2))), elementwise; a config calls it "gelu"."""
     return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
 
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none
+_erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has no erf
 
 
 def relu(x: Array) -> Array:
@@ -54,7 +54,7 @@ def relu(x: Array) -> Array:
 
 
 ACTIVATIONS = {"gelu_new": gelu, "gelu": gelu_erf, "relu": relu}
-"""By their names in a config."""
+"""The activations by their names in a config."""
 
 
 def layernorm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
@@ -65,15 +65,15 @@ def layernorm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Along the last axis."""
+    """Softmax along the last axis."""
     exp = np.exp(x - x.max(axis=-1, keepdims=True))
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
 def attention(q: Array, k: Array, v: Array, divisor: float = 0) -> Array:
-    """Causal: [n_head, n, head_dim] three times -> the same; row i looks at rows 0..i.
+    """Causal attention: q, k, v [n_head, n, head_dim] -> the same; position i attends to positions 0..i.
 
-    divisor: of the scores; 0 for sqrt(head_dim).
+    divisor: what the scores are divided by; 0 for sqrt(head_dim).
     """
     n, head_dim = q.shape[-2:]
     scores = q @ k.swapaxes(-1, -2) / (divisor or np.sqrt(head_dim))
@@ -82,7 +82,7 @@ def attention(q: Array, k: Array, v: Array, divisor: float = 0) -> Array:
 
 
 def divisors(config: ModelConfig) -> list[float]:
-    """By what each layer divides attention's scores."""
+    """The divisor of the attention scores in each layer, [n_layer]."""
     first = math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
     by_layer = config.scale_attn_by_inverse_layer_idx
     return [first * (layer + 1 if by_layer else 1) for layer in range(config.n_layer)]
@@ -98,7 +98,7 @@ def hidden(
 ) -> Array:
     """Token ids [n] -> hidden states [n, n_embd] after the final layer norm.
 
-    act: one of `ACTIVATIONS`; divisors: of attention's scores in each layer, else sqrt(head_dim).
+    act: one of `ACTIVATIONS`; divisors: those of `divisors()`, empty for sqrt(head_dim) in every layer.
     """
     n = len(ids)
     n_layer = 1 + max(int(name.split(".")[1]) for name in p if name.startswith("h."))
@@ -131,6 +131,6 @@ def logits(
     act: Any = gelu,
     divisors: Sequence[float] = (),
 ) -> Array:
-    """Token ids [n] -> logits [n, n_vocab] of every position; an untied head is not the embedding."""
+    """Token ids [n] -> logits [n, n_vocab] of every position. A tied head is the embedding."""
     head = p.get("lm_head.weight", p["wte.weight"])
     return hidden(ids, p, n_head, epsilon, act, divisors) @ head.T

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bindings
 from ._checks import Ids, as_ids
 from ._session_file import read_session, write_session
 from .bindings import Binding, LoadedModel, NativeSession, Outputs, Runtime
@@ -214,8 +215,9 @@ class Session:
         return native.feed(ids, outputs) if trace is None else trace.feed(native, ids, outputs)
 
 
-BATCH_ROWS = 256
-"""Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+def batch_rows() -> int:
+    """Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+    return bindings.enum("limit")["chunk_rows"]
 
 
 def feed_batch(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bindings
 from .bindings import NativeSession, Outputs
 
 # gpt2c_trace_event of include/gpt2c.h
@@ -24,7 +25,6 @@ _EVENT = np.dtype(
     [("op", np.int32), ("layer", np.int32)]
     + [(name, np.int64) for name in ("begin_ns", "end_ns", "rows", "n_in", "n_out", "n_bytes")]
 )
-_CHUNK_ROWS = 256  # GPT2C_CHUNK_ROWS of native/session.h
 _MOST_A_LAYER, _MOST_OUTSIDE = 10, 3  # operations: without `fused` two residuals, and GELU
 
 
@@ -86,8 +86,7 @@ class Trace:
         if self.n_best and outputs.logits is None and outputs.last_logits is None:
             outputs = outputs._replace(last_logits=np.empty(self.n_vocab, np.float32))
         n_past = native.n_past()
-        n_chunks = len(ids) // _CHUNK_ROWS + 1
-        events = np.zeros(n_chunks * (_MOST_A_LAYER * self.n_layer + _MOST_OUTSIDE), _EVENT)
+        events = np.zeros(self._most_events(len(ids)), _EVENT)
         native.trace(events.view(np.uint8))
         try:
             begin = now_ns()
@@ -102,6 +101,12 @@ class Trace:
         best = [] if last is None else best_of(last, self.n_best)
         self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
         return chosen
+
+    def _most_events(self, n_ids: int) -> int:
+        if not self.op_names:
+            return 0
+        n_chunks = n_ids // bindings.enum("limit")["chunk_rows"] + 1
+        return n_chunks * (_MOST_A_LAYER * self.n_layer + _MOST_OUTSIDE)
 
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:

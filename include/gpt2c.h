@@ -1,12 +1,12 @@
 /* gpt2c: GPT-2 on the CPU. This header is the whole public C interface and its manual.
  *
  * Conventions
- *   - Every call that can fail returns a gpt2c_status; GPT2C_OK is 0. The library never prints and
- *     never exits. A call that fails leaves its out-handle NULL and a session as it was.
+ *   - Every call that can fail returns a gpt2c_status; GPT2C_STATUS_OK is 0. The library never prints
+ *     and never exits. A call that fails leaves its out-handle NULL and a session as it was.
  *   - Arguments are checked: a NULL pointer, a size of zero or a number outside its range gives
- *     GPT2C_INVALID_ARGUMENT. Buffers belong to the caller; a float buffer's length is in floats.
+ *     GPT2C_STATUS_INVALID_ARGUMENT. Buffers belong to the caller; a float buffer's length is in floats.
  *   - A model may be shared by any number of threads once it is frozen. A session belongs to one
- *     call at a time; a second call at the same time gets GPT2C_BUSY and changes nothing.
+ *     call at a time; a second call at the same time gets GPT2C_STATUS_BUSY and changes nothing.
  *   - For one instruction set the results are the same to the bit whatever the number of threads,
  *     the chunks in which tokens are fed, and the work that is kept or recomputed: in the
  *     floating-point environment that C starts with, which rounds to nearest and has subnormals.
@@ -24,28 +24,38 @@
 extern "C" {
 #endif
 
+/* The only place that states the version: what setup.py gives the package, and gpt2c_version() returns. */
+#define GPT2C_VERSION "0.1.0"
+
 /* BEGIN DECLARATIONS */
 
 typedef enum gpt2c_status {
-    GPT2C_OK = 0,
-    GPT2C_INVALID_ARGUMENT = 1,
-    GPT2C_OUT_OF_MEMORY = 2,
-    GPT2C_UNSUPPORTED = 3,    /* the instruction set is not compiled, or not on this machine */
-    GPT2C_NOT_READY = 4,      /* a tensor was never set, or the model is frozen (or is not yet) */
-    GPT2C_BAD_TOKEN = 5,      /* a token id outside [0, n_vocab) */
-    GPT2C_CONTEXT_FULL = 6,   /* n_past + n_ids > n_ctx */
-    GPT2C_BUSY = 7,           /* the session is in a call of another thread */
-    GPT2C_CANCELLED = 8,      /* gpt2c_session_cancel() or the poll function ended the call */
-    GPT2C_IO_ERROR = 9,       /* a file could not be opened, mapped or written */
-    GPT2C_BAD_FILE = 10,      /* not a packed file of this version, another model's, or damaged */
-    GPT2C_BAD_WEIGHTS = 11    /* stored weights with a scale that is no number of a quantized weight */
+    GPT2C_STATUS_OK = 0,
+    GPT2C_STATUS_INVALID_ARGUMENT = 1,
+    GPT2C_STATUS_OUT_OF_MEMORY = 2,
+    GPT2C_STATUS_UNSUPPORTED = 3,  /* the instruction set is not compiled, or not on this machine */
+    GPT2C_STATUS_NOT_READY = 4,    /* a tensor was never set, or the model is frozen (or is not yet) */
+    GPT2C_STATUS_BAD_TOKEN = 5,    /* a token id outside [0, n_vocab) */
+    GPT2C_STATUS_CONTEXT_FULL = 6, /* n_past + n_ids > n_ctx */
+    GPT2C_STATUS_BUSY = 7,         /* the session is in a call of another thread */
+    GPT2C_STATUS_CANCELLED = 8,    /* gpt2c_session_cancel() or the poll function ended the call */
+    GPT2C_STATUS_IO_ERROR = 9,     /* a file could not be opened, mapped or written */
+    GPT2C_STATUS_BAD_FILE = 10,    /* not a packed file of this version, another model's, or damaged */
+    GPT2C_STATUS_BAD_WEIGHTS = 11  /* stored weights with a scale that is no number of a quantized weight */
 } gpt2c_status;
 
 /* One sentence for a status; a valid string for any number. */
 const char *gpt2c_status_message(gpt2c_status status);
 
-/* "major.minor.patch" */
+/* GPT2C_VERSION, "major.minor.patch". */
 const char *gpt2c_version(void);
+
+/* Sizes that callers have to know. */
+typedef enum gpt2c_limit {
+    GPT2C_LIMIT_CHUNK_ROWS = 256,   /* tokens of a chunk, into which a feed is cut, or of a batch, at most */
+    GPT2C_LIMIT_PANEL_COLUMNS = 32, /* of a panel: spans of columns begin at a multiple of it */
+    GPT2C_LIMIT_THREADS = 1024      /* of a model's pool, the calling one included, at most */
+} gpt2c_limit;
 
 /* ---- Instruction sets ------------------------------------------------------------------------
  * Numbered from 0 (`ref`) in the order of native/isa.def. */
@@ -61,12 +71,12 @@ gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
 
 /* How a matrix lies, and so which linear kernel reads it. */
 typedef enum gpt2c_layout {
-    GPT2C_IN_OUT = 0,            /* row-major [n_in, n_out], the projections as in the file */
-    GPT2C_OUT_IN = 1,            /* row-major [n_out, n_in], the embedding as in the file */
-    GPT2C_PANELS = 2,            /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
-    GPT2C_PANELS_BF16 = 3,       /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
-    GPT2C_PANELS_Q8 = 4,         /* [ceil(n_out / 32)][ceil(n_in / 64)] blocks of 8 bits, and scales */
-    GPT2C_PANELS_Q4 = 5,         /* [ceil(n_out / 32)][ceil(n_in / 32)] of 4: native/quantized.h */
+    GPT2C_LAYOUT_IN_OUT = 0,      /* row-major [n_in, n_out], the projections as in the file */
+    GPT2C_LAYOUT_OUT_IN = 1,      /* row-major [n_out, n_in], the embedding as in the file */
+    GPT2C_LAYOUT_PANELS = 2,      /* [ceil(n_out / 32)][n_in][32], 64-byte aligned, padded by 0 */
+    GPT2C_LAYOUT_PANELS_BF16 = 3, /* [ceil(n_out / 32)][ceil(n_in / 2)][32][2] in bfloat16, likewise */
+    GPT2C_LAYOUT_PANELS_Q8 = 4,   /* [ceil(n_out / 32)][ceil(n_in / 64)] blocks of 8 bits, and scales */
+    GPT2C_LAYOUT_PANELS_Q4 = 5,   /* [ceil(n_out / 32)][ceil(n_in / 32)] of 4: native/quantized.h */
     GPT2C_LAYOUT_COUNT = 6
 } gpt2c_layout;
 
@@ -100,20 +110,20 @@ typedef struct gpt2c_model gpt2c_model;
 /* What each switch does when on: its operations compute the rows of new tokens only. Off: the rows
  * of every token so far, again at every call. Results are the same to the bit either way. */
 typedef enum gpt2c_switch {
-    GPT2C_SWITCH_KV = 0,         /* Q, K, V projection and attention */
-    GPT2C_SWITCH_LINEAR = 1,     /* the attention output projection and the two of the MLP */
+    GPT2C_SWITCH_KV = 0,       /* Q, K, V projection and attention */
+    GPT2C_SWITCH_LINEAR = 1,   /* the attention output projection and the two of the MLP */
     GPT2C_SWITCH_GELU = 2,
-    GPT2C_SWITCH_RESIDUAL = 3,   /* residual additions and the embedding */
+    GPT2C_SWITCH_RESIDUAL = 3, /* residual additions and the embedding */
     GPT2C_SWITCH_LAYERNORM = 4,
-    GPT2C_SWITCH_UNEMBED = 5,    /* logits: the last row only, or every row */
+    GPT2C_SWITCH_UNEMBED = 5,  /* logits: the last row only, or every row */
     GPT2C_SWITCH_COUNT = 6
 } gpt2c_switch;
 
 /* What stands between the two projections of the MLP. */
 typedef enum gpt2c_activation {
-    GPT2C_GELU_TANH = 0,         /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), GPT-2's own */
-    GPT2C_GELU_ERF = 1,          /* x/2 (1 + erf(x / sqrt(2))) */
-    GPT2C_RELU = 2,              /* max(x, 0) */
+    GPT2C_ACTIVATION_GELU_TANH = 0, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), GPT-2's own */
+    GPT2C_ACTIVATION_GELU_ERF = 1,  /* x/2 (1 + erf(x / sqrt(2))) */
+    GPT2C_ACTIVATION_RELU = 2,      /* max(x, 0) */
     GPT2C_ACTIVATION_COUNT = 3
 } gpt2c_activation;
 
@@ -130,7 +140,7 @@ typedef struct gpt2c_model_config {
     int32_t gelu_table;          /* 1: GELU by the fp16 table; 0: by the formula */
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
     int32_t format;              /* of the weights: 0 .. gpt2c_format_count() - 1; all but 0 need aligned */
-    int32_t n_threads;           /* 1 .. 1024, the calling thread included */
+    int32_t n_threads;           /* 1 .. GPT2C_LIMIT_THREADS, the calling one included */
     int32_t fused;               /* 1: GELU and residual in the projections' epilogue, scale, mask and
                                     softmax in one pass; needs switches 0 to 3; same bits as 0 */
     int32_t head_screen;         /* 1: a greedy id from a compact copy of the head, where nothing else
@@ -138,48 +148,48 @@ typedef struct gpt2c_model_config {
                                     integers; same ids as 0 */
     int32_t kv_f16;              /* 1: K and V rounded to half precision when they are kept, and read as
                                     such by every row; needs switch 0 */
-    int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_GELU_TANH */
-    int32_t untied;              /* 1: the output head is GPT2C_LM_HEAD; 0: it is GPT2C_WTE */
+    int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_ACTIVATION_GELU_TANH */
+    int32_t untied;              /* 1: the output head is GPT2C_TENSOR_LM_HEAD; 0: it is GPT2C_TENSOR_WTE */
     int32_t unscaled_scores;     /* 1: attention's scores are not divided by the root of a head's width */
     int32_t scores_by_layer;     /* 1: they are divided by the layer's number, counted from 1 */
 } gpt2c_model_config;
 
 typedef enum gpt2c_tensor {
-    GPT2C_WTE = 0,               /* [n_vocab, n_embd], also the output head unless that is untied */
-    GPT2C_WPE = 1,               /* [n_ctx, n_embd] */
-    GPT2C_LN_1_WEIGHT = 2,       /* [n_embd]; from here to MLP_PROJ_BIAS one a layer */
-    GPT2C_LN_1_BIAS = 3,
-    GPT2C_ATTN_QKV_WEIGHT = 4,   /* [n_embd, 3 n_embd]: [in, out], as all four projections */
-    GPT2C_ATTN_QKV_BIAS = 5,
-    GPT2C_ATTN_PROJ_WEIGHT = 6,  /* [n_embd, n_embd] */
-    GPT2C_ATTN_PROJ_BIAS = 7,
-    GPT2C_LN_2_WEIGHT = 8,
-    GPT2C_LN_2_BIAS = 9,
-    GPT2C_MLP_FC_WEIGHT = 10,    /* [n_embd, n_inner] */
-    GPT2C_MLP_FC_BIAS = 11,
-    GPT2C_MLP_PROJ_WEIGHT = 12,  /* [n_inner, n_embd] */
-    GPT2C_MLP_PROJ_BIAS = 13,
-    GPT2C_LN_F_WEIGHT = 14,      /* [n_embd] */
-    GPT2C_LN_F_BIAS = 15,
-    GPT2C_LM_HEAD = 16,          /* [n_vocab, n_embd], of an untied model only */
+    GPT2C_TENSOR_WTE = 0,              /* [n_vocab, n_embd], also the output head unless that is untied */
+    GPT2C_TENSOR_WPE = 1,              /* [n_ctx, n_embd] */
+    GPT2C_TENSOR_LN_1_WEIGHT = 2,      /* [n_embd]; from here to MLP_PROJ_BIAS one a layer */
+    GPT2C_TENSOR_LN_1_BIAS = 3,
+    GPT2C_TENSOR_ATTN_QKV_WEIGHT = 4,  /* [n_embd, 3 n_embd]: [in, out], as all four projections */
+    GPT2C_TENSOR_ATTN_QKV_BIAS = 5,
+    GPT2C_TENSOR_ATTN_PROJ_WEIGHT = 6, /* [n_embd, n_embd] */
+    GPT2C_TENSOR_ATTN_PROJ_BIAS = 7,
+    GPT2C_TENSOR_LN_2_WEIGHT = 8,
+    GPT2C_TENSOR_LN_2_BIAS = 9,
+    GPT2C_TENSOR_MLP_FC_WEIGHT = 10,   /* [n_embd, n_inner] */
+    GPT2C_TENSOR_MLP_FC_BIAS = 11,
+    GPT2C_TENSOR_MLP_PROJ_WEIGHT = 12, /* [n_inner, n_embd] */
+    GPT2C_TENSOR_MLP_PROJ_BIAS = 13,
+    GPT2C_TENSOR_LN_F_WEIGHT = 14,     /* [n_embd] */
+    GPT2C_TENSOR_LN_F_BIAS = 15,
+    GPT2C_TENSOR_LM_HEAD = 16,         /* [n_vocab, n_embd], of an untied model only */
     GPT2C_TENSOR_COUNT = 17
 } gpt2c_tensor;
 
 typedef enum gpt2c_dtype {
-    GPT2C_F32 = 0,
-    GPT2C_F16 = 1,
-    GPT2C_BF16 = 2,
-    GPT2C_STORED = 3,            /* bytes as gpt2c_model_get gives them */
+    GPT2C_DTYPE_F32 = 0,
+    GPT2C_DTYPE_F16 = 1,
+    GPT2C_DTYPE_BF16 = 2,
+    GPT2C_DTYPE_STORED = 3, /* bytes as gpt2c_model_get gives them */
     GPT2C_DTYPE_COUNT = 4
 } gpt2c_dtype;
 
-/* A model whose tensors are not set yet. GPT2C_UNSUPPORTED: this machine cannot run config->isa. */
+/* A model whose tensors are not set yet. GPT2C_STATUS_UNSUPPORTED: this machine cannot run config->isa. */
 gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **model);
 
 /* Copies one tensor in, converting it to the model's own layout. `data` holds little-endian numbers
  * of `dtype` at any address, `n_bytes` in all; `layer` is 0 for tensors outside the layers.
- * Different tensors may be set from different threads. GPT2C_NOT_READY: the model is frozen.
- * GPT2C_BAD_WEIGHTS: of GPT2C_STORED, whose scales are checked; the tensor then counts as not set. */
+ * Different tensors may be set from different threads. GPT2C_STATUS_NOT_READY: the model is frozen.
+ * GPT2C_STATUS_BAD_WEIGHTS: a bad scale in GPT2C_DTYPE_STORED bytes; the tensor then counts as not set. */
 gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t layer,
                              gpt2c_dtype dtype, const void *data, size_t n_bytes);
 
@@ -187,11 +197,11 @@ gpt2c_status gpt2c_model_set(gpt2c_model *model, gpt2c_tensor tensor, int32_t la
 size_t gpt2c_model_tensor_bytes(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer);
 
 /* Copies one tensor out as the model keeps it: a matrix in the layout of the model's format, all else in
- * float32. `n_bytes` must be gpt2c_model_tensor_bytes of it. GPT2C_NOT_READY: the tensor is not set. */
+ * float32. `n_bytes` must be gpt2c_model_tensor_bytes of it. GPT2C_STATUS_NOT_READY: the tensor is not set. */
 gpt2c_status gpt2c_model_get(const gpt2c_model *model, gpt2c_tensor tensor, int32_t layer, void *out,
                              size_t n_bytes);
 
-/* From now on the model can be used and not be changed. GPT2C_NOT_READY: a tensor is missing. */
+/* From now on the model can be used and not be changed. GPT2C_STATUS_NOT_READY: a tensor is missing. */
 gpt2c_status gpt2c_model_freeze(gpt2c_model *model);
 
 /* Bytes of weights held. */
@@ -200,7 +210,7 @@ size_t gpt2c_model_weight_bytes(const gpt2c_model *model);
 /* A checksum of a frozen model's weights as they lie in memory, all of which it reads. */
 gpt2c_status gpt2c_model_checksum(const gpt2c_model *model, uint64_t *checksum);
 
-/* How the projections lie (GPT2C_IN_OUT for a NULL model). */
+/* How the projections lie (GPT2C_LAYOUT_IN_OUT for a NULL model). */
 gpt2c_layout gpt2c_model_layout(const gpt2c_model *model);
 
 /* ---- Packed files: a frozen model's weights as they lie in memory, to be mapped -----------------*/
@@ -215,7 +225,7 @@ gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const
 /* Maps a packed file as a frozen model, sharing its pages with every process that maps it. The shape,
  * `aligned`, `format`, `head_screen` and what stands behind kv_f16 in `config` must be the file's; the rest
  * of `config` is the caller's choice. `key` must be the one it was saved with; NULL takes any. The header's checksum is checked.
- * GPT2C_BAD_FILE: anything about the file is not as it should be. */
+ * GPT2C_STATUS_BAD_FILE: anything about the file is not as it should be. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model);
 
@@ -231,7 +241,7 @@ void gpt2c_model_free(gpt2c_model *model);
 typedef struct gpt2c_session gpt2c_session;
 
 /* Called every 50 ms or so during a long call, on the thread that made the call; a result other
- * than 0 ends that call with GPT2C_CANCELLED. */
+ * than 0 ends that call with GPT2C_STATUS_CANCELLED. */
 typedef int (*gpt2c_poll)(void *context);
 
 /* Where a feed writes; NULL where a result is not wanted. */
@@ -243,7 +253,7 @@ typedef struct gpt2c_outputs {
     int32_t *next_ids;           /* [n_ids], the same of every token fed */
 } gpt2c_outputs;
 
-/* GPT2C_NOT_READY: the model is not frozen. `poll` may be NULL. */
+/* GPT2C_STATUS_NOT_READY: the model is not frozen. `poll` may be NULL. */
 gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                   gpt2c_session **session);
 
@@ -253,7 +263,7 @@ gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size
                                 const gpt2c_outputs *outputs);
 
 /* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i, `ids` holding
- * those of the first, then of the second, and so on; 256 tokens, and n_ctx, at most in all. Needs all
+ * those of the first, then of the second, and so on; GPT2C_LIMIT_CHUNK_ROWS, and n_ctx, at most in all. Needs all
  * six switches on. last_logits [n_sessions, n_vocab] and next_ids [n_sessions] as in gpt2c_outputs, or
  * NULL. Each session's results have the bits of a feed of its own. On any failure none has changed.
  * To cancel one is to end the pass of all; the poll function is that of the first. */
@@ -285,16 +295,16 @@ size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n);
 /* All n_past tokens' state; n_bytes must be what gpt2c_session_state_bytes says of them. */
 gpt2c_status gpt2c_session_get_state(gpt2c_session *session, void *state, size_t n_bytes);
 
-/* Puts the state of n tokens in the place of whatever the session holds. GPT2C_BAD_TOKEN: it holds an
+/* Puts the state of n tokens in the place of whatever the session holds. GPT2C_STATUS_BAD_TOKEN: it holds an
  * id outside [0, n_vocab), so it is not a state of this model. */
 gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const void *state, size_t n_bytes);
 
-/* Ends the feed that is running in another thread, if one is, with GPT2C_CANCELLED. */
+/* Ends the feed that is running in another thread, if one is, with GPT2C_STATUS_CANCELLED. */
 void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last feed, counted where the
  * work is done; of several, as of several layers, the most that one of them computed. */
-gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[6]);
+gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]);
 
 /* How many passes over activations for GELU or a residual alone the last feed took: 3 n_layer a chunk,
  * or 0 where `fused` leaves them to the projections. */
@@ -306,18 +316,18 @@ gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t 
 
 /* What a trace tells apart. GELU and residual are there only where they are passes of their own. */
 typedef enum gpt2c_traced_op {
-    GPT2C_TRACED_EMBED = 0,
-    GPT2C_TRACED_LN_1 = 1,
-    GPT2C_TRACED_QKV = 2,
-    GPT2C_TRACED_ATTENTION = 3,
-    GPT2C_TRACED_ATTN_PROJ = 4,
-    GPT2C_TRACED_LN_2 = 5,
-    GPT2C_TRACED_MLP_FC = 6,
-    GPT2C_TRACED_GELU = 7,
-    GPT2C_TRACED_MLP_PROJ = 8,
-    GPT2C_TRACED_RESIDUAL = 9,
-    GPT2C_TRACED_LN_F = 10,
-    GPT2C_TRACED_HEAD = 11,
+    GPT2C_TRACED_OP_EMBED = 0,
+    GPT2C_TRACED_OP_LN_1 = 1,
+    GPT2C_TRACED_OP_QKV = 2,
+    GPT2C_TRACED_OP_ATTENTION = 3,
+    GPT2C_TRACED_OP_ATTN_PROJ = 4,
+    GPT2C_TRACED_OP_LN_2 = 5,
+    GPT2C_TRACED_OP_MLP_FC = 6,
+    GPT2C_TRACED_OP_GELU = 7,
+    GPT2C_TRACED_OP_MLP_PROJ = 8,
+    GPT2C_TRACED_OP_RESIDUAL = 9,
+    GPT2C_TRACED_OP_LN_F = 10,
+    GPT2C_TRACED_OP_HEAD = 11,
     GPT2C_TRACED_OP_COUNT = 12
 } gpt2c_traced_op;
 
@@ -350,7 +360,7 @@ void gpt2c_session_free(gpt2c_session *session);
 
 /* ---- Kernels: the operations one by one --------------------------------------------------------
  * What a session runs, for learning, tests and microbenchmarks. `isa` is an instruction set's number,
- * GPT2C_UNSUPPORTED: this machine cannot run it. Arrays are row-major. The number of rows may be 0:
+ * GPT2C_STATUS_UNSUPPORTED: this machine cannot run it. Arrays are row-major. The number of rows may be 0:
  * then nothing is read or written, and arrays of rows may be NULL; every other size is at least 1.
  * Any row has the same bits whatever rows are computed beside it. `out` may be an input of the same
  * shape, but overlaps none in linear, embed and attention. Error bounds: native/kernels.h. */
@@ -358,7 +368,7 @@ void gpt2c_session_free(gpt2c_session *session);
 /* A linear layer's weights, laid out. Any number of calls may read one at the same time. */
 typedef struct gpt2c_matrix gpt2c_matrix;
 
-/* Copies weights, which lie as `given` (GPT2C_IN_OUT or GPT2C_OUT_IN), into `layout`. */
+/* Copies weights, which lie as `given` (GPT2C_LAYOUT_IN_OUT or GPT2C_LAYOUT_OUT_IN), into `layout`. */
 gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                  gpt2c_layout layout, gpt2c_matrix **matrix);
 
@@ -368,12 +378,12 @@ void gpt2c_matrix_free(gpt2c_matrix *matrix);
 /* What a linear layer does with a finished sum before it is stored: the same bits as the separate
  * operation makes of it. */
 typedef enum gpt2c_epilogue {
-    GPT2C_PLAIN = 0,
-    GPT2C_THEN_GELU = 1,
-    GPT2C_THEN_GELU_TABLE = 2,
-    GPT2C_THEN_ADD = 3,          /* residual + sum */
-    GPT2C_THEN_GELU_ERF = 4,
-    GPT2C_THEN_RELU = 5
+    GPT2C_EPILOGUE_NONE = 0,
+    GPT2C_EPILOGUE_GELU = 1,
+    GPT2C_EPILOGUE_GELU_TABLE = 2,
+    GPT2C_EPILOGUE_ADD = 3, /* residual + sum */
+    GPT2C_EPILOGUE_GELU_ERF = 4,
+    GPT2C_EPILOGUE_RELU = 5
 } gpt2c_epilogue;
 
 typedef struct gpt2c_op_linear_args {
@@ -382,8 +392,8 @@ typedef struct gpt2c_op_linear_args {
     const gpt2c_matrix *weight;  /* n_in and n_out are its own */
     const float *bias;           /* [n_out], or NULL */
     gpt2c_epilogue epilogue;
-    const uint16_t *gelu_table;  /* [65536], of GPT2C_THEN_GELU_TABLE */
-    const float *residual;       /* [rows, n_out], of GPT2C_THEN_ADD */
+    const uint16_t *gelu_table;  /* [65536], of GPT2C_EPILOGUE_GELU_TABLE */
+    const float *residual;       /* [rows, n_out], of GPT2C_EPILOGUE_ADD */
     size_t rows_begin;           /* rows and columns to compute, the end not included; nothing else */
     size_t rows_end;             /* is written. There are at least rows_end rows. Columns begin and */
     size_t columns_begin;        /* end at a multiple of 32, or end at n_out. */
@@ -394,7 +404,7 @@ typedef struct gpt2c_op_linear_args {
 gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args);
 
 /* out[r] = column ids[r] of wte [n_embd, n_vocab] + wpe[r], a token's row of the embedding being a
- * column of the head. out, wpe: [rows, n_embd]. GPT2C_BAD_TOKEN: an id outside [0, n_vocab). */
+ * column of the head. out, wpe: [rows, n_embd]. GPT2C_STATUS_BAD_TOKEN: an id outside [0, n_vocab). */
 gpt2c_status gpt2c_op_embed(int32_t isa, float *out, const gpt2c_matrix *wte, const int32_t *ids,
                             const float *wpe, size_t rows);
 

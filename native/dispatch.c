@@ -30,10 +30,10 @@ const gpt2c_kernels *gpt2c_kernels_of(int32_t isa) {
 }
 
 gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info) {
-    if (info == NULL || isa < 0 || isa >= gpt2c_isa_count()) return GPT2C_INVALID_ARGUMENT;
+    if (info == NULL || isa < 0 || isa >= gpt2c_isa_count()) return GPT2C_STATUS_INVALID_ARGUMENT;
     const isa_row *row = &isa_rows[isa];
     info->name = row->name;
     info->compiled = row->kernels != NULL;
     info->supported = info->compiled && (row->features & ~gpt2c_cpu_features()) == 0;
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

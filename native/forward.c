@@ -22,6 +22,8 @@
  */
 #include "forward.h"
 
+#include "ops.h"
+
 const float *gpt2c_forward(gpt2c_pass *pass) {
     const gpt2c_session *s = pass->session;
     const gpt2c_model *model = s->model;
@@ -43,7 +45,7 @@ const float *gpt2c_forward(gpt2c_pass *pass) {
 
         gpt2c_layernorm(pass, ln_1, x, &weights->ln_1);
         gpt2c_project(pass, GPT2C_SWITCH_KV, qkv, ln_1, &weights->attn_qkv);
-        gpt2c_keep_new(pass, qkv, layer);
+        gpt2c_store_kv(pass, qkv, layer);
         if (layer + 1 == n_layer) pass->first = pass->wanted;
         gpt2c_attend(pass, attn, qkv, layer);
         gpt2c_project_add(pass, x_mid, x, attn_proj, attn, &weights->attn_proj);

@@ -31,9 +31,9 @@ static inline float gpt2c_bf16_to_f32(uint16_t h) { return gpt2c_float_of((uint3
  * NaN then only lack the upper bits of their exponent. No branch: compilers make vectors of it. */
 static inline float gpt2c_f16_to_f32(uint16_t h) {
     const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
-    const uint32_t rest = (uint32_t)(h & 0x7fffu) << 13;
-    const uint32_t special = rest >= 0x0f800000u ? 0x7f800000u : 0;
-    return gpt2c_float_of(sign | special | gpt2c_bits_of(gpt2c_float_of(rest) * 0x1p112f));
+    const uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0;
+    return gpt2c_float_of(sign | special | gpt2c_bits_of(gpt2c_float_of(magnitude) * 0x1p112f));
 }
 
 /* Rounded to nearest, ties to even; from 65,520 on infinity; a NaN stays a (quiet) NaN. */

@@ -1,9 +1,12 @@
 /* Logits, and the greedy id: from the whole head, or from its compact copy (screen.h). */
+#include "head.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "half.h"
 #include "matrix.h"
+#include "ops.h"
 #include "quantized.h"
 #include "trace.h"
 #include "work.h"
@@ -47,11 +50,11 @@ size_t gpt2c_first_wanted(const gpt2c_pass *pass, const gpt2c_outputs *outputs) 
 static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size_t n) {
     const gpt2c_session *session = pass->session;
     gpt2c_linear_args args = {.out = out, .x = hidden, .w = &session->model->head};
-    if (gpt2c_is_int8(args.w->layout)) {
-        float *rest = gpt2c_at(session, session->buffers.head_x, 0);
+    if (gpt2c_format_of(args.w->layout)->is_integer) {
+        float *remainder = gpt2c_at(session, session->buffers.head_x, 0);
         for (size_t r = 0; r < n; r++)
-            gpt2c_int8_rest(rest + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);
-        args.x_rest = rest;
+            gpt2c_int8_remainder(remainder + r * args.w->n_in, hidden + r * args.w->n_in, args.w->n_in);
+        args.x_remainder = remainder;
     }
     gpt2c_run_linear(pass, GPT2C_SWITCH_UNEMBED, (gpt2c_span){0, n}, args);
 }
@@ -134,15 +137,15 @@ static void compute_candidates(const gpt2c_job *job, gpt2c_span panels, size_t w
 }
 
 /* x as the head's kernel takes it, and at least its length. */
-static void set_x(screening *s, float *room, const float *hidden) {
+static void set_x(screening *s, float *buffer, const float *hidden) {
     const size_t n_embd = s->model->head.n_in;
     const int rounds = s->model->kernels->rounds_x[s->model->head.layout];
     double squares = 0.0;
     for (size_t k = 0; k < n_embd; k++) {
-        room[k] = rounds ? gpt2c_bf16_to_f32(gpt2c_f32_to_bf16(hidden[k])) : hidden[k];
-        squares += (double)room[k] * (double)room[k];
+        buffer[k] = rounds ? gpt2c_bf16_to_f32(gpt2c_f32_to_bf16(hidden[k])) : hidden[k];
+        squares += (double)buffer[k] * (double)buffer[k];
     }
-    s->x = room;
+    s->x = buffer;
     s->norm = (float)(sqrt(squares) * (1.0 + 0x1p-20));
 }
 
@@ -182,8 +185,8 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
-    float floors[GPT2C_MOST_THREADS];
-    for (size_t i = 0; i < GPT2C_MOST_THREADS; i++) floors[i] = -INFINITY;
+    float floors[GPT2C_LIMIT_THREADS];
+    for (size_t i = 0; i < GPT2C_LIMIT_THREADS; i++) floors[i] = -INFINITY;
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     screening s = {.model = model, .upper = scratch, .floors = floors, .floor = -INFINITY};
     s.head = (gpt2c_linear_args){
@@ -192,7 +195,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
         .w = &model->head,
         .kernels = model->kernels,
     };
-    gpt2c_prepare(pass, (gpt2c_span){0, 1}, &s.head);
+    gpt2c_pack(pass, (gpt2c_span){0, 1}, &s.head);
     set_x(&s, gpt2c_at(session, session->buffers.head_x, 0), hidden);
     if (!(s.norm > SMALLEST_NORM && s.norm < LARGEST_NORM)) return 0;
 

@@ -14,10 +14,10 @@
 static gpt2c_status find_kernels(int32_t isa, const gpt2c_kernels **kernels) {
     gpt2c_isa_info info;
     const gpt2c_status status = gpt2c_isa_get(isa, &info);
-    if (status != GPT2C_OK) return status;
-    if (!info.supported) return GPT2C_UNSUPPORTED;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (!info.supported) return GPT2C_STATUS_UNSUPPORTED;
     *kernels = gpt2c_kernels_of(isa);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 /* An array of a * b numbers that is there, if there is any number in it. */
@@ -31,26 +31,26 @@ static int is_span(size_t begin, size_t end, size_t n) { return begin <= end && 
 
 gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t n_in, size_t n_out,
                                  gpt2c_layout layout, gpt2c_matrix **matrix) {
-    if (matrix == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (matrix == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     *matrix = NULL;
-    if (given != GPT2C_IN_OUT && given != GPT2C_OUT_IN) return GPT2C_INVALID_ARGUMENT;
-    if ((int)layout < 0 || layout >= GPT2C_LAYOUT_COUNT) return GPT2C_INVALID_ARGUMENT;
-    if (n_in == 0 || n_out == 0 || !is_array(weight, n_in, n_out)) return GPT2C_INVALID_ARGUMENT;
+    if (given != GPT2C_LAYOUT_IN_OUT && given != GPT2C_LAYOUT_OUT_IN) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if ((int)layout < 0 || layout >= GPT2C_LAYOUT_COUNT) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (n_in == 0 || n_out == 0 || !is_array(weight, n_in, n_out)) return GPT2C_STATUS_INVALID_ARGUMENT;
     /* No layout takes more than a float for each number, padded to whole blocks and panels. */
     if (gpt2c_pad(n_in, 2 * GPT2C_GROUP) > PTRDIFF_MAX / sizeof(float) / GPT2C_PANEL / gpt2c_panels(n_out))
-        return GPT2C_OUT_OF_MEMORY;
+        return GPT2C_STATUS_OUT_OF_MEMORY;
 
     gpt2c_matrix *made = gpt2c_alloc(1, sizeof *made);
-    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
+    if (made == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
     *made = (gpt2c_matrix){layout, n_in, n_out, NULL};
     made->data = gpt2c_alloc(gpt2c_matrix_bytes(made), 1);
     if (made->data == NULL) {
         gpt2c_free(made);
-        return GPT2C_OUT_OF_MEMORY;
+        return GPT2C_STATUS_OUT_OF_MEMORY;
     }
-    gpt2c_matrix_set(made, given, GPT2C_F32, weight);
+    gpt2c_matrix_set(made, &(gpt2c_source){given, GPT2C_DTYPE_F32, weight});
     *matrix = made;
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 void gpt2c_matrix_free(gpt2c_matrix *matrix) {
@@ -63,48 +63,48 @@ void gpt2c_matrix_free(gpt2c_matrix *matrix) {
 
 static int is_epilogue(const gpt2c_op_linear_args *args) {
     switch (args->epilogue) {
-    case GPT2C_PLAIN:
-    case GPT2C_THEN_GELU:
-    case GPT2C_THEN_GELU_ERF:
-    case GPT2C_THEN_RELU: return 1;
-    case GPT2C_THEN_GELU_TABLE: return args->gelu_table != NULL;
-    case GPT2C_THEN_ADD: return is_array(args->residual, args->rows_end, args->weight->n_out);
+    case GPT2C_EPILOGUE_NONE:
+    case GPT2C_EPILOGUE_GELU:
+    case GPT2C_EPILOGUE_GELU_ERF:
+    case GPT2C_EPILOGUE_RELU: return 1;
+    case GPT2C_EPILOGUE_GELU_TABLE: return args->gelu_table != NULL;
+    case GPT2C_EPILOGUE_ADD: return is_array(args->residual, args->rows_end, args->weight->n_out);
     default: return 0;
     }
 }
 
-/* With x prepared, where the kernel wants it so. */
+/* With x packed, where the kernel needs that. */
 static gpt2c_status run_linear(const gpt2c_kernels *kernels, gpt2c_linear_args args, gpt2c_span rows,
                                gpt2c_span columns) {
     const gpt2c_layout layout = args.w->layout;
-    void *prepared = NULL;
-    if (kernels->prepare[layout] != NULL) {
-        prepared = gpt2c_alloc(rows.end, gpt2c_prepared_bytes(args.w->n_in));
-        if (prepared == NULL) return GPT2C_OUT_OF_MEMORY;
-        kernels->prepare[layout](prepared, args.x, rows.end, args.w->n_in);
-        args.prepared = prepared;
+    void *packed_x = NULL;
+    if (kernels->pack[layout] != NULL) {
+        packed_x = gpt2c_alloc(rows.end, gpt2c_packed_x_bytes(args.w->n_in));
+        if (packed_x == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
+        kernels->pack[layout](packed_x, args.x, rows.end, args.w->n_in);
+        args.packed_x = packed_x;
     }
     kernels->linear[layout](&args, rows, columns);
-    gpt2c_free(prepared);
-    return GPT2C_OK;
+    gpt2c_free(packed_x);
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_linear(int32_t isa, const gpt2c_op_linear_args *args) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (args == NULL || args->weight == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (args == NULL || args->weight == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     const gpt2c_matrix *w = args->weight;
     const gpt2c_span rows = {args->rows_begin, args->rows_end};
     const gpt2c_span columns = {args->columns_begin, args->columns_end};
-    if (!is_span(rows.begin, rows.end, rows.end)) return GPT2C_INVALID_ARGUMENT;
-    if (!is_span(columns.begin, columns.end, w->n_out)) return GPT2C_INVALID_ARGUMENT;
-    if (columns.begin % GPT2C_PANEL != 0) return GPT2C_INVALID_ARGUMENT;
-    if (columns.end % GPT2C_PANEL != 0 && columns.end != w->n_out) return GPT2C_INVALID_ARGUMENT;
+    if (!is_span(rows.begin, rows.end, rows.end)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!is_span(columns.begin, columns.end, w->n_out)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (columns.begin % GPT2C_PANEL != 0) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (columns.end % GPT2C_PANEL != 0 && columns.end != w->n_out) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (!is_array(args->x, rows.end, w->n_in) || !is_array(args->out, rows.end, w->n_out))
-        return GPT2C_INVALID_ARGUMENT;
-    if (!is_epilogue(args)) return GPT2C_INVALID_ARGUMENT;
-    if (rows.begin == rows.end || columns.begin == columns.end) return GPT2C_OK;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!is_epilogue(args)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (rows.begin == rows.end || columns.begin == columns.end) return GPT2C_STATUS_OK;
 
     const gpt2c_linear_args whole = {
         .out = args->out,
@@ -123,86 +123,86 @@ gpt2c_status gpt2c_op_embed(int32_t isa, float *out, const gpt2c_matrix *wte, co
                             const float *wpe, size_t rows) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (wte == NULL || !is_array(ids, rows, 1)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (wte == NULL || !is_array(ids, rows, 1)) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (!is_array(out, rows, wte->n_in) || !is_array(wpe, rows, wte->n_in))
-        return GPT2C_INVALID_ARGUMENT;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
     for (size_t r = 0; r < rows; r++)
-        if (ids[r] < 0 || (size_t)ids[r] >= wte->n_out) return GPT2C_BAD_TOKEN;
+        if (ids[r] < 0 || (size_t)ids[r] >= wte->n_out) return GPT2C_STATUS_BAD_TOKEN;
     for (size_t r = 0; r < rows; r++)
         kernels->embed(out + r * wte->n_in, wte, (size_t)ids[r], wpe + r * wte->n_in);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_layernorm(int32_t isa, float *out, const float *x, const float *weight,
                                 const float *bias, size_t rows, size_t n, float epsilon) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (n == 0 || !is_array(out, rows, n) || !is_array(x, rows, n)) return GPT2C_INVALID_ARGUMENT;
-    if (weight == NULL || bias == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!(epsilon > 0.0f) || isinf(epsilon)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (n == 0 || !is_array(out, rows, n) || !is_array(x, rows, n)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (weight == NULL || bias == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!(epsilon > 0.0f) || isinf(epsilon)) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (rows > 0) kernels->layernorm(out, x, weight, bias, rows, n, epsilon);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_gelu(int32_t isa, float *out, const float *x, size_t n,
                            const uint16_t *table) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (!is_array(out, n, 1) || !is_array(x, n, 1)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (!is_array(out, n, 1) || !is_array(x, n, 1)) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (n > 0 && table != NULL)
         kernels->gelu_table(out, x, n, table);
     else if (n > 0)
         kernels->gelu(out, x, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 static gpt2c_status activate(int32_t isa, gpt2c_epilogue epilogue, float *out, const float *x, size_t n) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (!is_array(out, n, 1) || !is_array(x, n, 1)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (!is_array(out, n, 1) || !is_array(x, n, 1)) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (n > 0) gpt2c_activate(kernels, epilogue, NULL, out, x, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_gelu_erf(int32_t isa, float *out, const float *x, size_t n) {
-    return activate(isa, GPT2C_THEN_GELU_ERF, out, x, n);
+    return activate(isa, GPT2C_EPILOGUE_GELU_ERF, out, x, n);
 }
 
 gpt2c_status gpt2c_op_relu(int32_t isa, float *out, const float *x, size_t n) {
-    return activate(isa, GPT2C_THEN_RELU, out, x, n);
+    return activate(isa, GPT2C_EPILOGUE_RELU, out, x, n);
 }
 
 gpt2c_status gpt2c_op_add(int32_t isa, float *out, const float *a, const float *b, size_t n) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
     if (!is_array(out, n, 1) || !is_array(a, n, 1) || !is_array(b, n, 1))
-        return GPT2C_INVALID_ARGUMENT;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
     if (n > 0) kernels->add(out, a, b, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_softmax(int32_t isa, float *out, const float *x, size_t rows, size_t n) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (n == 0 || !is_array(out, rows, n) || !is_array(x, rows, n)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (n == 0 || !is_array(out, rows, n) || !is_array(x, rows, n)) return GPT2C_STATUS_INVALID_ARGUMENT;
     for (size_t r = 0; r < rows; r++) kernels->softmax(out + r * n, x + r * n, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_op_argmax(int32_t isa, int64_t *out, const float *x, size_t rows, size_t n) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
     if (n == 0 || n > INT32_MAX || !is_array(out, rows, 2) || !is_array(x, rows, n))
-        return GPT2C_INVALID_ARGUMENT;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
     for (size_t r = 0; r < rows; r++) out[r] = (int64_t)kernels->argmax(x + r * n, n);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 /* ---- Attention ---- */
@@ -248,10 +248,10 @@ static int is_attention(const gpt2c_op_attention_args *args) {
     if (args->n_past > args->n) return 0;
     if (!is_span(args->rows_begin, args->rows_end, args->n - args->n_past)) return 0;
     /* Padding adds less than a factor of KV_TILE each to positions and to a head's numbers. */
-    const size_t most = PTRDIFF_MAX / sizeof(float) / (GPT2C_KV_TILE * GPT2C_KV_TILE);
-    if (args->head_dim > most / args->n_head) return 0;
+    const size_t max = PTRDIFF_MAX / sizeof(float) / (GPT2C_KV_TILE * GPT2C_KV_TILE);
+    if (args->head_dim > max / args->n_head) return 0;
     const size_t n_embd = args->n_head * args->head_dim;
-    if (args->n > most / n_embd) return 0;
+    if (args->n > max / n_embd) return 0;
     return is_array(args->out, args->n - args->n_past, n_embd) && is_array(args->q, args->n, n_embd) &&
            is_array(args->k, args->n, n_embd) && is_array(args->v, args->n, n_embd);
 }
@@ -259,16 +259,16 @@ static int is_attention(const gpt2c_op_attention_args *args) {
 gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args) {
     const gpt2c_kernels *kernels;
     const gpt2c_status status = find_kernels(isa, &kernels);
-    if (status != GPT2C_OK) return status;
-    if (args == NULL || !is_attention(args)) return GPT2C_INVALID_ARGUMENT;
+    if (status != GPT2C_STATUS_OK) return status;
+    if (args == NULL || !is_attention(args)) return GPT2C_STATUS_INVALID_ARGUMENT;
     const gpt2c_span rows = {args->rows_begin, args->rows_end};
     const gpt2c_span heads = {args->heads_begin, args->heads_end};
-    if (rows.begin == rows.end || heads.begin == heads.end) return GPT2C_OK;
+    if (rows.begin == rows.end || heads.begin == heads.end) return GPT2C_STATUS_OK;
 
     attention_scratch scratch;
     if (!new_scratch(&scratch, args)) {
         free_scratch(&scratch);
-        return GPT2C_OUT_OF_MEMORY;
+        return GPT2C_STATUS_OUT_OF_MEMORY;
     }
     const size_t n_embd = args->n_head * args->head_dim, n_bytes = n_embd * sizeof(float);
     for (size_t r = 0; r < args->n; r++) {
@@ -279,8 +279,8 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     }
     const gpt2c_kv kv = {scratch.k, scratch.v, args->n, args->n_head, args->head_dim, args->kv_f16};
     const float *fresh = scratch.qkv + args->n_past * 3 * n_embd;
-    if (args->n_past > 0) gpt2c_keep(kernels, &kv, scratch.qkv, args->n_past, 0);
-    gpt2c_keep(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
+    if (args->n_past > 0) gpt2c_kv_store(kernels, &kv, scratch.qkv, args->n_past, 0);
+    gpt2c_kv_store(kernels, &kv, fresh, args->n - args->n_past, args->n_past);
     const gpt2c_attention_args whole = {
         .out = args->out,
         .qkv = fresh,
@@ -292,5 +292,5 @@ gpt2c_status gpt2c_op_attention(int32_t isa, const gpt2c_op_attention_args *args
     };
     gpt2c_attention(kernels, &whole, rows, heads);
     free_scratch(&scratch);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

@@ -17,7 +17,7 @@
  *   bf16        the same, with each weight (and in avx512_bf16 each x) as bfloat16 rounds it; there
  *               (n_in + 2) * 2 eps * (sum |x[k] w[k][c]| + |bias|), products below 2^-126 being lost
  *   q8, q4      with weights and x as they are rounded (native/quantized.h), g groups of 32 steps of k and
- *               W the weights' sizes, |scale q| + |least|: (2 g + 4) * eps * (sum |x| W + |bias|) + g * tiny.
+ *               W the weights' sizes, |scale q| + |offset|: (2 g + 4) * eps * (sum |x| W + |bias|) + g * tiny.
  *               The same bits in every set: integers are summed exactly, and what follows is prescribed
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
  *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
@@ -32,10 +32,10 @@
  *               visible positions + sum of |v[t]| * 1.3e-38 + n * tiny: softmax of the scores s, then
  *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
  *               sum |q k| * scale + tiny * head_dim
- *   kv_f16      attention's, of K and V as keep_f16 rounds them
+ *   kv_f16      attention's, of K and V as store_f16 rounds them
  *   relu        exact
  *   embed, add  eps * |a + b|: rounded once, hence the same everywhere; embed over q4 3 eps * (W + |b|), since
- *               scale q - least is rounded twice before, and still the same everywhere
+ *               scale q - offset is rounded twice before, and still the same everywhere
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
  * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
  * formula makes of it.
@@ -55,7 +55,7 @@ typedef struct gpt2c_span {
 } gpt2c_span;
 
 /* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
-#define GPT2C_PANEL 32
+#define GPT2C_PANEL GPT2C_LIMIT_PANEL_COLUMNS
 
 /* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
 struct gpt2c_matrix {
@@ -72,26 +72,26 @@ typedef struct gpt2c_linear_args {
     const float *x;             /* [rows, n_in] */
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
-    const void *prepared;       /* what the table's `prepare` made of x, if it has one for the layout */
-    const float *x_rest;        /* NULL, or more of x, [rows, n_in], where x is rounded: (x + x_rest) w */
-    const void *prepared_rest;  /* of x_rest, likewise */
+    const void *packed_x;       /* what the table's `pack` made of x, if it has one for the layout */
+    const float *x_remainder;   /* NULL, or what to add to x, [rows, n_in], where x is rounded */
+    const void *packed_remainder; /* what `pack` made of x_remainder */
     const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
-    const uint16_t *gelu_table; /* of GPT2C_THEN_GELU_TABLE */
-    const float *residual;      /* [rows, n_out], of GPT2C_THEN_ADD */
+    const uint16_t *gelu_table; /* of GPT2C_EPILOGUE_GELU_TABLE */
+    const float *residual;      /* [rows, n_out], of GPT2C_EPILOGUE_ADD */
 } gpt2c_linear_args;
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* An odd number of cache lines: rows a multiple of 4096 bytes apart would all lie in one set of L1. */
-static inline size_t gpt2c_prepared_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(uint16_t)) | 64; }
+static inline size_t gpt2c_packed_x_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(uint16_t)) | 64; }
 
 /* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
  * a kernel set may lay K and V out in whole registers. */
 #define GPT2C_KV_TILE 16
 
-/* K and V of one layer. How they lie is each kernel set's own business, between its `keep` and its
- * `attention` (or `keep_f16` and `attention_f16`); each holds pad(n_ctx, KV_TILE) * n_head *
+/* K and V of one layer. Their layout is known to a kernel set alone: to its `store`, `attention` and `kv_runs`
+ * (or `store_f16`, `attention_f16` and `kv_runs_f16`). Each holds pad(n_ctx, KV_TILE) * n_head *
  * pad(head_dim, KV_TILE) numbers, 64-byte aligned, whose contents are undefined where nothing was
  * kept. */
 typedef struct gpt2c_kv {
@@ -118,6 +118,9 @@ typedef struct gpt2c_attention_args {
     float scale;             /* of the scores */
 } gpt2c_attention_args;
 
+/* Called with each run of bytes that some positions occupy. */
+typedef void gpt2c_kv_visit(void *context, void *run, size_t n_bytes);
+
 struct gpt2c_screen; /* screen.h */
 
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
@@ -138,10 +141,10 @@ typedef struct gpt2c_kernels {
     void (*linear[GPT2C_LAYOUT_COUNT])(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 
     /* For a layout whose kernel reads x in another form: rows of x [rows, n_in] to rows of
-     * gpt2c_prepared_bytes(n_in). NULL: x is read as it is. */
-    void (*prepare[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
+     * gpt2c_packed_x_bytes(n_in). NULL: x is read as it is. */
+    void (*pack[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
 
-    /* 1: `prepare` rounds x to bfloat16, so the layout's sums are of x so rounded. */
+    /* 1: `pack` rounds x to bfloat16, so the layout's sums are of x so rounded. */
     int rounds_x[GPT2C_LAYOUT_COUNT];
 
     /* For columns c: upper[c] = estimate + bound, the most that the head's logit can be; returns the
@@ -150,7 +153,7 @@ typedef struct gpt2c_kernels {
                     gpt2c_span columns);
 
     /* Stores the k and v parts of qkv [rows, 3 n_embd] at `position` onwards. */
-    void (*keep)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+    void (*store)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
 
     /* Causal self-attention of the given rows and heads. */
     void (*attention)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
@@ -159,8 +162,13 @@ typedef struct gpt2c_kernels {
      * and widened, which is exact, when they are read; sums are as over floats. A finite number beyond
      * 65,504, the largest half, becomes that: K and V of a trained GPT-2 stay far below, but one
      * infinity would make NaN of every later row. Infinities and NaN are kept as they are. */
-    void (*keep_f16)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
+    void (*store_f16)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
     void (*attention_f16)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
+
+    /* Visits every byte of K and V that the two above stored at these positions, always in the same order
+     * for the same kv and positions; padding may be among them, but nothing undefined. */
+    void (*kv_runs)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
+    void (*kv_runs_f16)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
 
     void (*softmax)(float *out, const float *x, size_t n);
     void (*gelu)(float *out, const float *x, size_t n);
@@ -171,10 +179,10 @@ typedef struct gpt2c_kernels {
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
 
-/* The two above in the form that kv asks for. */
-static inline void gpt2c_keep(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
-                              size_t rows, size_t position) {
-    (kv->f16 ? kernels->keep_f16 : kernels->keep)(kv, qkv, rows, position);
+/* These in the form that kv has. */
+static inline void gpt2c_kv_store(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
+                                  size_t rows, size_t position) {
+    (kv->f16 ? kernels->store_f16 : kernels->store)(kv, qkv, rows, position);
 }
 
 static inline void gpt2c_attention(const gpt2c_kernels *kernels, const gpt2c_attention_args *args,
@@ -182,16 +190,21 @@ static inline void gpt2c_attention(const gpt2c_kernels *kernels, const gpt2c_att
     (args->kv->f16 ? kernels->attention_f16 : kernels->attention)(args, rows, heads);
 }
 
+static inline void gpt2c_kv_runs(const gpt2c_kernels *kernels, const gpt2c_kv *kv, gpt2c_span positions,
+                                 gpt2c_kv_visit *visit, void *context) {
+    (kv->f16 ? kernels->kv_runs_f16 : kernels->kv_runs)(kv, positions, visit, context);
+}
+
 /* The activation that an epilogue stands for, as an operation of its own; nothing for the others. */
 static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue epilogue,
                                   const uint16_t *table, float *out, const float *x, size_t n) {
     switch (epilogue) {
-    case GPT2C_THEN_GELU: kernels->gelu(out, x, n); break;
-    case GPT2C_THEN_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
-    case GPT2C_THEN_GELU_ERF: kernels->gelu_erf(out, x, n); break;
-    case GPT2C_THEN_RELU: kernels->relu(out, x, n); break;
-    case GPT2C_PLAIN:
-    case GPT2C_THEN_ADD: break;
+    case GPT2C_EPILOGUE_GELU: kernels->gelu(out, x, n); break;
+    case GPT2C_EPILOGUE_GELU_TABLE: kernels->gelu_table(out, x, n, table); break;
+    case GPT2C_EPILOGUE_GELU_ERF: kernels->gelu_erf(out, x, n); break;
+    case GPT2C_EPILOGUE_RELU: kernels->relu(out, x, n); break;
+    case GPT2C_EPILOGUE_NONE:
+    case GPT2C_EPILOGUE_ADD: break;
     }
 }
 
@@ -199,7 +212,7 @@ static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue e
  * have, over what was stored. */
 static inline void gpt2c_finish_activation(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     float *out = args->out + row * args->w->n_out + columns.begin;
-    if (args->epilogue == GPT2C_THEN_GELU_ERF || args->epilogue == GPT2C_THEN_RELU)
+    if (args->epilogue == GPT2C_EPILOGUE_GELU_ERF || args->epilogue == GPT2C_EPILOGUE_RELU)
         gpt2c_activate(args->kernels, args->epilogue, NULL, out, out, columns.end - columns.begin);
 }
 

@@ -1,27 +1,27 @@
-/* Weight matrices: laying the file's numbers out for the kernels. */
+/* Weight matrices in any format: laying the file's numbers out for the kernels. */
 #ifndef GPT2C_MATRIX_H
 #define GPT2C_MATRIX_H
 
-#include "gpt2c.h"
-#include "kernels.h"
+#include "format.h"
 
-/* The layout of a format's panels. */
-gpt2c_layout gpt2c_layout_of_format(int32_t format);
-
-/* Bytes that the numbers take, padding included. */
+/* What w's format (format.h) says of it. */
 size_t gpt2c_matrix_bytes(const gpt2c_matrix *w);
-
-/* Sets every number of w, a panel's padding too. `data` holds n_in * n_out numbers of `dtype` at any
- * address, which lie as `given`: GPT2C_IN_OUT or GPT2C_OUT_IN. */
-void gpt2c_matrix_set(gpt2c_matrix *w, gpt2c_layout given, gpt2c_dtype dtype, const void *data);
-
-/* Whether numbers that were not made here, w->data, are such as gpt2c_matrix_set makes them. */
+void gpt2c_matrix_set(gpt2c_matrix *w, const gpt2c_source *from);
 int gpt2c_matrix_is_sound(const gpt2c_matrix *w);
 
-/* Weight w[k][c], as float32. */
-float gpt2c_matrix_at(const gpt2c_matrix *w, size_t k, size_t c);
+/* ---- What formats are written with ---- */
 
-/* Converts n numbers of `dtype` at any address. */
-void gpt2c_vector_set(float *out, size_t n, gpt2c_dtype dtype, const void *data);
+/* Converts the n numbers from number `first` on. */
+void gpt2c_convert(float *out, size_t n, gpt2c_dtype dtype, const void *data, size_t first);
+
+/* Rows of a panel that are converted in one go, while they are in the cache; an even number, and a block
+ * of q8. */
+#define GPT2C_TILE_STEPS 64
+
+/* Rows k .. k + n of the panel whose columns begin at `first`, in float32: [n][GPT2C_PANEL]; n is at most
+ * GPT2C_TILE_STEPS. 0 after the last row and column: kernels compute with the padding of panels, and throw
+ * the result away. */
+void gpt2c_panel_rows(float *out, const gpt2c_matrix *w, const gpt2c_source *from, size_t first, size_t k,
+                      size_t n);
 
 #endif

@@ -67,4 +67,9 @@ static inline int gpt2c_switch_on(const gpt2c_model *model, gpt2c_switch s) {
     return (model->config.switches >> s & 1u) != 0;
 }
 
+/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
+static inline int gpt2c_is_incremental(const gpt2c_model *model) {
+    return model->config.switches == (1u << GPT2C_SWITCH_COUNT) - 1;
+}
+
 #endif

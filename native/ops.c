@@ -1,5 +1,7 @@
 /* The operations that forward.c is written in, but for the logits (head.c): each picks its rows and
  * calls the kernel through work.c, which shares the rows out and counts them. */
+#include "ops.h"
+
 #include <math.h>
 
 #include "trace.h"
@@ -40,7 +42,7 @@ void gpt2c_embed(gpt2c_pass *pass, float *out) {
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL);
     const size_t n_embd = (size_t)pass->session->model->config.n_embd;
     gpt2c_run_rows(pass, GPT2C_SWITCH_RESIDUAL, rows, n_embd, job, GPT2C_NO_ITEMS, 1);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_EMBED, -1, rows, n_embd, 3 * n_embd);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_EMBED, -1, rows, n_embd, 3 * n_embd);
 }
 
 /* ---- Row by row: layer norm, GELU, residual ---- */
@@ -64,10 +66,10 @@ static void compute_layernorm(const gpt2c_job *job, gpt2c_span rows, size_t work
 
 static gpt2c_epilogue activation_of(const gpt2c_model *model) {
     switch ((gpt2c_activation)model->config.activation) {
-    case GPT2C_GELU_ERF: return GPT2C_THEN_GELU_ERF;
-    case GPT2C_RELU: return GPT2C_THEN_RELU;
-    case GPT2C_GELU_TANH:
-    default: return model->gelu_table != NULL ? GPT2C_THEN_GELU_TABLE : GPT2C_THEN_GELU;
+    case GPT2C_ACTIVATION_GELU_ERF: return GPT2C_EPILOGUE_GELU_ERF;
+    case GPT2C_ACTIVATION_RELU: return GPT2C_EPILOGUE_RELU;
+    case GPT2C_ACTIVATION_GELU_TANH:
+    default: return model->gelu_table != NULL ? GPT2C_EPILOGUE_GELU_TABLE : GPT2C_EPILOGUE_GELU;
     }
 }
 
@@ -108,7 +110,7 @@ static void gelu(gpt2c_pass *pass, float *out, const float *x, int32_t layer) {
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .model = model, .n = (size_t)model->config.n_inner};
     run_row_operation(pass, GPT2C_SWITCH_GELU, args, compute_gelu);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_GELU, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_GELU), args.n, 2 * args.n);
     pass->separate_passes++;
 }
 
@@ -116,7 +118,7 @@ static void add(gpt2c_pass *pass, float *out, const float *x, const float *delta
     const gpt2c_model *model = pass->session->model;
     const row_args args = {.out = out, .x = x, .delta = delta, .n = (size_t)model->config.n_embd};
     run_row_operation(pass, GPT2C_SWITCH_RESIDUAL, args, compute_add);
-    gpt2c_trace_rows(pass, GPT2C_TRACED_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
+    gpt2c_trace_rows(pass, GPT2C_TRACED_OP_RESIDUAL, layer, gpt2c_rows_of(pass, GPT2C_SWITCH_RESIDUAL), args.n,
                      3 * args.n);
     pass->separate_passes++;
 }
@@ -129,32 +131,32 @@ static void compute_linear(const gpt2c_job *job, gpt2c_span columns, size_t work
     job->kernels->linear[args->w->layout](args, job->rows, columns);
 }
 
-static void prepare_rows(const gpt2c_linear_args *args, gpt2c_span rows, const float *x, const void *prepared) {
+static void pack_rows(const gpt2c_linear_args *args, gpt2c_span rows, const float *x, const void *packed_x) {
     const size_t n_in = args->w->n_in;
-    char *out = (char *)prepared + rows.begin * gpt2c_prepared_bytes(n_in);
-    args->kernels->prepare[args->w->layout](out, x + rows.begin * n_in, rows.end - rows.begin, n_in);
+    char *out = (char *)packed_x + rows.begin * gpt2c_packed_x_bytes(n_in);
+    args->kernels->pack[args->w->layout](out, x + rows.begin * n_in, rows.end - rows.begin, n_in);
 }
 
-static void compute_prepared(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+static void compute_packed_x(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const gpt2c_linear_args *args = job->args;
     (void)worker;
-    prepare_rows(args, rows, args->x, args->prepared);
-    if (args->x_rest != NULL) prepare_rows(args, rows, args->x_rest, args->prepared_rest);
+    pack_rows(args, rows, args->x, args->packed_x);
+    if (args->x_remainder != NULL) pack_rows(args, rows, args->x_remainder, args->packed_remainder);
 }
 
-void gpt2c_prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
+void gpt2c_pack(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args) {
     const gpt2c_session *session = pass->session;
-    if (args->kernels->prepare[args->w->layout] == NULL) return;
-    args->prepared = gpt2c_at(session, session->buffers.prepared, 0);
-    if (args->x_rest != NULL) args->prepared_rest = gpt2c_at(session, session->buffers.prepared_rest, 0);
-    gpt2c_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_prepared};
+    if (args->kernels->pack[args->w->layout] == NULL) return;
+    args->packed_x = gpt2c_at(session, session->buffers.packed_x, 0);
+    if (args->x_remainder != NULL) args->packed_remainder = gpt2c_at(session, session->buffers.packed_remainder, 0);
+    gpt2c_job job = {.kernels = args->kernels, .args = args, .items = rows, .compute = compute_packed_x};
     gpt2c_run_block(pass, &job, 1);
 }
 
 void gpt2c_run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args) {
     const gpt2c_span columns = {0, args.w->n_out};
     args.kernels = pass->session->model->kernels;
-    gpt2c_prepare(pass, rows, &args);
+    gpt2c_pack(pass, rows, &args);
     const gpt2c_job job = {.args = &args, .compute = compute_linear};
     gpt2c_run_rows(pass, s, rows, args.w->n_in * args.w->n_out, job, columns, GPT2C_PANEL);
 }
@@ -202,7 +204,7 @@ void gpt2c_project_add(gpt2c_pass *pass, float *out, const float *residual, floa
         .x = x,
         .w = &linear->w,
         .bias = linear->bias,
-        .epilogue = GPT2C_THEN_ADD,
+        .epilogue = GPT2C_EPILOGUE_ADD,
         .residual = residual,
     };
     gpt2c_run_linear(pass, GPT2C_SWITCH_LINEAR, rows, args);
@@ -222,18 +224,6 @@ typedef struct attend_args {
 static float scale_of(const gpt2c_model_config *c, size_t layer) {
     const float scale = c->unscaled_scores ? 1.0f : 1.0f / sqrtf((float)(c->n_embd / c->n_head));
     return c->scores_by_layer ? scale / (float)(layer + 1) : scale;
-}
-
-static gpt2c_kv kv_of(const attend_args *a, const gpt2c_segment *segment) {
-    const gpt2c_model_config *c = &segment->session->model->config;
-    return (gpt2c_kv){
-        .k = gpt2c_at(segment->session, segment->session->buffers.k, a->layer),
-        .v = gpt2c_at(segment->session, segment->session->buffers.v, a->layer),
-        .n_ctx = (size_t)c->n_ctx,
-        .n_head = (size_t)c->n_head,
-        .head_dim = (size_t)(c->n_embd / c->n_head),
-        .f16 = c->kv_f16,
-    };
 }
 
 /* Attention's arguments for one segment, its own rows counted from 0. */
@@ -261,7 +251,7 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
         const size_t head = item % n_head;
         n = size_min(n_head - head, items.end - item);
         const gpt2c_span rows = rows_in(segment, job->rows);
-        const gpt2c_kv kv = kv_of(a, segment);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
         gpt2c_attention_args args = args_of(a, segment, &kv);
         args.scores += worker * GPT2C_SCORE_ROWS * gpt2c_pad(kv.n_ctx, GPT2C_KV_TILE);
         gpt2c_attention(job->kernels, &args,
@@ -270,22 +260,22 @@ static void compute_attention(const gpt2c_job *job, gpt2c_span items, size_t wor
     }
 }
 
-static void compute_keep(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
+static void compute_store(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
     const attend_args *a = job->args;
     const size_t n_embd = (size_t)a->pass->session->model->config.n_embd;
     (void)worker;
     for (size_t i = 0; i < a->pass->n_segments; i++) {
         const gpt2c_segment *segment = &a->pass->segments[i];
         const gpt2c_span mine = rows_in(segment, rows);
-        const gpt2c_kv kv = kv_of(a, segment);
-        gpt2c_keep(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
-                   segment->position + mine.begin - segment->begin);
+        const gpt2c_kv kv = gpt2c_kv_of(segment->session, a->layer);
+        gpt2c_kv_store(job->kernels, &kv, a->qkv + mine.begin * 3 * n_embd, mine.end - mine.begin,
+                       segment->position + mine.begin - segment->begin);
     }
 }
 
-void gpt2c_keep_new(gpt2c_pass *pass, const float *qkv, size_t layer) {
+void gpt2c_store_kv(gpt2c_pass *pass, const float *qkv, size_t layer) {
     const attend_args a = {pass, NULL, qkv, layer};
-    const gpt2c_job job = {.args = &a, .compute = compute_keep};
+    const gpt2c_job job = {.args = &a, .compute = compute_store};
     const size_t work = 2 * (size_t)pass->session->model->config.n_embd;
     /* Tiles are shared as seldom as may be: both threads would write to one cache line. */
     gpt2c_run_rows(pass, GPT2C_SWITCH_KV, gpt2c_rows_of(pass, GPT2C_SWITCH_KV), work, job, GPT2C_NO_ITEMS,

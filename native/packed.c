@@ -74,10 +74,10 @@ static void shape_of(const gpt2c_model_config *c, int32_t shape[SHAPE_NUMBERS]) 
 int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
 
 gpt2c_status gpt2c_model_checksum(const gpt2c_model *model, uint64_t *sum) {
-    if (model == NULL || sum == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!model->frozen) return GPT2C_NOT_READY;
+    if (model == NULL || sum == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_STATUS_NOT_READY;
     *sum = checksum(model->weights, model->weight_bytes);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 /* ---- Writing ---- */
@@ -137,18 +137,18 @@ static int open_temporary(char *name, size_t room, const char *path) {
 
 gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const char *key) {
     if (model == NULL || path == NULL || key == NULL || strlen(key) >= KEY_BYTES)
-        return GPT2C_INVALID_ARGUMENT;
-    if (!model->frozen) return GPT2C_NOT_READY;
+        return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_STATUS_NOT_READY;
     const size_t n = strlen(path) + 32;
     char *temporary = gpt2c_alloc(n, 1);
-    if (temporary == NULL) return GPT2C_OUT_OF_MEMORY;
+    if (temporary == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
 
-    gpt2c_status status = GPT2C_IO_ERROR;
+    gpt2c_status status = GPT2C_STATUS_IO_ERROR;
     const int file = may_replace(path) ? open_temporary(temporary, n, path) : -1;
     if (file >= 0) {
         const int written = write_packed(file, model, key);
         if (close(file) == 0 && written && rename(temporary, path) == 0)
-            status = GPT2C_OK;
+            status = GPT2C_STATUS_OK;
         else
             unlink(temporary);
     }
@@ -164,41 +164,41 @@ static gpt2c_status check_header(const packed_header *header, uint64_t file_byte
                      header->header_checksum == checksum_of_header(header) &&
                      memchr(header->key, 0, KEY_BYTES) != NULL &&
                      file_bytes >= HEADER_BYTES && header->weight_bytes == file_bytes - HEADER_BYTES;
-    return good ? GPT2C_OK : GPT2C_BAD_FILE;
+    return good ? GPT2C_STATUS_OK : GPT2C_STATUS_BAD_FILE;
 }
 
 /* Maps the whole file, read-only. */
 static gpt2c_status map_packed(const char *path, packed_header *header, void **mapping,
                                size_t *mapping_bytes) {
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO would wait for a writer */
-    if (file < 0) return GPT2C_IO_ERROR;
-    gpt2c_status status = GPT2C_IO_ERROR;
+    if (file < 0) return GPT2C_STATUS_IO_ERROR;
+    gpt2c_status status = GPT2C_STATUS_IO_ERROR;
     struct stat about;
     if (fstat(file, &about) == 0) {
-        status = GPT2C_BAD_FILE;
+        status = GPT2C_STATUS_BAD_FILE;
         if (S_ISREG(about.st_mode) && pread(file, header, sizeof *header, 0) == sizeof *header)
             status = check_header(header, (uint64_t)about.st_size);
     }
-    if (status == GPT2C_OK) {
+    if (status == GPT2C_STATUS_OK) {
         *mapping_bytes = (size_t)about.st_size;
         *mapping = mmap(NULL, *mapping_bytes, PROT_READ, MAP_PRIVATE, file, 0);
-        if (*mapping == MAP_FAILED) status = GPT2C_IO_ERROR;
+        if (*mapping == MAP_FAILED) status = GPT2C_STATUS_IO_ERROR;
     }
     close(file);
     return status;
 }
 
 gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_config *config) {
-    if (path == NULL || config == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (path == NULL || config == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     packed_header header;
     void *mapping;
     size_t mapping_bytes;
     gpt2c_status status = map_packed(path, &header, &mapping, &mapping_bytes);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
     if (verify && checksum((char *)mapping + HEADER_BYTES, header.weight_bytes) != header.weights_checksum)
-        status = GPT2C_BAD_FILE;
+        status = GPT2C_STATUS_BAD_FILE;
     munmap(mapping, mapping_bytes);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
     *config = (gpt2c_model_config){
         .n_layer = header.shape[0],
         .n_head = header.shape[1],
@@ -215,24 +215,24 @@ gpt2c_status gpt2c_packed_info(const char *path, int32_t verify, gpt2c_model_con
         .unscaled_scores = header.shape[8],
         .scores_by_layer = header.shape[9],
     };
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
                                gpt2c_model **model) {
-    if (model == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (model == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     *model = NULL;
-    if (path == NULL || config == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (path == NULL || config == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     gpt2c_model *made = NULL;
     gpt2c_status status = gpt2c_model_prepare(config, &made);
-    if (status != GPT2C_OK) return status;
+    if (status != GPT2C_STATUS_OK) return status;
 
     packed_header header;
     int32_t shape[SHAPE_NUMBERS];
     void *mapping;
     size_t mapping_bytes;
     status = map_packed(path, &header, &mapping, &mapping_bytes);
-    if (status != GPT2C_OK) {
+    if (status != GPT2C_STATUS_OK) {
         gpt2c_model_free(made);
         return status;
     }
@@ -247,10 +247,10 @@ gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_mo
                      header.weight_bytes == gpt2c_model_measure(made);
     if (!fits) {
         gpt2c_model_free(made);
-        return GPT2C_BAD_FILE;
+        return GPT2C_STATUS_BAD_FILE;
     }
     gpt2c_model_place(made, (char *)mapping + HEADER_BYTES);
     made->frozen = 1;
     *model = made;
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

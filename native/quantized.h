@@ -4,7 +4,7 @@
  * over 32 steps of k, a group, and is then scaled and added to a float32 sum (native/kernels.h).
  *
  *   q8  w = scale * q, q in [-127, 127]; a bfloat16 scale for each 64 steps of k of a column: 8.25 bits
- *   q4  w = scale * q - least, q in [0, 15]; scale and least for each 32 steps of a column, each 8 bits
+ *   q4  w = scale * q - offset, q in [0, 15]; scale and offset for each 32 steps of a column, each 8 bits
  *       of the largest of the column, which are float32: 4.5 bits
  *   x   x = scale * q, q in [-127, 127]; a float32 scale for each 32 numbers of a row
  *
@@ -12,6 +12,8 @@
  * instructions that add up four products of bytes want them. n_in is padded by zeros to whole blocks. */
 #ifndef GPT2C_QUANTIZED_H
 #define GPT2C_QUANTIZED_H
+
+#include <math.h>
 
 #include "half.h"
 #include "kernels.h"
@@ -33,17 +35,13 @@ typedef struct gpt2c_q8_block {
 typedef struct gpt2c_q4_block {
     uint8_t q[GPT2C_GROUP_QUADS / 2][GPT2C_PANEL][GPT2C_QUAD];
     uint8_t scale[GPT2C_PANEL];
-    uint8_t least[GPT2C_PANEL];
+    uint8_t offset[GPT2C_PANEL];
 } gpt2c_q4_block;
 
 typedef struct gpt2c_q4_columns {
     float scale[GPT2C_PANEL];
-    float least[GPT2C_PANEL];
+    float offset[GPT2C_PANEL];
 } gpt2c_q4_columns;
-
-static inline int gpt2c_is_int8(gpt2c_layout layout) {
-    return layout == GPT2C_PANELS_Q8 || layout == GPT2C_PANELS_Q4;
-}
 
 static inline size_t gpt2c_q8_blocks(size_t n_in) { return (n_in + 2 * GPT2C_GROUP - 1) / (2 * GPT2C_GROUP); }
 static inline size_t gpt2c_q4_blocks(size_t n_in) { return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP; }
@@ -72,25 +70,21 @@ static inline int gpt2c_q4_integer(const gpt2c_q4_block *block, size_t k, size_t
     return block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
 }
 
-size_t gpt2c_q8_bytes(const gpt2c_matrix *w);
-size_t gpt2c_q4_bytes(const gpt2c_matrix *w);
+/* Larger weights count as this one, so that no scale, sum or square is infinite. Known to
+ * gpt2c/quantized.py, too. */
+#define GPT2C_LARGEST_WEIGHT 1e15f
 
-/* Quantizes a block from its rows of float32, [2 GPT2C_GROUP][GPT2C_PANEL]. Weights beyond 1e15 count
- * as that; a NaN makes a NaN of its scale. */
-void gpt2c_q8_quantize(gpt2c_q8_block *block, const float *rows);
+static inline float gpt2c_clamp(float x, float min, float max) {
+    const float low = x < min ? min : x;
+    return low > max ? max : low;
+}
 
-/* The same for q4, in three steps, because scales are relative to a column's largest: fit each block of
- * a panel to its rows [GPT2C_GROUP][GPT2C_PANEL], then scale the panel, then round each block. */
-void gpt2c_q4_fit(gpt2c_q4_block *block, const float *rows);
-void gpt2c_q4_scale(gpt2c_q4_columns *columns, gpt2c_q4_block *blocks, size_t n_blocks);
-void gpt2c_q4_round(gpt2c_q4_block *block, const gpt2c_q4_columns *columns, const float *rows);
+/* A NaN stays, whichever comes first. */
+static inline float gpt2c_larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
 
-float gpt2c_q8_at(const gpt2c_matrix *w, size_t k, size_t c);
-float gpt2c_q4_at(const gpt2c_matrix *w, size_t k, size_t c);
-
-/* Whether every scale is a finite number, as quantizing finite weights makes them. */
-int gpt2c_q8_is_sound(const gpt2c_matrix *w);
-int gpt2c_q4_is_sound(const gpt2c_matrix *w);
+static inline float gpt2c_finite_weight(float w) {
+    return gpt2c_clamp(w, -GPT2C_LARGEST_WEIGHT, GPT2C_LARGEST_WEIGHT);
+}
 
 /* ---- Activations ---- */
 
@@ -99,15 +93,15 @@ int gpt2c_q4_is_sound(const gpt2c_matrix *w);
 typedef struct gpt2c_int8_group {
     int8_t q[GPT2C_GROUP];
     float scale;
-    int32_t offset;   /* -128 times the sum of q, for sums over w + 128 */
+    int32_t correction; /* -128 times the sum of q, for sums over w + 128 */
     float scaled_sum; /* scale times the sum of q */
 } gpt2c_int8_group;
 
 static inline size_t gpt2c_int8_groups(size_t n_in) { return 2 * gpt2c_q8_blocks(n_in); }
 
-/* The groups of a row, in what gpt2c_prepared_bytes(n_in) has room for. */
-static inline const gpt2c_int8_group *gpt2c_int8_row_at(const void *prepared, size_t row, size_t n_in) {
-    return (const void *)((const char *)prepared + row * gpt2c_prepared_bytes(n_in));
+/* The groups of a row, in what gpt2c_packed_x_bytes(n_in) has room for. */
+static inline const gpt2c_int8_group *gpt2c_int8_row_at(const void *packed_x, size_t row, size_t n_in) {
+    return (const void *)((const char *)packed_x + row * gpt2c_packed_x_bytes(n_in));
 }
 
 /* To the nearest integer, ties to even, of |x| < 2^22. As rintf, but compilers make vectors of it. */
@@ -116,7 +110,7 @@ static inline float gpt2c_to_integer(float x) { return x + 12582912.0f - 1258291
 /* What is left of each x when its int8 is taken away. The output head takes x in these two parts: a
  * rounding there is the last one before the logits are compared, and flips more of them than all those
  * before it together. */
-void gpt2c_int8_rest(float *rest, const float *x, size_t n);
+void gpt2c_int8_remainder(float *remainder, const float *x, size_t n);
 
 /* The scale of numbers of which the largest has these bits without its sign, and what to multiply them
  * with. 0 below 2^-100; where a number is infinite or NaN the scale is NaN, and so is all that it makes. */
@@ -130,6 +124,27 @@ static inline gpt2c_int8_scale gpt2c_int8_scale_of(uint32_t largest_bits) {
     if (largest_bits >= 0x7f800000u) return (gpt2c_int8_scale){gpt2c_float_of(0x7fc00000u), 0.0f};
     if (largest < 0x1p-100f) return (gpt2c_int8_scale){0.0f, 0.0f};
     return (gpt2c_int8_scale){largest / 127.0f, 127.0f / largest};
+}
+
+/* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
+typedef gpt2c_int8_scale gpt2c_round_function(int8_t *q, int32_t *sum, const float *x, size_t n);
+
+/* Rows of x [rows, n_in] to rows of gpt2c_packed_x_bytes(n_in), by a set's way to round a group. */
+static inline void gpt2c_pack_int8(void *out, const float *x, size_t rows, size_t n_in,
+                                   gpt2c_round_function *round_group) {
+    const size_t groups = gpt2c_int8_groups(n_in);
+    for (size_t r = 0; r < rows; r++, x += n_in) {
+        gpt2c_int8_group *group = (void *)((char *)out + r * gpt2c_packed_x_bytes(n_in));
+        for (size_t g = 0; g < groups; g++, group++) {
+            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
+            int32_t sum;
+            group->scale = round_group(group->q, &sum, left > 0 ? x + k : x,
+                                       left < GPT2C_GROUP ? left : GPT2C_GROUP)
+                               .scale;
+            group->correction = -128 * sum;
+            group->scaled_sum = group->scale * (float)sum;
+        }
+    }
 }
 
 #endif

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "matrix.h"
+#include "format.h"
 
 #define EPS 0x1p-24
 
@@ -21,18 +21,19 @@ static float round_up(double x) {
 
 static void fill_column(gpt2c_screen *screen, const gpt2c_matrix *head, size_t c) {
     const size_t n_in = screen->n_in;
+    const gpt2c_format *format = gpt2c_format_of(head->layout);
     int8_t *q = screen->q + (c / GPT2C_PANEL * n_in) * GPT2C_PANEL + c % GPT2C_PANEL;
     float largest = 0.0f;
     double norm = 0.0, error = 0.0;
     for (size_t k = 0; k < n_in; k++) {
-        const float w = c < head->n_out ? gpt2c_matrix_at(head, k, c) : 0.0f;
+        const float w = c < head->n_out ? format->at(head, k, c) : 0.0f;
         if (fabsf(w) > largest || isnan(w)) largest = fabsf(w); /* a NaN stays: nothing is larger */
         norm += (double)w * (double)w;
     }
     const int usable = largest > SMALLEST_WEIGHT && largest < LARGEST_WEIGHT; /* not of a NaN */
     const float scale = usable ? largest / 127.0f : 0.0f;
     for (size_t k = 0; k < n_in; k++) {
-        const float w = c < head->n_out ? gpt2c_matrix_at(head, k, c) : 0.0f;
+        const float w = c < head->n_out ? format->at(head, k, c) : 0.0f;
         const float rounded = usable ? rintf(w / scale) : 0.0f;
         const double left = (double)w - (double)scale * (double)rounded;
         q[k * GPT2C_PANEL] = (int8_t)rounded;

@@ -1,20 +1,17 @@
-/* Sessions: creation, feeding in chunks, and what happens when a call is refused or ended. */
+/* Sessions: their buffers, creation and end, and what can be asked of one between two feeds. */
 #include "session.h"
 
 #include <string.h>
 
-#include "forward.h"
 #include "memory.h"
 
 /* ---- Buffers ---- */
 
-#define ALL_SWITCHES ((1u << GPT2C_SWITCH_COUNT) - 1)
-
-int gpt2c_is_incremental(const gpt2c_model *model) { return model->config.switches == ALL_SWITCHES; }
-
+/* With all switches on, a long prompt is fed in chunks: of enough rows to make use of every weight that is
+ * read, and few enough to keep the buffers small. */
 static size_t buffer_rows(const gpt2c_model *model) {
     const size_t n_ctx = (size_t)model->config.n_ctx;
-    return gpt2c_is_incremental(model) && n_ctx > GPT2C_CHUNK_ROWS ? GPT2C_CHUNK_ROWS : n_ctx;
+    return gpt2c_is_incremental(model) && n_ctx > GPT2C_LIMIT_CHUNK_ROWS ? GPT2C_LIMIT_CHUNK_ROWS : n_ctx;
 }
 
 /* How long an output is read. */
@@ -82,13 +79,25 @@ static size_t place_all(const gpt2c_model *model, gpt2c_buffers *b) {
         {&b->mlp_fc, linear && !gelu ? KEPT : MLP, inner, layers},
         {&b->mlp_proj, linear && !residual ? KEPT : MLP, embd, layers},
         {&b->ln_f, layernorm && !unembed ? KEPT : PASS, embd, 1},
-        {&b->prepared, PASS, rows * gpt2c_prepared_bytes(widest) / sizeof(float), 1},
-        {&b->prepared_rest, PASS, GPT2C_LOGIT_ROWS * gpt2c_prepared_bytes(n_embd) / sizeof(float), 1},
+        {&b->packed_x, PASS, rows * gpt2c_packed_x_bytes(widest) / sizeof(float), 1},
+        {&b->packed_remainder, PASS, GPT2C_LOGIT_ROWS * gpt2c_packed_x_bytes(n_embd) / sizeof(float), 1},
         {&b->head_x, PASS, GPT2C_LOGIT_ROWS * n_embd, 1},
         {&b->scores, PASS, (size_t)c->n_threads * GPT2C_SCORE_ROWS * context, 1},
         {&b->logits, PASS, GPT2C_LOGIT_ROWS * (size_t)c->n_vocab, 1},
     };
     return place_rows(plan, sizeof plan / sizeof *plan);
+}
+
+gpt2c_kv gpt2c_kv_of(const gpt2c_session *session, size_t layer) {
+    const gpt2c_model_config *c = &session->model->config;
+    return (gpt2c_kv){
+        .k = gpt2c_at(session, session->buffers.k, layer),
+        .v = gpt2c_at(session, session->buffers.v, layer),
+        .n_ctx = (size_t)c->n_ctx,
+        .n_head = (size_t)c->n_head,
+        .head_dim = (size_t)(c->n_embd / c->n_head),
+        .f16 = c->kv_f16,
+    };
 }
 
 /* The arena of a session that ended, if there is one: the pages that were used are there already, which
@@ -105,13 +114,13 @@ static void leave_arena(gpt2c_model *model, float *arena) {
 
 gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                   gpt2c_session **session) {
-    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
+    if (session == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     *session = NULL;
-    if (model == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!model->frozen) return GPT2C_NOT_READY;
+    if (model == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!model->frozen) return GPT2C_STATUS_NOT_READY;
 
     gpt2c_session *made = gpt2c_alloc_zero(1, sizeof *made);
-    if (made == NULL) return GPT2C_OUT_OF_MEMORY;
+    if (made == NULL) return GPT2C_STATUS_OUT_OF_MEMORY;
     gpt2c_model_retain(model);
     made->model = model;
     made->poll = poll;
@@ -120,10 +129,10 @@ gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *pol
     made->ids = gpt2c_alloc((size_t)model->config.n_ctx, sizeof(int32_t));
     if (made->arena == NULL || made->ids == NULL) {
         gpt2c_session_free(made);
-        return GPT2C_OUT_OF_MEMORY;
+        return GPT2C_STATUS_OUT_OF_MEMORY;
     }
     *session = made;
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 void gpt2c_session_free(gpt2c_session *session) {
@@ -144,78 +153,24 @@ void gpt2c_session_leave(gpt2c_session *session) {
     __atomic_store_n(&session->busy, 0, __ATOMIC_RELEASE);
 }
 
-/* Of a chunk's outputs, the last position's are only wanted of the last chunk. */
-static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_outputs *all,
-                                      size_t begin, int is_last) {
-    gpt2c_outputs outputs = *all;
-    if (outputs.logits != NULL) outputs.logits += begin * (size_t)c->n_vocab;
-    if (outputs.hidden != NULL) outputs.hidden += begin * (size_t)c->n_embd;
-    if (outputs.next_ids != NULL) outputs.next_ids += begin;
-    if (!is_last) outputs.last_logits = NULL;
-    if (!is_last) outputs.next_id = NULL;
-    return outputs;
-}
-
-static gpt2c_status feed_chunks(gpt2c_session *session, size_t n_ids, const gpt2c_outputs *outputs) {
-    const gpt2c_model *model = session->model;
-    const size_t n_past = session->n_past, n = n_past + n_ids;
-    const size_t step = gpt2c_is_incremental(model) ? GPT2C_CHUNK_ROWS : n_ids;
-    gpt2c_segment segment = {.session = session};
-    gpt2c_pass pass = gpt2c_pass_start(session);
-    session->n_events = 0;
-    pass.segments = &segment;
-    pass.n_segments = 1;
-    size_t rows[GPT2C_SWITCH_COUNT] = {0};
-
-    for (size_t begin = n_past; begin < n; begin += step) {
-        const size_t end = n - begin > step ? begin + step : n;
-        const gpt2c_outputs wanted =
-            outputs_of_chunk(&model->config, outputs, begin - n_past, end == n);
-        pass.origin = gpt2c_is_incremental(model) ? begin : 0;
-        pass.n_past = begin;
-        pass.n = end;
-        segment.position = pass.origin;
-        segment.end = end - pass.origin;
-        pass.wanted = gpt2c_is_incremental(model) ? gpt2c_first_wanted(&pass, &wanted) : 0;
-        memset(pass.rows, 0, sizeof pass.rows);
-        gpt2c_unembed(&pass, gpt2c_forward(&pass), &wanted);
-        if (pass.stopped) return GPT2C_CANCELLED;
-        for (int s = 0; s < GPT2C_SWITCH_COUNT; s++) rows[s] += pass.rows[s];
-    }
-    memcpy(session->rows, rows, sizeof session->rows);
-    session->separate_passes = pass.separate_passes;
-    gpt2c_hold(session, n);
-    return GPT2C_OK;
-}
-
-gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
-                                const gpt2c_outputs *outputs) {
-    if (session == NULL || ids == NULL || n_ids == 0 || outputs == NULL)
-        return GPT2C_INVALID_ARGUMENT;
-    const gpt2c_model_config *c = &session->model->config;
-    for (size_t i = 0; i < n_ids; i++)
-        if (ids[i] < 0 || ids[i] >= c->n_vocab) return GPT2C_BAD_TOKEN;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-
-    gpt2c_status status = GPT2C_CONTEXT_FULL;
-    if (n_ids <= (size_t)c->n_ctx - session->n_past) {
-        __atomic_store_n(&session->cancelled, 0, __ATOMIC_RELAXED);
-        memcpy(session->ids + session->n_past, ids, n_ids * sizeof *ids);
-        status = feed_chunks(session, n_ids, outputs);
-    }
-    gpt2c_session_leave(session);
-    return status;
-}
-
 size_t gpt2c_session_n_past(const gpt2c_session *session) {
     return session == NULL ? 0 : __atomic_load_n(&session->n_past, __ATOMIC_RELAXED);
 }
 
 gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past) {
-    if (session == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
-    const gpt2c_status status = n_past <= session->n_past ? GPT2C_OK : GPT2C_INVALID_ARGUMENT;
-    if (status == GPT2C_OK) gpt2c_hold(session, n_past);
+    if (session == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    const gpt2c_status status = n_past <= session->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
+    if (status == GPT2C_STATUS_OK) gpt2c_hold(session, n_past);
+    gpt2c_session_leave(session);
+    return status;
+}
+
+gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n) {
+    if (session == NULL || ids == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
+    const gpt2c_status status = n <= session->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
+    if (status == GPT2C_STATUS_OK) memcpy(ids, session->ids, n * sizeof *ids);
     gpt2c_session_leave(session);
     return status;
 }
@@ -225,26 +180,26 @@ void gpt2c_session_cancel(gpt2c_session *session) {
 }
 
 gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]) {
-    if (session == NULL || rows == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || rows == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     memcpy(rows, session->rows, sizeof session->rows);
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes) {
-    if (session == NULL || passes == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || passes == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     *passes = session->separate_passes;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_screened(gpt2c_session *session, size_t *ids, size_t *candidates) {
-    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || ids == NULL || candidates == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     *ids = session->screened_ids;
     *candidates = session->screened_candidates;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

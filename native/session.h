@@ -26,16 +26,12 @@ typedef struct gpt2c_buffers {
     gpt2c_buffer mlp_gelu;  /* [n_inner] */
     gpt2c_buffer mlp_proj;  /* [n_embd] */
     gpt2c_buffer ln_f;      /* [n_embd] */
-    gpt2c_buffer prepared;  /* what a linear kernel made of its input */
-    gpt2c_buffer prepared_rest; /* and of x_rest: GPT2C_LOGIT_ROWS rows */
+    gpt2c_buffer packed_x;  /* a linear layer's input as its kernel reads it */
+    gpt2c_buffer packed_remainder; /* the same of x_remainder: GPT2C_LOGIT_ROWS rows */
     gpt2c_buffer head_x;    /* [n_embd] what the head reads; GPT2C_LOGIT_ROWS rows */
     gpt2c_buffer scores;    /* attention's scratch, one for each thread */
     gpt2c_buffer logits;    /* [n_vocab] GPT2C_LOGIT_ROWS rows */
 } gpt2c_buffers;
-
-/* With all switches on, a long prompt goes through in chunks of so many rows: enough to make use of
- * every weight that is read, few enough to keep the buffers small. */
-#define GPT2C_CHUNK_ROWS 256
 
 /* Logits are computed so many rows at a time, into scratch where nobody asked for them. */
 #define GPT2C_LOGIT_ROWS 32
@@ -59,8 +55,8 @@ struct gpt2c_session {
     int cancelled;   /* atomic: the call that runs is to end */
 };
 
-/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
-int gpt2c_is_incremental(const gpt2c_model *model);
+/* K and V of a layer. */
+gpt2c_kv gpt2c_kv_of(const gpt2c_session *session, size_t layer);
 
 /* One call at a time: enter is 0 while another one is in. */
 int gpt2c_session_enter(gpt2c_session *session);

@@ -6,8 +6,6 @@
 
 typedef struct gpt2c_pool gpt2c_pool;
 
-#define GPT2C_MOST_THREADS 1024 /* of a pool, the calling one included */
-
 /* One piece of work. `worker` is below n_threads, and no two calls that run at the same time within
  * one gpt2c_pool_run have the same one: scratch may be indexed by it. */
 typedef void (*gpt2c_task)(void *context, size_t task, size_t worker);

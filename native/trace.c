@@ -1,21 +1,20 @@
 #include "trace.h"
 
 #include "matrix.h"
-#include "work.h"
 
 static const char *const NAMES[GPT2C_TRACED_OP_COUNT] = {
-    [GPT2C_TRACED_EMBED] = "embed",
-    [GPT2C_TRACED_LN_1] = "ln_1",
-    [GPT2C_TRACED_QKV] = "qkv",
-    [GPT2C_TRACED_ATTENTION] = "attention",
-    [GPT2C_TRACED_ATTN_PROJ] = "attn_proj",
-    [GPT2C_TRACED_LN_2] = "ln_2",
-    [GPT2C_TRACED_MLP_FC] = "mlp_fc",
-    [GPT2C_TRACED_GELU] = "gelu",
-    [GPT2C_TRACED_MLP_PROJ] = "mlp_proj",
-    [GPT2C_TRACED_RESIDUAL] = "residual",
-    [GPT2C_TRACED_LN_F] = "ln_f",
-    [GPT2C_TRACED_HEAD] = "head",
+    [GPT2C_TRACED_OP_EMBED] = "embed",
+    [GPT2C_TRACED_OP_LN_1] = "ln_1",
+    [GPT2C_TRACED_OP_QKV] = "qkv",
+    [GPT2C_TRACED_OP_ATTENTION] = "attention",
+    [GPT2C_TRACED_OP_ATTN_PROJ] = "attn_proj",
+    [GPT2C_TRACED_OP_LN_2] = "ln_2",
+    [GPT2C_TRACED_OP_MLP_FC] = "mlp_fc",
+    [GPT2C_TRACED_OP_GELU] = "gelu",
+    [GPT2C_TRACED_OP_MLP_PROJ] = "mlp_proj",
+    [GPT2C_TRACED_OP_RESIDUAL] = "residual",
+    [GPT2C_TRACED_OP_LN_F] = "ln_f",
+    [GPT2C_TRACED_OP_HEAD] = "head",
 };
 
 const char *gpt2c_traced_op_name(int32_t op) {
@@ -69,7 +68,7 @@ void gpt2c_trace_attention(gpt2c_pass *pass, size_t layer, gpt2c_span rows) {
         positions += pass->segments[i].position + pass->segments[i].end - pass->segments[i].begin;
     const size_t kv = 2 * (positions + n_rows) * n_embd * gpt2c_kv_number_bytes(c->kv_f16);
     write_event(pass, (gpt2c_trace_event){
-                          .op = GPT2C_TRACED_ATTENTION,
+                          .op = GPT2C_TRACED_OP_ATTENTION,
                           .layer = (int32_t)layer,
                           .rows = (int64_t)n_rows,
                           .n_in = (int64_t)positions,
@@ -83,7 +82,7 @@ void gpt2c_trace_head(gpt2c_pass *pass, size_t rows, size_t bytes) {
     const gpt2c_matrix *head = &pass->session->model->head;
     const size_t n_in = head->n_in, n_out = head->n_out;
     write_event(pass, (gpt2c_trace_event){
-                          .op = GPT2C_TRACED_HEAD,
+                          .op = GPT2C_TRACED_OP_HEAD,
                           .layer = -1,
                           .rows = (int64_t)rows,
                           .n_in = (int64_t)n_in,
@@ -93,19 +92,19 @@ void gpt2c_trace_head(gpt2c_pass *pass, size_t rows, size_t bytes) {
 }
 
 gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity) {
-    if (session == NULL || (events == NULL) != (capacity == 0)) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || (events == NULL) != (capacity == 0)) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     session->events = events;
     session->event_capacity = capacity;
     session->n_events = 0;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }
 
 gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events) {
-    if (session == NULL || n_events == NULL) return GPT2C_INVALID_ARGUMENT;
-    if (!gpt2c_session_enter(session)) return GPT2C_BUSY;
+    if (session == NULL || n_events == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (!gpt2c_session_enter(session)) return GPT2C_STATUS_BUSY;
     *n_events = session->n_events;
     gpt2c_session_leave(session);
-    return GPT2C_OK;
+    return GPT2C_STATUS_OK;
 }

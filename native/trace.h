@@ -4,7 +4,7 @@
 #ifndef GPT2C_TRACE_H
 #define GPT2C_TRACE_H
 
-#include "forward.h"
+#include "pass.h"
 
 /* `numbers` floats are read and written for each row. */
 void gpt2c_trace_rows(gpt2c_pass *pass, gpt2c_traced_op op, int32_t layer, gpt2c_span rows, size_t n,

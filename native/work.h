@@ -3,16 +3,10 @@
 #ifndef GPT2C_WORK_H
 #define GPT2C_WORK_H
 
-#include "forward.h"
+#include "pass.h"
 
 static inline size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
-
-/* Nanoseconds on the monotonic clock. */
-int64_t gpt2c_now(void);
-
-/* Whether the call is to end: it was cancelled, or the poll function says so. */
-int gpt2c_stopped(gpt2c_pass *pass);
 
 /* The rows that a switch's operations compute: those of the buffers, so counted from the origin. */
 gpt2c_span gpt2c_rows_of(const gpt2c_pass *pass, gpt2c_switch s);
@@ -39,11 +33,5 @@ void gpt2c_run_block(const gpt2c_pass *pass, gpt2c_job *job, size_t unit);
  * out `items` if it is not empty, else the rows themselves. */
 void gpt2c_run_rows(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, size_t work, gpt2c_job job,
                     gpt2c_span items, size_t unit);
-
-/* Makes args->prepared of the given rows of x, if the kernel wants it. */
-void gpt2c_prepare(const gpt2c_pass *pass, gpt2c_span rows, gpt2c_linear_args *args);
-
-/* A linear layer over the given rows of args.x and args.out. */
-void gpt2c_run_linear(gpt2c_pass *pass, gpt2c_switch s, gpt2c_span rows, gpt2c_linear_args args);
 
 #endif

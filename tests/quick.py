@@ -77,7 +77,7 @@ SLOW = {
     "test_generation_text.py::test_any_tokens_stream_as_their_text_up_to_eos_or_a_stop_string",
     "test_head_screen.py::test_it_is_used_only_where_nothing_else_reads_the_logits",
     "test_head_screen.py::test_the_trained_model_gets_the_whole_heads_id_from_few_candidates",
-    "test_ladder.py::test_it_climbs_from_nothing_by_one_option_a_rung",
+    "test_ladder.py::test_each_step_adds_one_option_to_an_earlier_one",
     "test_prepare_text.py::test_tiny_shakespeare_has_the_tokens_that_llm_c_prints",
     "test_quantize.py::test_a_full_disk_leaves_nothing",
     "test_quantized.py::test_one_row_and_many_give_the_same_bits",

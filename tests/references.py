@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,16 @@ def published_weights() -> str:
     return PUBLISHED
 
 
-# ---- The operating system, and how Python was built ----
+# ---- The machine, its operating system, and how Python was built ----
 
 
 def readline() -> Any:
     return pytest.importorskip("readline", reason="this Python has no readline: install one built with it")
 
 
+NEEDS_X86_64 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="this test reads x86-64's instructions"
+)
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork: use Linux")
 NEEDS_DEV_FULL = pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="this system has no /dev/full: use Linux"

@@ -13,7 +13,7 @@ from gpt2c.bindings.cffi_binding import ffi, lib
 
 NULL = ffi.NULL
 MOST = 2**64 - 1  # SIZE_MAX
-INVALID = lib.GPT2C_INVALID_ARGUMENT
+INVALID = lib.GPT2C_STATUS_INVALID_ARGUMENT
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def model(model_folder: Callable[[str], Path]) -> Iterator[Any]:
 @pytest.fixture
 def session(model: Any) -> Iterator[Any]:
     out = ffi.new("gpt2c_session **")
-    assert lib.gpt2c_session_create(model, NULL, NULL, out) == lib.GPT2C_OK
+    assert lib.gpt2c_session_create(model, NULL, NULL, out) == lib.GPT2C_STATUS_OK
     yield out[0]
     lib.gpt2c_session_free(out[0])
 
@@ -49,7 +49,7 @@ def test_of_models_and_packed_files(model: Any, tmp_path: Path) -> None:
         "set: model": lib.gpt2c_model_set(NULL, 0, 0, 0, data, 64),
         "set: data": lib.gpt2c_model_set(model, 0, 0, 0, NULL, 64),
         "set: tensor": lib.gpt2c_model_set(model, lib.GPT2C_TENSOR_COUNT, 0, 0, data, 64),
-        "set: layer": lib.gpt2c_model_set(model, lib.GPT2C_LN_1_BIAS, 2, 0, data, 64),
+        "set: layer": lib.gpt2c_model_set(model, lib.GPT2C_TENSOR_LN_1_BIAS, 2, 0, data, 64),
         "set: dtype": lib.gpt2c_model_set(model, 0, 0, lib.GPT2C_DTYPE_COUNT, data, 64),
         "get: model": lib.gpt2c_model_get(NULL, 0, 0, data, 64),
         "get: out": lib.gpt2c_model_get(model, 0, 0, NULL, 64),
@@ -137,12 +137,13 @@ def test_of_sessions(model: Any, session: Any) -> None:
 
 def test_of_kernels() -> None:
     out, x = ffi.new("gpt2c_matrix **"), ffi.new("float[64]")
-    assert lib.gpt2c_matrix_create(x, lib.GPT2C_IN_OUT, 4, 4, lib.GPT2C_PANELS, out) == lib.GPT2C_OK
+    in_out, panels = lib.GPT2C_LAYOUT_IN_OUT, lib.GPT2C_LAYOUT_PANELS
+    assert lib.gpt2c_matrix_create(x, in_out, 4, 4, panels, out) == lib.GPT2C_STATUS_OK
     matrix, ids, places = out[0], ffi.new("int32_t[4]"), ffi.new("int64_t[4]")
     no_weight = ffi.new("gpt2c_op_linear_args *", {"out": x, "x": x, "rows_end": 1, "columns_end": 4})
     calls = {
         "matrix: weight": lib.gpt2c_matrix_create(NULL, 0, 4, 4, 0, out),
-        "matrix: given": lib.gpt2c_matrix_create(x, lib.GPT2C_PANELS, 4, 4, 0, out),
+        "matrix: given": lib.gpt2c_matrix_create(x, panels, 4, 4, 0, out),
         "matrix: layout": lib.gpt2c_matrix_create(x, 0, 4, 4, lib.GPT2C_LAYOUT_COUNT, out),
         "matrix: most": lib.gpt2c_matrix_create(x, 0, MOST, MOST, 0, out),
         "matrix": lib.gpt2c_matrix_create(x, 0, 4, 4, 0, NULL),

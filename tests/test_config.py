@@ -204,7 +204,7 @@ def test_a_value_nested_almost_too_deeply_still_gives_one_line() -> None:
 
 
 def test_a_missing_file_is_named_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"config\.json' is not there$") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"config\.json' does not exist$") as caught:
         read_config(tmp_path / "config.json")
     assert isinstance(caught.value, FileNotFoundError)
 

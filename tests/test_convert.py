@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.checkpoints.writers import write_folder
 from gpt2c.checkpoints.writers import write_gguf as write_gguf_file
+from gpt2c.checkpoints.writers.atomic import new_file, new_folder
 from gpt2c.cli import main as cli
 from gpt2c.errors import ConfigError, ModelFileError
 from gpt2c.text.tokenizer import Tokenizer
@@ -221,7 +224,7 @@ def test_what_is_there_already_stays_as_it_is(
     (tmp_path / "dangling").symlink_to("nowhere")
     for name in ("out", "m.gguf", "dangling"):
         line = error_of(capsys, model_folder("odd"), tmp_path / name)
-        assert line == f"'{tmp_path / name}' is there already: remove it, or choose another name"
+        assert line == f"'{tmp_path / name}' already exists: remove it, or choose another name"
     assert sorted(os.listdir(tmp_path)) == ["dangling", "m.gguf", "out"]
     assert os.listdir(tmp_path / "out") == [] and (tmp_path / "m.gguf").read_text() == "mine"
 
@@ -252,7 +255,8 @@ def test_an_interrupt_leaves_nothing(write: Any, model_folder: Folders, tmp_path
 
     def interrupt(n_done: int, n_all: int) -> None:
         seen.append(n_done / n_all)
-        assert os.listdir(tmp_path) == [f".out.partial-{os.getpid()}"]
+        (partial,) = os.listdir(tmp_path)
+        assert re.fullmatch(r"\.out\.partial-[0-9a-f]{8}", partial)
         if len(seen) == 7:
             raise KeyboardInterrupt
 
@@ -260,6 +264,34 @@ def test_an_interrupt_leaves_nothing(write: Any, model_folder: Folders, tmp_path
         write(checkpoint, tmp_path / "out", progress=interrupt)
     assert os.listdir(tmp_path) == []
     assert seen == sorted(seen) and 0 < seen[-1] < 1
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_threads_that_write_one_target_have_partial_files_apart(new: Any, tmp_path: Path) -> None:
+    """The one that finishes first gets the name, with its own text; the other one gets an error."""
+    both_wrote, first_is_done = threading.Barrier(2, timeout=60), threading.Event()
+    errors: dict[str, str] = {}
+
+    def write(text: str) -> None:
+        try:
+            with new(tmp_path / "out") as partial:
+                (partial / "file" if new is new_folder else partial).write_text(text)
+                both_wrote.wait()
+                if text == "second":
+                    first_is_done.wait(60)
+        except (ModelFileError, threading.BrokenBarrierError) as e:
+            both_wrote.abort()
+            errors[text] = str(e)
+        first_is_done.set()
+
+    threads = [threading.Thread(target=write, args=[text]) for text in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == {"second": f"'{tmp_path / 'out'}' appeared meanwhile"}
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file" if new is new_folder else tmp_path / "out").read_text() == "first"
 
 
 def test_a_weight_that_is_too_large_for_a_dtype_is_named(tmp_path: Path, model_folder: Folders) -> None:

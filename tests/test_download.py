@@ -105,8 +105,8 @@ def test_a_model_that_the_hub_does_not_have_is_one_line(hub: StandIn, tmp_path: 
     done = command("download", "org/other", home=tmp_path, url=hub.url)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "gpt2c: error: 'org/other' is not a folder, and not fetched from the Hugging Face hub: "
-        "the hub has no such model, or only for those who log in\n"
+        "gpt2c: error: 'org/other' is not a folder, and cannot be fetched from the Hugging Face hub: "
+        "the hub has no such model, or shows it only to users who are logged in\n"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_model_that_the_hub_does_not_have_is_one_line(hub: StandIn, tmp_path: 
 def test_what_is_no_hub_id_is_not_asked_for(name: str, hub: StandIn, tmp_path: Path) -> None:
     done = command("download", name, home=tmp_path, url=hub.url)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"gpt2c: error: {name!r} is no hub id (one is like 'gpt2' or 'org/name')\n"
+    assert done.stderr == f"gpt2c: error: {name!r} is not a hub id (such as 'gpt2' or 'org/name')\n"
     assert not hub.requests
 
 

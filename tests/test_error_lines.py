@@ -155,26 +155,26 @@ MODELS = {
         M,
         "pytorch_model.bin: torch is needed to read it: pip install 'gpt2c[torch]'",
     ),
-    "no config": (without("config.json"), M, "'m/config.json' is not there"),
+    "no config": (without("config.json"), M, "'m/config.json' does not exist"),
     "no config beside a file": (
         without("config.json"),
         ["--model", f"m/{FILE}"],
-        f"'m/{FILE}' has no config.json beside it",
+        f"'m/{FILE}' has no config.json next to it",
     ),
-    "no vocabulary": (None, M, "m/vocab.json: no such file, nor a tokenizer.json beside it"),
+    "no vocabulary": (None, M, "m/vocab.json: no such file, and no tokenizer.json next to it"),
     # The file of weights
     "empty file": (blob(lambda data: b""), M, ST + "is too short for a safetensors file (0 bytes)"),
-    "something behind": (blob(lambda data: data + b"0123456"), M, ST + "7 bytes after the last tensor"),
+    "something behind": (blob(lambda data: data + b"0123456"), M, ST + "7 bytes follow the last tensor"),
     "an absurd header": (
         blob(lambda data: b"\xff" * 8 + data[8:]),
         M,
-        ST + "is not a safetensors file, or damaged: its header would have 18446744073709551615 bytes "
+        ST + "is not a safetensors file, or damaged: its header claims 18446744073709551615 bytes "
         "(at most 100000000)",
     ),
     "a git-lfs pointer": (
         blob(lambda data: b"version https://git-lfs.github.com/spec/v1\n"),
         M,
-        ST + "is a Git LFS pointer, not the weights; run 'git lfs pull' beside it",
+        ST + "is a Git LFS pointer, not the weights; run 'git lfs pull' in its folder",
     ),
     "another kind of file": (
         blob(lambda data: b"\4\0\0\0\0\0\0\0PK\3\4"),
@@ -229,7 +229,7 @@ MODELS = {
     "another shape": (
         tensors(lambda t: t.update({"wpe.weight": np.zeros((64, 32), "f4")})),
         M,
-        ST + "tensor 'wpe.weight' has shape [64, 32], the config asks for [128, 32]",
+        ST + "tensor 'wpe.weight' has shape [64, 32], but the config needs [128, 32]",
     ),
     "a layer too many": (
         config(n_layer=1),
@@ -306,7 +306,7 @@ def test_a_model_that_is_cut_short_is_named_with_the_lengths(folder, error_of):
 def test_info_says_the_same_of_a_model_that_is_no_good(folder, error_of):
     without("config.json")(folder)
     status, err = error_of(["info", "--model", "m"], cli.main)
-    assert (status, err) == (1, "gpt2c: error: 'm/config.json' is not there\n")
+    assert (status, err) == (1, "gpt2c: error: 'm/config.json' does not exist\n")
 
 
 OPTION_LINES = {
@@ -444,9 +444,9 @@ def test_offline_a_model_that_was_never_fetched_is_one_line(tmp_path):
     done = python(*argv, path=INSTALLED, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "gpt2c: error: 'gpt2' is not a folder, and not fetched from the Hugging Face hub: the hub cannot be "
-        "reached (is the network away, or HF_HUB_OFFLINE set?) and the local cache does not have it; fetch "
-        "it once with the network, or give a folder\n"
+        "gpt2c: error: 'gpt2' is not a folder, and cannot be fetched from the Hugging Face hub: the hub "
+        "cannot be reached (is the network down, or HF_HUB_OFFLINE set?) and the local cache does not have "
+        "it; fetch it once while online, or give a folder\n"
     )
 
 

@@ -212,7 +212,7 @@ def test_a_model_without_a_vocabulary_goes_from_ids_to_ids(tiny):
 
 
 def test_a_model_without_a_vocabulary_has_no_tokenizer_and_takes_no_text(tiny, model_folder):
-    missing = f"{model_folder('tiny') / 'vocab.json'}: no such file, nor a tokenizer.json beside it"
+    missing = f"{model_folder('tiny') / 'vocab.json'}: no such file, and no tokenizer.json next to it"
     for call in (lambda: tiny.tokenizer, lambda: tiny.generate("text")):
         with pytest.raises(ModelNotFoundError) as caught:
             call()

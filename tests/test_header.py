@@ -16,7 +16,10 @@ import pycparser
 import pytest
 from pycparser import c_ast, c_generator
 
+import gpt2c
+from gpt2c import bindings, errors, options
 from gpt2c.bindings import cffi_binding
+from gpt2c.checkpoints import checkpoint, formats
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (ROOT / "include/gpt2c.h").read_text()
@@ -193,7 +196,7 @@ def test_the_header_is_read_whole() -> None:
     assert surface.functions["gpt2c_model_create"][-1] == "gpt2c_model **"
     assert surface.structs["gpt2c_outputs"][-1] == ("next_ids", "int32_t *")
     assert surface.structs["gpt2c_session"] == []
-    assert surface.enums["gpt2c_status"]["GPT2C_CANCELLED"] == 8
+    assert surface.enums["gpt2c_status"]["GPT2C_STATUS_CANCELLED"] == 8
     assert surface.typedefs == {"gpt2c_poll": "int (*)(void *)"}
 
 
@@ -203,6 +206,45 @@ def test_cython_declares_what_the_header_does() -> None:
 
 def test_cffi_exposes_what_the_header_declares() -> None:
     assert cffi_differences() == []
+
+
+# ---- Constants: what Python reads instead of repeating it ----
+
+
+def test_both_bindings_have_every_constant_of_the_header(binding: str) -> None:
+    enums = read_header(HEADER).enums.values()
+    expected = {name: value for values in enums for name, value in values.items()}
+    assert bindings.load(binding).constants() == expected
+
+
+def test_an_enum_has_its_names_in_order_without_prefix_and_count() -> None:
+    assert list(bindings.enum("activation").items()) == [("gelu_tanh", 0), ("gelu_erf", 1), ("relu", 2)]
+    assert bindings.enum("limit")["panel_columns"] == 32
+
+
+def test_the_version_is_the_headers(binding: str) -> None:
+    match = re.search(r'#define GPT2C_VERSION "(.*)"', HEADER)
+    assert match is not None
+    assert bindings.load(binding).version() == match[1] == gpt2c.__version__
+
+
+def test_every_status_but_ok_has_its_exception() -> None:
+    statuses = dict(bindings.enum("status"))
+    assert statuses.pop("ok") == 0
+    assert sorted(errors._CLASS_OF_STATUS) == sorted(statuses.values())
+    of = {name: errors._CLASS_OF_STATUS[value] for name, value in statuses.items()}
+    assert of["out_of_memory"] is errors.OutOfMemoryError and of["busy"] is errors.SessionBusyError
+    assert of["context_full"] is errors.ContextLengthError and of["bad_token"] is errors.TokenError
+
+
+def test_what_modules_without_a_binding_repeat_is_the_same_there() -> None:
+    """Tables whose order is an enum's, and two numbers."""
+    kinds = [kind.replace("attn.c_attn", "attn_qkv") for kind in checkpoint.TENSOR_KINDS]
+    names = [kind.replace("c_", "").replace(".", "_") for kind in kinds]
+    assert names == list(bindings.enum("tensor"))
+    assert tuple(bindings.enum("switch")) == options.SWITCHES
+    assert bindings.enum("limit")["threads"] == options.MOST_THREADS
+    assert bindings.enum("limit")["panel_columns"] == formats.PANEL
 
 
 # ---- And that a difference is seen ----
@@ -233,7 +275,7 @@ def test_a_changed_header_differs_from_both_bindings(old: str, new: str) -> None
 
 
 def test_a_changed_number_of_an_enumerator_is_seen() -> None:
-    assert cffi_differences(HEADER.replace("GPT2C_PANELS = 2", "GPT2C_PANELS = 4"))
+    assert cffi_differences(HEADER.replace("GPT2C_LAYOUT_PANELS = 2", "GPT2C_LAYOUT_PANELS = 4"))
 
 
 @pytest.mark.parametrize(

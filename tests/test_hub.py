@@ -76,7 +76,7 @@ def test_a_safetensors_file_needs_its_config_beside_it(empty_folder: Path) -> No
     file = make_model(empty_folder / "m") / "model.safetensors"
     assert resolve_model(file) == resolve_model(str(file)) == file
     (empty_folder / "m" / "config.json").unlink()
-    assert not_found(file) == f"'{file}' has no config.json beside it"
+    assert not_found(file) == f"'{file}' has no config.json next to it"
 
 
 def test_another_file_is_refused(empty_folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_without_the_network_the_cached_copy_serves_and_a_warning_says_so(
     hub(download)
     with caplog.at_level(logging.WARNING, "gpt2c"):
         assert resolve_model("gpt2") == folder
-    assert caplog.messages == ["gpt2: taken from the local cache, because ConnectionError: no route"]
+    assert caplog.messages == ["gpt2: loaded from the local cache, because ConnectionError: no route"]
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_without_the_network_the_cached_copy_serves_and_a_warning_says_so(
     [
         (
             "LocalEntryNotFoundError",
-            "the hub cannot be reached (is the network away, or HF_HUB_OFFLINE set?)",
+            "the hub cannot be reached (is the network down, or HF_HUB_OFFLINE set?)",
         ),
-        ("OfflineModeIsEnabled", "the hub cannot be reached (is the network away, or HF_HUB_OFFLINE set?)"),
-        ("RepositoryNotFoundError", "the hub has no such model, or only for those who log in"),
+        ("OfflineModeIsEnabled", "the hub cannot be reached (is the network down, or HF_HUB_OFFLINE set?)"),
+        ("RepositoryNotFoundError", "the hub has no such model, or shows it only to users who are logged in"),
         ("GatedRepoError", "its owner gives access on request"),
-        ("HFValidationError", "that is not a valid name on the hub"),
+        ("HFValidationError", "the name is not valid on the hub"),
         ("SomethingNew", "SomethingNew: words"),
     ],
 )
@@ -186,7 +186,7 @@ def test_what_went_wrong_on_the_hub_is_one_line(
         raise type(error, (Exception,), {})("words\nand a page more")
 
     hub(download)
-    expected = f"'org/name' is not a folder, and not fetched from the Hugging Face hub: {reason}"
+    expected = f"'org/name' is not a folder, and cannot be fetched from the Hugging Face hub: {reason}"
     assert not_found("org/name").startswith(expected)
 
 
@@ -228,9 +228,9 @@ def test_the_real_client_offline_gives_one_line(empty_folder: Path, monkeypatch:
     )
     printed = run_offline(code, empty_folder)
     assert printed == (
-        "'gpt2' is not a folder, and not fetched from the Hugging Face hub: the hub cannot be reached "
-        "(is the network away, or HF_HUB_OFFLINE set?) and the local cache does not have it; fetch it once "
-        "with the network, or give a folder"
+        "'gpt2' is not a folder, and cannot be fetched from the Hugging Face hub: the hub cannot be reached "
+        "(is the network down, or HF_HUB_OFFLINE set?) and the local cache does not have it; fetch it once "
+        "while online, or give a folder"
     )
 
 

@@ -107,7 +107,7 @@ def test_the_cache_of_packed_files(
 ) -> None:
     """A load whose saving fails still gives a model, and no load leaves half a file."""
     monkeypatch.setenv("GPT2C_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packed_cache, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(packed_cache, "MIN_BYTES", 0)
     with gpt2c.load(model_folder("tiny"), opts="aligned", binding=binding) as model:
         expected = model.logits([1, 2])
 

@@ -32,7 +32,7 @@ IDS = [3, 1, 4, 1, 5]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own, not there yet, that takes small models too."""
     monkeypatch.setenv("GPT2C_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packed_cache, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(packed_cache, "MIN_BYTES", 0)
     monkeypatch.setattr(packed_cache, "_warned", set())
     return tmp_path / "cache"
 
@@ -114,7 +114,7 @@ def test_a_mapped_model_has_next_to_no_memory_of_its_own(cache: Path, tmp_path: 
     subprocess.run([sys.executable, tool, shape, "-o", tmp_path / "middle"], check=True)
     code = (
         "import re, gpt2c\n"
-        "gpt2c.backends.packed_cache.SMALLEST_BYTES = 0\n"
+        "gpt2c.backends.packed_cache.MIN_BYTES = 0\n"
         "def dirty():\n"
         "    return int(re.search(r'Private_Dirty: +(\\d+)', open('/proc/self/smaps_rollup').read())[1])\n"
         "before = dirty()\n"
@@ -310,7 +310,7 @@ def test_a_damaged_file_warns_once_and_is_made_anew(
     path = the_file(cache)
     whole = path.read_bytes()
     damage(path)
-    with pytest.warns(RuntimeWarning, match=rf"{path}: .* a damaged one; made anew") as caught:
+    with pytest.warns(RuntimeWarning, match=rf"{path}: .* a damaged one; rebuilt") as caught:
         assert np.array_equal(logits(model), expected)
         assert np.array_equal(logits(model), expected)
     assert len(caught) == 1
@@ -396,7 +396,7 @@ WITHOUT_SPACE = """
 import logging, resource, sys
 import gpt2c
 logging.basicConfig(level=logging.DEBUG)
-gpt2c.backends.packed_cache.SMALLEST_BYTES = 0
+gpt2c.backends.packed_cache.MIN_BYTES = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 print(gpt2c.load(sys.argv[1]).generate([1, 2, 3], 5).ids)
 """
@@ -440,7 +440,7 @@ def test_what_a_killed_process_left_is_swept_in_time(cache: Path, model: Path) -
 RACER = """
 import sys, time
 import gpt2c
-gpt2c.backends.packed_cache.SMALLEST_BYTES = 0
+gpt2c.backends.packed_cache.MIN_BYTES = 0
 time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
 print(gpt2c.load(sys.argv[1]).generate([1, 2, 3], 5).ids)
 """

@@ -65,12 +65,12 @@ def test_a_token_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: b"", "is no token file"),
-        (lambda data: b"\0" + data[1:], "is no token file"),
-        (lambda data: data[:4], "promises 0 tokens"),
+        (lambda data: b"", "is not a token file"),
+        (lambda data: b"\0" + data[1:], "is not a token file"),
+        (lambda data: data[:4], "claims 0 tokens"),
         (lambda data: data[:4] + b"\2" + data[5:], "of version 2"),
-        (lambda data: data[:-1], "promises 4 tokens, but has 1,031 bytes"),
-        (lambda data: data[:8] + b"\xff" * 4 + data[12:], "promises -1 tokens"),
+        (lambda data: data[:-1], "claims 4 tokens, but has 1,031 bytes"),
+        (lambda data: data[:8] + b"\xff" * 4 + data[12:], "claims -1 tokens"),
     ],
 )
 def test_a_damaged_token_file_is_refused(change, message, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_trained_vocabulary_gives_the_ids_of_hugging_face(tmp_path: Path, caps
     assert ids == hugging_face(tmp_path / "vocabulary").encode(TEXT).ids
     assert ours.decode(ids) == TEXT and len(ids) < 0.8 * len(TEXT.encode())
     assert train_tokenizer.main([*words, "280"]) == 1  # it is there
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_the_first_merge_is_the_most_frequent_pair() -> None:

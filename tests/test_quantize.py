@@ -164,16 +164,16 @@ def test_what_cannot_be_quantized_is_said(
     quantize(tiny, "q8", out)
     for format in quantized.FORMATS:
         line = error_of(capsys, "quantize", out, "--weights", format, "-o", tmp_path / "again")
-        assert line == "the model is in q8 already: quantize the one that it was made from"
+        assert line == "the model is in q8 already: quantize the model that it was made from"
     line = error_of(capsys, "quantize", tiny, "--weights", "q8", "-o", out)
-    assert line == f"'{out}' is there already: remove it, or choose another name"
+    assert line == f"'{out}' already exists: remove it, or choose another name"
     broken = tmp_path / "broken"
     shutil.copytree(tiny, broken)
     arrays = safetensors.numpy.load_file(tiny / "model.safetensors")
     arrays["h.1.mlp.c_fc.weight"][3, 5] = np.nan
     safetensors.numpy.save_file(arrays, broken / "model.safetensors")
     line = error_of(capsys, "quantize", broken, "--weights", "q4", "-o", tmp_path / "no")
-    assert line == "tensor 'h.1.mlp.c_fc.weight' holds a number that is not finite"
+    assert line == "tensor 'h.1.mlp.c_fc.weight' has an element that is not finite"
     assert sorted(os.listdir(tmp_path)) == ["broken", "out"]
 
 
@@ -205,10 +205,10 @@ def widen(arrays: dict[str, np.ndarray]) -> None:
 
 
 DAMAGE = {
-    "cut": (cut, "tensor 'h.0.attn.c_attn.weight' is U8 of shape [2495], q4 asks for U8 of shape [2496]"),
+    "cut": (cut, "tensor 'h.0.attn.c_attn.weight' is U8 of shape [2495], but q4 needs U8 of shape [2496]"),
     "lose": (lose, "tensor 'h.1.attn.c_proj.weight' is missing"),
-    "spoil": (spoil, "tensor 'wte.weight' is damaged: a scale is negative, too large or no number"),
-    "widen": (widen, "tensor 'wte.weight' is F32 of shape [3328], q4 asks for U8 of shape [3328]"),
+    "spoil": (spoil, "tensor 'wte.weight' is damaged: a scale is negative, too large or not a number"),
+    "widen": (widen, "tensor 'wte.weight' is F32 of shape [3328], but q4 needs U8 of shape [3328]"),
 }
 
 
@@ -229,7 +229,7 @@ def test_a_damaged_folder_is_one_line(
         ({"format": "q4"}, "quantization has version null; this gpt2c reads version 1"),
         ({"format": "q3", "version": 1}, "is not supported (q8, q4 are)"),
         ("q4", "quantization 'q4' is not supported (q8, q4 are)"),
-        ({"format": "q8", "version": 1}, "q8 asks for U8 of shape [8448]"),
+        ({"format": "q8", "version": 1}, "q8 needs U8 of shape [8448]"),
         (None, "has dtype U8 (F32, F16, BF16 are supported)"),
     ],
 )

@@ -199,14 +199,14 @@ def test_a_bfloat16_checkpoint_of_llmc_loads(model_folder: Folders, tmp_path: Pa
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
-        (0, 20240327, "is a debug state of llm.c, not a model"),
-        (0, 20240328, "is a tokenizer of llm.c, not a model"),
-        (1, 2, "version 2 of llm.c's checkpoints is not read (3 and 5 are)"),
+        (0, 20240327, "is an llm.c debug state, not a model"),
+        (0, 20240328, "is an llm.c tokenizer, not a model"),
+        (1, 2, "llm.c checkpoint version 2 is not supported (3 and 5 are)"),
         (2, -1, "n_positions -1 is outside 1 to 65536"),
-        (4, 3, "has 135680 bytes, a model of its sizes 186496"),
+        (4, 3, "has 135680 bytes; a model of its sizes has 186496"),
         (5, 0, "n_head 0 is outside 1 to 1024"),
-        (7, 0, "0 rows are no padding of a vocabulary of 128"),
-        (7, 2**31 - 1, "2147483647 rows are no padding of a vocabulary of 128"),
+        (7, 0, "a vocabulary of 128 cannot be padded to 0 rows"),
+        (7, 2**31 - 1, "a vocabulary of 128 cannot be padded to 2147483647 rows"),
     ],
 )
 def test_a_header_of_llmc_that_is_not_right_is_named(

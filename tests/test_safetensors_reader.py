@@ -79,7 +79,7 @@ def test_a_view_outlives_the_file_but_a_closed_file_gives_no_more(tmp_path: Path
     view = file.view("a")
     file.close()
     file.close()
-    with pytest.raises(ClosedError, match=r"^m\.safetensors: was closed$"):
+    with pytest.raises(ClosedError, match=r"^m\.safetensors: is closed$"):
         file.view("a")
     del file
     gc.collect()
@@ -101,8 +101,8 @@ HOSTILE: list[tuple[str, bytes | dict[str, object], bytes, str]] = [
     ("bad utf-8", b'{"\xff": 1}', b"", "header: is not UTF-8 text (byte 2)"),
     ("deep", b'{"a":' * 100_000, b"", "header: the JSON is nested too deeply"),
     ("twice", b'{"a":{},"a":{}}', b"", "header: the key 'a' appears twice"),
-    ("metadata list", {"__metadata__": []}, b"", "__metadata__ must map text to text"),
-    ("metadata number", {"__metadata__": {"a": 1}}, b"", "__metadata__ must map text to text"),
+    ("metadata list", {"__metadata__": []}, b"", "__metadata__ must map strings to strings"),
+    ("metadata number", {"__metadata__": {"a": 1}}, b"", "__metadata__ must map strings to strings"),
     ("entry", {"a": 1}, b"", "tensor 'a': its entry must be an object, not 1"),
     ("dtype", {"a": entry(dtype="F31")}, b"1234", "tensor 'a': unknown dtype 'F31'"),
     ("dtype list", {"a": entry(dtype=["F32"])}, b"1234", "tensor 'a': unknown dtype ['F32']"),
@@ -137,7 +137,7 @@ HOSTILE: list[tuple[str, bytes | dict[str, object], bytes, str]] = [
     ("hole", {"a": entry(), "b": entry(offsets=[8, 12])}, b"\0" * 12,
      "tensor 'b': follows a hole in the data"),
     ("late start", {"a": entry(offsets=[4, 8])}, b"\0" * 8, "tensor 'a': follows a hole in the data"),
-    ("remainder", {"a": entry()}, b"12345", "1 bytes after the last tensor"),
+    ("remainder", {"a": entry()}, b"12345", "1 bytes follow the last tensor"),
     ("control characters", {"a\n\x1b[31m": 1}, b"",
      "tensor 'a\\n\\x1b[31m': its entry must be an object, not 1"),
     ("a lone surrogate", {"\ud800": 1}, b"", "tensor '\\ud800': its entry must be an object, not 1"),
@@ -172,7 +172,7 @@ def test_a_file_cut_short_is_said_to_be_truncated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [100_000_001, 2**63, 2**64 - 1])
 def test_a_header_of_absurd_length_is_not_read(tmp_path: Path, length: int) -> None:
     assert fault(write(tmp_path / "m.safetensors", b"{}", length=length)) == (
-        f"m.safetensors: is not a safetensors file, or damaged: its header would have {length} bytes "
+        f"m.safetensors: is not a safetensors file, or damaged: its header claims {length} bytes "
         "(at most 100000000)"
     )
 
@@ -182,12 +182,12 @@ def test_a_git_lfs_pointer_is_recognized(tmp_path: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     )
     assert fault(tmp_path / "m.safetensors") == (
-        "m.safetensors: is a Git LFS pointer, not the weights; run 'git lfs pull' beside it"
+        "m.safetensors: is a Git LFS pointer, not the weights; run 'git lfs pull' in its folder"
     )
 
 
 def test_what_is_not_there_or_not_a_file_is_refused_without_waiting(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no\.safetensors' is not there$"):
+    with pytest.raises(ModelNotFoundError, match=r"no\.safetensors' does not exist$"):
         open_safetensors(tmp_path / "no.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert fault(tmp_path / "pipe.safetensors") == "pipe.safetensors: is not a regular file"

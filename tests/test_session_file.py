@@ -151,7 +151,7 @@ def test_what_cannot_be_read_or_written_is_a_line(
 ) -> None:
     with gpt2c.load(model_folder("odd")) as model, model.session() as session:
         session.feed(IDS)
-        with pytest.raises(gpt2c.ModelNotFoundError, match="is not there"):
+        with pytest.raises(gpt2c.ModelNotFoundError, match="does not exist"):
             session.load(tmp_path / "none")
         with pytest.raises(gpt2c.ModelFileError, match="is not a regular file"):
             session.load(tmp_path)

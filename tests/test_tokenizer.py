@@ -188,14 +188,14 @@ def test_added_tokens_are_special(tmp_path):
 
 
 BAD_FILES = {
-    "duplicate id": (WORDS | {"x y": 256}, MERGES, "vocab.json: token 'x y' has id 256, as has 'ab'"),
-    "duplicate key": ('{"a": 1, "b": 2, "a": 3}', MERGES, "vocab.json: key 'a' is there twice"),
-    "negative id": (WORDS | {"x": -1}, MERGES, "vocab.json: token 'x' has id -1, not an integer from 0 up"),
-    "fraction": (WORDS | {"x": 1.0}, MERGES, "vocab.json: token 'x' has id 1.0, not an integer from 0 up"),
-    "true": (WORDS | {"x": True}, MERGES, "vocab.json: token 'x' has id True, not an integer from 0 up"),
-    "text": (WORDS | {"x": "1"}, MERGES, "vocab.json: token 'x' has id '1', not an integer from 0 up"),
-    "null": (WORDS | {"x": None}, MERGES, "vocab.json: token 'x' has id None, not an integer from 0 up"),
-    "list": (WORDS | {"x": [1]}, MERGES, "vocab.json: token 'x' has id [1], not an integer from 0 up"),
+    "duplicate id": (WORDS | {"x y": 256}, MERGES, "vocab.json: token 'x y' has id 256, which 'ab' has too"),
+    "duplicate key": ('{"a": 1, "b": 2, "a": 3}', MERGES, "vocab.json: key 'a' appears twice"),
+    "negative id": (WORDS | {"x": -1}, MERGES, "vocab.json: token 'x' has id -1, not an integer >= 0"),
+    "fraction": (WORDS | {"x": 1.0}, MERGES, "vocab.json: token 'x' has id 1.0, not an integer >= 0"),
+    "true": (WORDS | {"x": True}, MERGES, "vocab.json: token 'x' has id True, not an integer >= 0"),
+    "text": (WORDS | {"x": "1"}, MERGES, "vocab.json: token 'x' has id '1', not an integer >= 0"),
+    "null": (WORDS | {"x": None}, MERGES, "vocab.json: token 'x' has id None, not an integer >= 0"),
+    "list": (WORDS | {"x": [1]}, MERGES, "vocab.json: token 'x' has id [1], not an integer >= 0"),
     "huge id": (
         WORDS | {"x y": 2**70},
         MERGES,
@@ -227,7 +227,7 @@ BAD_FILES = {
     "no byte": (
         BYTES | {"日": 256, "日b": 257},
         "日 b\n",
-        "merges.txt: line 1: '日' holds '日', which stands for no byte",
+        "merges.txt: line 1: '日' contains '日', which encodes no byte",
     ),
     "merges not UTF-8": (WORDS, b"a b\n\xff", "merges.txt: not UTF-8 at byte 4"),
     "vocabulary not UTF-8": (b'{"\xe6": 1}', MERGES, "vocab.json: not UTF-8 at byte 2"),
@@ -237,7 +237,7 @@ BAD_FILES = {
     "long token": (
         BYTES | {"x" * 10**6: -1},
         "",
-        "vocab.json: token '" + "x" * 56 + "... has id -1, not an integer from 0 up",
+        "vocab.json: token '" + "x" * 56 + "... has id -1, not an integer >= 0",
     ),
 }  # fmt: skip
 
@@ -247,7 +247,7 @@ def test_ids_are_bounded_without_a_config_too(id, tmp_path):
     with pytest.raises(ModelFileError) as error:
         Tokenizer.from_folder(folder(tmp_path, WORDS | {"x y": id}), None)
     assert one_line(error, tmp_path) == (
-        f"vocab.json: token 'x y' has id {id}, which no vocabulary reaches (at most 1999999)"
+        f"vocab.json: token 'x y' has id {id}, which is too large (at most 1999999)"
     )
 
 
@@ -275,17 +275,17 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
         file.truncate(100_000_001)
     with pytest.raises(ModelFileError) as error:
         Tokenizer.from_folder(tmp_path, None)
-    assert one_line(error, tmp_path) == "merges.txt: more than 100 MB"
+    assert one_line(error, tmp_path) == "merges.txt: has more than 100 MB"
 
 
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(ModelNotFoundError) as error:
         Tokenizer.from_folder(tmp_path, None)
-    assert one_line(error, tmp_path) == "vocab.json: no such file, nor a tokenizer.json beside it"
+    assert one_line(error, tmp_path) == "vocab.json: no such file, and no tokenizer.json next to it"
     (tmp_path / "vocab.json").mkdir()
     with pytest.raises(FileNotFoundError) as error:
         Tokenizer.from_folder(tmp_path, None)
-    assert one_line(error, tmp_path) == "merges.txt: no such file, nor a tokenizer.json beside it"
+    assert one_line(error, tmp_path) == "merges.txt: no such file, and no tokenizer.json next to it"
     (tmp_path / "merges.txt").write_text(MERGES)
     with pytest.raises(ModelFileError) as error:
         Tokenizer.from_folder(tmp_path, None)
@@ -330,7 +330,7 @@ BAD_TOKENIZER_JSON = {
     "normalizer is {'type': 'NFC'}; only None is supported": {"normalizer": {"type": "NFC"}},
     "added_tokens is not a list of objects": {"added_tokens": [3]},
     "added token {'id': 3} has no content": {"added_tokens": [{"id": 3}]},
-    "token '<x>' has id None, not an integer from 0 up": {"added_tokens": [{"content": "<x>"}]},
+    "token '<x>' has id None, not an integer >= 0": {"added_tokens": [{"content": "<x>"}]},
 }
 
 

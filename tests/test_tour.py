@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
-import tour  # noqa: E402
+from ladder import tour  # noqa: E402
 
 TEMPLATE = tour.TEMPLATE.read_text()
 RECORD = json.loads(tour.RECORD.read_text())
@@ -43,8 +43,8 @@ def test_every_link_leads_to_a_file() -> None:
 
 def test_every_stop_of_the_ladder_is_visited() -> None:
     text = tour.TOUR.read_text()
-    for rung in RECORD["models"]["embedded"]["rungs"][1:]:
-        assert f"`{rung['step']}`" in text, rung["name"]
+    for step in RECORD["models"]["embedded"]["rungs"][1:]:
+        assert f"`{step['step']}`" in text, step["name"]
 
 
 def test_the_sequence_diagram_is_the_recorded_trace() -> None:
@@ -56,7 +56,7 @@ def test_the_sequence_diagram_is_the_recorded_trace() -> None:
 
 
 @pytest.mark.parametrize(
-    "placeholder", ["{{nothing}}", "{{ms embedded}}", "{{ms embedded kv x}}", "{{_rung a b}}"]
+    "placeholder", ["{{nothing}}", "{{ms embedded}}", "{{ms embedded kv x}}", "{{_step a b}}"]
 )
 def test_a_wrong_placeholder_is_an_error(placeholder: str) -> None:
     with pytest.raises(ValueError):

@@ -237,9 +237,9 @@ def test_wrong_arguments_are_refused() -> None:
     with gpt2c.load(binding="cffi") as model, model.session() as session:
         handle, event = session._open().handle, ffi.new("gpt2c_trace_event *")
         for arguments in ((ffi.NULL, event, 1), (handle, event, 0), (handle, ffi.NULL, 1)):
-            assert lib.gpt2c_session_trace(*arguments) == lib.GPT2C_INVALID_ARGUMENT
-        assert lib.gpt2c_session_traced(handle, ffi.NULL) == lib.GPT2C_INVALID_ARGUMENT
-        assert lib.gpt2c_session_traced(ffi.NULL, ffi.new("size_t *")) == lib.GPT2C_INVALID_ARGUMENT
+            assert lib.gpt2c_session_trace(*arguments) == lib.GPT2C_STATUS_INVALID_ARGUMENT
+        assert lib.gpt2c_session_traced(handle, ffi.NULL) == lib.GPT2C_STATUS_INVALID_ARGUMENT
+        assert lib.gpt2c_session_traced(ffi.NULL, ffi.new("size_t *")) == lib.GPT2C_STATUS_INVALID_ARGUMENT
     n = lib.GPT2C_TRACED_OP_COUNT
     assert lib.gpt2c_traced_op_name(n) == lib.gpt2c_traced_op_name(-1) == ffi.NULL
 

@@ -207,7 +207,7 @@ def test_a_run_may_be_resumed_with_another_end_until_its_decay_begins(
     assert losses(tmp_path / "parted") == losses(tmp_path / "whole")
     with pytest.raises(Gpt2cError, match="other learning rates"):
         trainer("parted", Schedule(1e-2, 20, 3, 4)).resume()
-    with pytest.raises(Gpt2cError, match="8 are done"):
+    with pytest.raises(Gpt2cError, match="8 steps are already done"):
         trainer("parted", Schedule(1e-2, 7, 3, 4)).resume()
 
 
@@ -338,7 +338,7 @@ def test_ctrl_c_ends_a_run_that_can_be_taken_up_again(
     [
         (["--model", "nowhere/at/all"], "no model at 'nowhere/at/all'"),
         (["--model", "embedded", "--resume"], "holds no run to resume"),
-        (["--shape", "L1-H2-E16-V64-C32"], "has the id 127, the model's vocabulary 64 ids"),
+        (["--shape", "L1-H2-E16-V64-C32"], "has the id 127, but the model's vocabulary ends at 63"),
         (["--shape", "L1-H2-E16-V128-C4096", "--context", "4096"], "too few for windows of 4096"),
     ],
 )
@@ -378,14 +378,14 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
     assert train.main(command(text, tmp_path / "run", *more)) == 0
     before = sorted((path, os.stat(path).st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
     assert train.main(command(text, tmp_path / "run", *more)) == 1
-    assert "the run is over" in capsys.readouterr().err
+    assert "the run is complete" in capsys.readouterr().err
     assert sorted((path, os.stat(path).st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
     shutil.rmtree(tmp_path / "run" / "model")
     assert train.main(command(text, tmp_path / "run", *more)) == 1
     assert "holds a run" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train.main([*command(text, tmp_path / "run", *more), "--resume", "--lr", "0.5"])
-    assert "--lr was 0.001 before, and is 0.5 now" in capsys.readouterr().err
+    assert "--lr was 0.001 before and is 0.5 now" in capsys.readouterr().err
     assert train.main([*command(text, tmp_path / "run", *more), "--resume"]) == 0  # only the model is missing
     assert (tmp_path / "run" / "model").is_dir() and len(losses(tmp_path / "run")) == 2
 

@@ -194,7 +194,7 @@ def test_other_heads_are_ignored_and_logged(folder: Path, caplog: pytest.LogCapt
     save(folder, {**arrays, "score.weight": np.ones((2, 8), np.float32)})
     with caplog.at_level(logging.INFO, "gpt2c"), load_checkpoint(folder) as checkpoint:
         assert_holds(checkpoint, arrays)
-    assert caplog.messages == ["ignored 1 tensors that are not GPT-2's: ['score.weight']"]
+    assert caplog.messages == ["ignored 1 tensors that are not part of GPT-2: ['score.weight']"]
 
 
 def test_a_head_equal_to_the_embedding_is_tied(folder: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_head_that_differs_in_one_bit_is_refused(folder: Path) -> None:
         ("h.00.ln_1.weight", "tensor 'h.00.ln_1.weight' is not part of a GPT-2 that gpt2c runs"),
         ("wte.scale", "tensor 'wte.scale' is not part of a GPT-2 that gpt2c runs"),
         ("lm_head.bias", "tensor 'lm_head.bias' is not part of a GPT-2 that gpt2c runs"),
-        ("transformer.ln_f.bias", "tensor 'ln_f.bias' is there with and without 'transformer.' in front"),
+        ("transformer.ln_f.bias", "tensor 'ln_f.bias' appears with and without the prefix 'transformer.'"),
     ],
 )
 def test_a_tensor_that_must_not_be_left_out_is_refused(folder: Path, name: str, expected: str) -> None:
@@ -252,7 +252,7 @@ def test_a_wrong_shape_is_named_with_both_shapes(folder: Path) -> None:
     arrays["h.1.attn.c_attn.weight"] = np.ascontiguousarray(arrays["h.1.attn.c_attn.weight"].T)
     save(folder, arrays)
     assert fault(folder) == (
-        "model.safetensors: tensor 'h.1.attn.c_attn.weight' has shape [24, 8], the config asks for [8, 24]"
+        "model.safetensors: tensor 'h.1.attn.c_attn.weight' has shape [24, 8], but the config needs [8, 24]"
     )
 
 
@@ -311,7 +311,7 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(folder: Path) -> Non
         "model.safetensors.index.json: 'model-00001-of-00002.safetensors' has no tensor 'more'"
     )
     write_index(folder, {**weight_map, "more": "none.safetensors"})
-    with pytest.raises(ModelNotFoundError, match=r"none\.safetensors' is not there$"):
+    with pytest.raises(ModelNotFoundError, match=r"none\.safetensors' does not exist$"):
         load_checkpoint(folder)
     write_index(folder, [])
     assert fault(folder) == "model.safetensors.index.json: weight_map must be an object, not []"
@@ -324,14 +324,14 @@ def test_what_is_missing_from_a_folder_is_said(folder: Path) -> None:
         ModelFileError, match=r"config\.json' is neither a folder nor a \.safetensors, .* file$"
     ):
         load_checkpoint(folder / "config.json")
-    with pytest.raises(ModelNotFoundError, match=r"nowhere' is not there$"):
+    with pytest.raises(ModelNotFoundError, match=r"nowhere' does not exist$"):
         load_checkpoint(folder / "nowhere")
     save(folder, make_arrays())
     (folder / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"^config\.json: n_head is missing$"):
         load_checkpoint(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(ModelNotFoundError, match=r"config\.json' is not there$"):
+    with pytest.raises(ModelNotFoundError, match=r"config\.json' does not exist$"):
         load_checkpoint(folder)
 
 
@@ -339,7 +339,7 @@ def test_a_closed_checkpoint_says_so(folder: Path) -> None:
     save(folder, make_arrays())
     checkpoint = load_checkpoint(folder)
     checkpoint.close()
-    with pytest.raises(ClosedError, match=r"^model\.safetensors: was closed$"):
+    with pytest.raises(ClosedError, match=r"^model\.safetensors: is closed$"):
         checkpoint.tensor("wte")
 
 

@@ -24,8 +24,9 @@ RESULT = ROOT / "docs" / "attacks.md"
 HEAD = [
     "# Attacks and failing allocations, counted",
     "",
-    "`python tools/check_attacks.py --record`: the core and both bindings under AddressSanitizer. An",
-    "allocation that fails is counted once for each scenario and binding.",
+    "This page records how many hostile files and failing allocations the tests cover, and how many of those",
+    "tests failed. `python tools/check_attacks.py --record` wrote it. The core and both bindings ran under",
+    "AddressSanitizer. A failing allocation is counted once per scenario and binding.",
     "",
     "| tests | run | failed | allocations that failed |",
     "|---|---|---|---|",

@@ -1,12 +1,12 @@
-"""Hold the imports of gpt2c/ against the map in docs/architecture.md, and look for import cycles.
+"""Compare the imports of gpt2c/ with the map in docs/architecture.md, and look for import cycles.
 
     python tools/check_imports.py           check; the exit status is 1 if anything is wrong
-    python tools/check_imports.py --map     print the map's rows with the imports as they are
+    python tools/check_imports.py --map     print the map's rows with the actual imports
 
 The map is the table of docs/architecture.md whose first column names modules and folders of gpt2c/, top layer
 first. Every module belongs to one row. A row may import only rows below it, and its third column lists
 exactly the rows that it imports. Modules of one row may import each other, but not in a cycle. Imports inside
-functions and under TYPE_CHECKING count like any other, because they too are knowledge of another module.
+functions and under TYPE_CHECKING count, too: a module that has one depends on the other module.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ MAP = "docs/architecture.md"
 HEADING = "| module or folder |"
 
 Graph = dict[str, set[str]]
-"""Module: the modules that it imports, by their dotted names below gpt2c, which itself is "__init__"."""
+"""Module -> the modules that it imports, by dotted names relative to gpt2c, which is "__init__" itself."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: its names ("session", "cli/"), and the names of the layers that it imports."""
+    """A row of the map: its modules and folders ("session", "cli/"), and the names of what it imports."""
 
     names: tuple[str, ...]
     imports: tuple[str, ...]
 
 
 def module_name(path: Path) -> str:
-    """gpt2c/cli/run.py -> "cli.run"; of a folder's __init__.py the folder."""
+    """gpt2c/cli/run.py -> "cli.run"; gpt2c/cli/__init__.py -> "cli"."""
     parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
 def imports_of(path: Path, known: set[str]) -> Iterator[str]:
-    """Modules of the package that a file names in its imports."""
-    if path.suffix == ".pyx":  # Cython's own syntax is not Python's, but its imports of ours are absolute
+    """The modules of the package that a file imports."""
+    if path.suffix == ".pyx":  # `ast` cannot parse Cython; its imports from this package are absolute
         yield from re.findall(rf"^from {PACKAGE}\.([\w.]+) import", path.read_text(), re.MULTILINE)
         return
     package = path.relative_to(ROOT / PACKAGE).parts[:-1]
@@ -66,14 +66,14 @@ def imports_of(path: Path, known: set[str]) -> Iterator[str]:
 
 
 def read_graph() -> Graph:
-    """Every module of the package and what it imports."""
+    """Every module of the package with the modules that it imports."""
     files = [path for path in sorted((ROOT / PACKAGE).rglob("*")) if path.suffix in (".py", ".pyx")]
     known = {module_name(path) for path in files}
     return {module_name(path): set(imports_of(path, known)) & known - {module_name(path)} for path in files}
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """Strongly connected groups of more than one module (Tarjan 1972)."""
+    """Groups of modules that import each other: strongly connected components (Tarjan 1972)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -101,7 +101,7 @@ def cycles(graph: Graph) -> list[list[str]]:
 
 
 def read_map(text: str) -> list[Row]:
-    """The table's rows, from the top layer down."""
+    """The rows of the map in docs/architecture.md, top layer first."""
     lines = text[text.index(HEADING) :].splitlines()[2:]
     rows = []
     for line in lines:
@@ -113,7 +113,7 @@ def read_map(text: str) -> list[Row]:
 
 
 def row_of(module: str, rows: list[Row]) -> int | None:
-    """The row that a module belongs to: by its own name, or by its folder's."""
+    """Index of the row that names a module or its folder; None if there is none."""
     for n, row in enumerate(rows):
         for name in row.names:
             folder = name.removesuffix("/").replace("/", ".")
@@ -123,12 +123,12 @@ def row_of(module: str, rows: list[Row]) -> int | None:
 
 
 def name_of(module: str, row: Row) -> str:
-    """A row with one name goes by it; of several, the one that the module is."""
+    """The name that stands for a module in other rows: the row's only name, else the module's own one."""
     return row.names[0] if len(row.names) == 1 else next(n for n in row.names if n.rstrip("/") == module)
 
 
 def found_imports(graph: Graph, rows: list[Row], n: int) -> set[str]:
-    """Names of the rows that the modules of row n import."""
+    """Names of what the modules of row n import from other rows."""
     found = set()
     for module, others in graph.items():
         if row_of(module, rows) == n:
@@ -140,7 +140,7 @@ def found_imports(graph: Graph, rows: list[Row], n: int) -> set[str]:
 
 
 def problems(graph: Graph, rows: list[Row]) -> Iterator[str]:
-    """What is wrong, a line each."""
+    """Everything that is wrong, one line each."""
     for group in cycles(graph):
         yield f"import cycle: {', '.join(group)}"
     for module in sorted(graph):
@@ -149,7 +149,7 @@ def problems(graph: Graph, rows: list[Row]) -> Iterator[str]:
     for name in (name for row in rows for name in row.names):
         folder = name.rstrip("/").replace("/", ".")
         if folder not in graph:
-            yield f"{MAP}: there is no {name}"
+            yield f"{MAP}: {name} does not exist"
     for n, row in enumerate(rows):
         for module, others in sorted(graph.items()):
             if row_of(module, rows) != n:
@@ -158,16 +158,16 @@ def problems(graph: Graph, rows: list[Row]) -> Iterator[str]:
                 m = row_of(other, rows)
                 if m is not None and m < n:
                     yield f"{module} imports upwards: {other}"
-        found, told = found_imports(graph, rows, n), set(row.imports)
-        for name in sorted(found - told):
+        found, listed = found_imports(graph, rows, n), set(row.imports)
+        for name in sorted(found - listed):
             yield f"{MAP}: the row of {', '.join(row.names)} does not list {name}, which it imports"
-        for name in sorted(told - found):
+        for name in sorted(listed - found):
             yield f"{MAP}: the row of {', '.join(row.names)} lists {name}, which it does not import"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the imports of gpt2c/ against docs/architecture.md.")
-    parser.add_argument("--map", action="store_true", help="print each row's imports as they are")
+    parser.add_argument("--map", action="store_true", help="print the actual imports of each row")
     args = parser.parse_args()
     graph, rows = read_graph(), read_map((ROOT / MAP).read_text())
     if args.map:
@@ -180,8 +180,8 @@ def main() -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     if not wrong:
-        n_arrows = sum(map(len, graph.values()))
-        print(f"{len(graph)} modules, {n_arrows} imports: no cycle, none upwards, as {MAP} says")
+        n_imports = sum(map(len, graph.values()))
+        print(f"{len(graph)} modules, {n_imports} imports: no cycle, no import upwards, as {MAP} says")
     return bool(wrong)
 
 

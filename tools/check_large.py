@@ -1,12 +1,12 @@
-"""Load and run the largest GPT-2 with random weights, and record how much memory that takes at its peak.
+"""Load and run the largest GPT-2 with random weights, and record the peak of the memory that this takes.
 
     python tools/check_large.py                                     gpt2-xl, 1.5 B parameters
-    python tools/check_large.py --shape gpt2 --weights bf16         a smaller one, in one format
+    python tools/check_large.py --shape gpt2 --weights bf16         a smaller model, in one format
 
-The model is written tensor by tensor (13 GB of disk for gpt2-xl, its cache included), and forgotten again.
-For each weight format one process loads it and generates, laying the weights out; a second one maps what the
-first one left in the cache. The peak is that of the process's resident memory, mapped pages included, and
-must be at most LIMITS times the weights. The table goes to bench/results/large.md.
+The model is written to a temporary folder (13 GB for gpt2-xl, its cache included). For each weight format,
+one process loads it and generates, which packs the weights into the cache; a second process maps the packed
+file. The peak is the maximum resident memory of the process, mapped pages included. It must be at most LIMITS
+times the size of the weights. The table is written to bench/results/large.md.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from gpt2c.cli.terminal import bar_of_bytes
 from gpt2c.options import WEIGHTS
 
 RESULT = Path(__file__).resolve().parent.parent / "bench" / "results" / "large.md"
-LIMITS = {"f32": 1.2}  # times the weights as they lie in memory; formats that are not here:
-OTHER_LIMIT = 1.5
+LIMITS = {"f32": 1.2}  # times the size of the weights in memory
+OTHER_LIMIT = 1.5  # of the formats that are not in LIMITS
 
 CODE = """
 import json, sys
@@ -44,7 +44,7 @@ with gpt2c.load(sys.argv[1], weights=sys.argv[2]) as model:
 
 
 def run(folder: Path, weights: str, cache: Path) -> dict[str, float]:
-    """Load and generate in a process of its own; what it printed."""
+    """Load and generate in a new process; returns the values that CODE prints."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(folder), weights],
         env={**os.environ, "GPT2C_CACHE": str(cache)},
@@ -53,8 +53,8 @@ def run(folder: Path, weights: str, cache: Path) -> dict[str, float]:
     )
     if done.returncode != 0:
         raise SystemExit(f"{weights}: {done.stderr.strip()[-2000:]}")
-    said: dict[str, float] = json.loads(done.stdout)
-    return said
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def main() -> int:
@@ -68,13 +68,11 @@ def main() -> int:
         write_random_model(folder, args.shape, seed=1, progress=bar_of_bytes())
         for weights in args.weights:
             first, second = (run(folder, weights, cache) for _ in range(2))
-            for name, said in (("laid out", first), ("mapped", second)):
-                times = said["peak"] / said["weights"]
-                good &= times <= LIMITS.get(weights, OTHER_LIMIT) and said["ids"] == first["ids"]
-                rows.append(
-                    f"| {weights} | {name} | {said['weights'] / 1e9:.2f} GB | {said['peak'] / 1e9:.2f} GB "
-                    f"| {times:.2f} |"
-                )
+            for name, result in (("packed", first), ("mapped", second)):
+                times = result["peak"] / result["weights"]
+                good &= times <= LIMITS.get(weights, OTHER_LIMIT) and result["ids"] == first["ids"]
+                gigabytes = f"{result['weights'] / 1e9:.2f} GB | {result['peak'] / 1e9:.2f} GB"
+                rows.append(f"| {weights} | {name} | {gigabytes} | {times:.2f} |")
                 print(rows[-1], flush=True)
             for file in cache.iterdir():
                 file.unlink()
@@ -82,11 +80,13 @@ def main() -> int:
     lines = [
         "# Memory of a large model",
         "",
-        f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}`:",
-        f"{n_millions:.0f} M random parameters, stored in float32; load, and generate 4 tokens.",
-        "`laid out`: the format is made of the floats, and put into the cache; `mapped`: it is found there.",
+        "This page records the peak memory of a process that loads a large model and generates 4 tokens.",
+        f"`python tools/check_large.py --shape {args.shape} --weights {' '.join(args.weights)}` wrote it.",
+        f"The model has {n_millions:.0f} M random parameters, stored in float32. In the rows `packed`,",
+        "the load converts the floats to the format and stores the result in the cache. In the rows",
+        "`mapped`, it finds the result there.",
         "",
-        "| weights | the load | weights in memory | peak of the process | times the weights |",
+        "| weights | load | weights in memory | peak of the process | peak / weights |",
         "|---|---|---|---|---|",
         *rows,
     ]

@@ -1,15 +1,15 @@
 """Write GGUF files with `gpt2c convert` and compare llama.cpp's logits with gpt2c's.
 
     python tools/check_llama_cpp.py             the embedded model and random ones
-    python tools/check_llama_cpp.py FOLDER ...  models of your own
-    python tools/check_llama_cpp.py --record    the first, and the table goes to docs/llama_cpp.md
+    python tools/check_llama_cpp.py FOLDER ...  your own models
+    python tools/check_llama_cpp.py --record    as the first, and write docs/llama_cpp.md
 
-Needs the packages gguf and llama-cpp-python. The prompts are of token ids, so the two tokenizers are
-compared apart: for a model with a vocabulary, llama.cpp must give the same ids for TEXT.
+Needs the packages gguf and llama-cpp-python. The prompts are token ids. The tokenizers are compared
+separately: for a model with a vocabulary, llama.cpp must give the same ids for TEXT.
 
-llama.cpp multiplies halves where weights are halves, keeps K and V as told (float32 here), and takes GELU
-from a table of halves; so logits differ by its rounding, which the table's last column shows relative to
-the largest logit.
+llama.cpp multiplies in half precision if the weights are halves, and takes GELU from a table of halves. (It
+could store K and V as halves, too; here it stores float32.) So the logits differ by its rounding. The last
+column of the table is the largest difference relative to the largest logit.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from gpt2c.checkpoints.writers import DTYPES, write_gguf
 
 TEXT = "'I am ready,' said Holmes, and 1234 winds blew.\n\n  Über  the sea"
 SHAPES = ("L3-H4-E64-V512-C128", "L2-H3-E96-V101-C64-I200", "gpt2")
-LIMIT = 0.02  # of the largest logit
+LIMIT = 0.02  # maximum difference, relative to the largest logit
 RESULT = Path(__file__).resolve().parent.parent / "docs" / "llama_cpp.md"
 HEAD = [
     "# GGUF files in llama.cpp",
     "",
-    "`python tools/check_llama_cpp.py --record`: files that `gpt2c convert` wrote, in llama.cpp and in",
-    "gpt2c. Logits of 48 positions; the difference is relative to the largest logit. llama.cpp multiplies",
-    "halves where weights are halves, and takes GELU from a table of halves.",
+    "This page compares llama.cpp and gpt2c on the files that `gpt2c convert` writes.",
+    "`python tools/check_llama_cpp.py --record` wrote it. The last two columns compare the logits of 48",
+    "positions; the largest difference is relative to the largest logit. llama.cpp multiplies in half",
+    "precision where weights are in half precision, and takes GELU from a half-precision table.",
     "",
     "| model | dtype | ids of a text | largest logit is the same | largest difference |",
     "|---|---|---|---|---|",
@@ -45,7 +46,7 @@ HEAD = [
 
 
 def llama_logits(path: Path, ids: list[int]) -> np.ndarray:
-    """Logits [len(ids), n_vocab] of every position."""
+    """Logits of llama.cpp at every position, float32 [len(ids), n_vocab]."""
     import llama_cpp as c
 
     parameters = c.llama_model_default_params()
@@ -76,21 +77,21 @@ def llama_logits(path: Path, ids: list[int]) -> np.ndarray:
 
 
 def llama_ids(path: Path, text: str) -> list[int]:
-    """llama.cpp's own ids of a text, by the file's vocabulary."""
+    """The ids that llama.cpp gives for a text with the file's vocabulary."""
     import llama_cpp as c
 
     parameters = c.llama_model_default_params()
     parameters.vocab_only = True
     model = c.llama_model_load_from_file(str(path).encode(), parameters)
-    room = (c.llama_token * 1000)()
+    buffer = (c.llama_token * 1000)()
     data = text.encode()
-    n = c.llama_tokenize(c.llama_model_get_vocab(model), data, len(data), room, 1000, False, False)
+    n = c.llama_tokenize(c.llama_model_get_vocab(model), data, len(data), buffer, 1000, False, False)
     c.llama_model_free(model)
-    return list(room[:n])
+    return list(buffer[:n])
 
 
 def compare(name: str, folder: Path, dtype: str, base: Path) -> tuple[str, bool]:
-    """A line of the table, and whether the two agree."""
+    """A row of the table, and whether llama.cpp and gpt2c agree."""
     path = base / f"{name}-{dtype}.gguf"
     with load_checkpoint(folder) as checkpoint:
         write_gguf(checkpoint, path, dtype)
@@ -101,12 +102,12 @@ def compare(name: str, folder: Path, dtype: str, base: Path) -> tuple[str, bool]
         if model.tokenizer_or_none is not None:
             same_ids = model.tokenizer.encode(TEXT) == llama_ids(path, TEXT)
     path.unlink()
-    off = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-    tops = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+    difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+    n_same_top = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
     words = {True: "same", False: "OTHER", None: "no vocabulary"}[same_ids]
-    line = f"| {name} | {dtype} | {words} | {tops} of {len(ids)} | {off:.1e} |"
+    line = f"| {name} | {dtype} | {words} | {n_same_top} of {len(ids)} | {difference:.1e} |"
     print(line, flush=True)
-    return line, same_ids is not False and off < LIMIT
+    return line, same_ids is not False and difference < LIMIT
 
 
 def main() -> int:
@@ -129,10 +130,10 @@ def main() -> int:
                 models[shape] = base / shape
         results = [compare(name, path, dtype, base) for name, path in models.items() for dtype in DTYPES]
     n_good = sum(good for _, good in results)
-    said = f"{n_good} of {len(results)} agree (llama-cpp-python {c.__version__})"
-    print(said)
+    summary = f"{n_good} of {len(results)} agree (llama-cpp-python {c.__version__})"
+    print(summary)
     if args.record:
-        RESULT.write_text("\n".join([*HEAD, *(line for line, _ in results), "", f"{said}."]) + "\n")
+        RESULT.write_text("\n".join([*HEAD, *(line for line, _ in results), "", f"{summary}."]) + "\n")
     return 0 if n_good == len(results) else 1
 
 

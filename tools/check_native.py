@@ -1,16 +1,17 @@
-"""Build the programs of native/examples/ under sanitizers and for other machines, and run them.
+"""Build the C programs that use the core under sanitizers and for other machines, and run them.
 
     python tools/check_native.py            all checks
     python tools/check_native.py asan       only those named
     python tools/check_native.py --list
 
-Every check runs a small random model (generate.c) with all instruction sets that it can, with one thread
-and three, with all switches and none, with K and V in floats and in halves, with the prompt whole and in
-chunks. All must print the same ids as gpt2c does from Python. Then several threads use sessions of one
-model at once, in shared passes too, and must find what one thread finds alone (sessions.c). Then each kernel
-is held to its error bound and the row contract (check_kernels/), for other machines too, where the tests in
-tests/kernels/ cannot run; `aarch64_asan` does only that. `objects` instead disassembles the core: outside
-native/kernels/<isa>/ there must be no instruction above the x86-64 baseline.
+Every check runs a small random model (native/examples/generate.c) with all instruction sets that it can, with
+one thread and three, with all switches and none, with K and V in floats and in halves, with the prompt whole
+and in chunks. All must print the same ids as gpt2c does from Python. Then several threads use sessions of one
+model at once, in shared passes too, and must find what one thread finds alone (tests/native/sessions.c). Then
+each kernel is held to its error bound and the row contract (tests/native/check_kernels/), for other machines
+too, where the tests in tests/kernels/ cannot run; `aarch64_asan` does only that. `objects` instead
+disassembles the core: only kernel sets that need CPU features may have instructions above the baseline of
+x86-64.
 
 Needs gcc; `baseline` and those for aarch64 need Debian's qemu-user and gcc-aarch64-linux-gnu. A check whose
 programs are missing fails: nothing is skipped in silence.
@@ -68,12 +69,16 @@ def call(command: list[str], **environment: str) -> str:
     return run.stdout
 
 
+def object_path(base: Path, name: str, source: str) -> Path:
+    return base / f"{name}-{source.replace('/', '-')}.o"
+
+
 def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) -> Programs:
-    """Compile the core and the examples."""
+    """Compile the core and the programs."""
     include = [f"-I{folder}" for folder in native_build.INCLUDE_DIRS]
 
     def compile_one(source: str, flags: list[str]) -> str:
-        made = str(base / f"{name}-{source.replace('/', '-')}.o")
+        made = str(object_path(base, name, source))
         call([compiler, *flags, *extra, *include, "-c", source, "-o", made])
         return made
 
@@ -84,11 +89,11 @@ def build(base: Path, name: str, compiler: str, machine: str, extra: list[str]) 
         return target
 
     core = native_build.compile_all(compile_one, native_build.groups(machine))
-    folder = native_build.ROOT / "native/examples/check_kernels"
+    folder = native_build.ROOT / "tests/native/check_kernels"
     sources = sorted(path.relative_to(native_build.ROOT).as_posix() for path in folder.glob("*.c"))
     return Programs(
         generate=link("generate", ["native/examples/generate.c"]),
-        sessions=link("sessions", ["native/examples/sessions.c"]),
+        sessions=link("sessions", ["tests/native/sessions.c"]),
         check_kernels=link("check_kernels", sources),
     )
 
@@ -200,17 +205,28 @@ def aarch64_asan(base: Path, expected: Ids) -> int:
     return check_kernels(programs, isas, emulator, ASAN_OPTIONS="detect_leaks=0")
 
 
+def baseline_sources() -> list[str]:
+    """All of the core that every x86-64 CPU may come to run: what is compiled without -m flags."""
+    groups = native_build.groups("x86_64")
+    return [path for paths, flags in groups if not any(f.startswith("-m") for f in flags) for path in paths]
+
+
+def above_baseline(path: Path) -> str | None:
+    """The first instruction of an object that needs more than SSE2: VEX or EVEX ones, and their registers."""
+    listing = call(["objdump", "-d", "--no-show-raw-insn", str(path)])
+    found = re.search(r"\n.*(?:%[yz]mm|\tv[a-z]\w* .*%xmm|%k[0-7]\b).*", listing)
+    return found[0].strip() if found else None
+
+
 def objects(base: Path, expected: Ids) -> int:
-    """Registers above xmm15 and VEX or EVEX instructions have no place in the core's common objects."""
+    """No object outside the kernel sets that need CPU features has instructions above the baseline."""
     build(base, "objects", "gcc", "x86_64", [])
-    common = sorted(base.glob("objects-native-[!k]*.o")) + sorted(base.glob("objects-native-kernels-ref-*.o"))
-    common += sorted(base.glob("objects-native-kernels-unroll-*.o"))
-    for path in common:
-        listing = call(["objdump", "-d", "--no-show-raw-insn", str(path)])
-        found = re.search(r"\n.*(?:%[yz]mm|\tv[a-z0-9]+ +%xmm|%k[0-7]\b).*", listing)
+    sources = baseline_sources()
+    for source in sources:
+        found = above_baseline(object_path(base, "objects", source))
         if found:
-            raise CheckFailed(f"{path.name}: {found[0].strip()}")
-    return len(common)
+            raise CheckFailed(f"{source}: {found}")
+    return len(sources)
 
 
 CHECKS: dict[str, Callable[[Path, Ids], int]] = {

@@ -1,18 +1,16 @@
 """Fuzz the loaders, the tokenizer, packed files and the C API, guided by coverage.
 
-    python tools/fuzz.py                        every target, 20 seconds of processor time each
-    python tools/fuzz.py core --seconds 600     one of them for longer
-    python tools/fuzz.py --seed 1               tries the same inputs each time, in the same order
-    python tools/fuzz.py --record               and write their counts to docs/fuzzing.md
-    python tools/fuzz.py --list
+    python tools/fuzz.py                        every target, 20 seconds of CPU time each
+    python tools/fuzz.py core --seconds 600     one target, for longer
+    python tools/fuzz.py --seed 1               try the same inputs each time, in the same order
+    python tools/fuzz.py --record               also write the counts to docs/fuzzing.md
+    python tools/fuzz.py --list                 print the names of the targets
+    python tools/fuzz.py --seed-corpus          rewrite tests/fuzz/corpus
 
-`loader` and `tokenizer` are Python and need Atheris (the extra `fuzz`); `packed` and `core` are C and
-need clang with its libFuzzer (Debian: clang), and run under AddressSanitizer and UBSan. They start from the
-corpus in tests/fuzz/corpus; what they find on the way goes to a folder that is forgotten. An input that
-fails is kept in the working directory and printed, and its reproduction is that target with the file as
-argument.
-
-`--seed-corpus` writes the corpus anew.
+`loader` and `tokenizer` are Python and need Atheris (the extra `fuzz`). `packed` and `core` are C, need clang
+with its libFuzzer (Debian: clang), and run under AddressSanitizer and UBSan. All start from the corpus in
+tests/fuzz/corpus; the inputs that they add to it go to a temporary folder. An input that fails is saved in
+the working directory and printed. To reproduce the failure, run the same target with that file as argument.
 """
 
 from __future__ import annotations
@@ -47,9 +45,10 @@ RESULT = native_build.ROOT / "docs" / "fuzzing.md"
 HEAD = [
     "# Fuzzing, counted",
     "",
-    "`python tools/fuzz.py TARGET --seconds N --record` on x86-64, beside other work: the time is the",
-    "processor's, the edges are those of the code that the target reached. What each target does stands in",
-    "[models.md](models.md#fuzzing).",
+    "This page records long fuzzing runs after the last fix. [models.md](models.md#fuzzing) describes the",
+    "targets. `python tools/fuzz.py TARGET --seconds N --record` wrote each row on x86-64, on a machine that",
+    "did other work too: the time is processor time. The edges are those of the code that the target",
+    "reached.",
     "",
     "| target | runs | time | edges | failures |",
     "|---|---|---|---|---|",
@@ -57,31 +56,36 @@ HEAD = [
 
 
 class Counts(NamedTuple):
+    """runs: inputs that were tried; seconds: CPU time; edges: branches that were reached."""
+
     runs: int
     seconds: int
     edges: int
 
 
 def compile_core(base: Path) -> list[str]:
-    """Its objects, by clang. Checks are calls, and SIMD kernels, which are unrolled, have two kinds less:
-    each of either costs minutes to compile."""
+    """Compile the C core with clang and sanitizers; returns the objects' paths.
+
+    To save minutes of compile time, the sanitizer's checks are calls instead of inline code, and SIMD
+    kernels, which are unrolled, have no checks of alignment and pointer overflow.
+    """
     if shutil.which("clang") is None:
         raise SystemExit("clang is not installed (Debian: apt install clang)")
     calls = ["-fsanitize=fuzzer-no-link", "-mllvm", "-asan-instrumentation-with-call-threshold=0"]
 
     def compile_one(source: str, flags: list[str]) -> str:
-        made = str(base / (source.replace("/", "-") + ".o"))
+        output = str(base / (source.replace("/", "-") + ".o"))
         is_simd = source.startswith("native/kernels/") and source.split("/")[2] not in ("ref", "unroll")
-        less = ["-fno-sanitize=alignment,pointer-overflow"] if is_simd else []
-        command = ["clang", *flags, *SANITIZE, *less, *calls, *INCLUDE, "-c", source, "-o", made]
+        omitted = ["-fno-sanitize=alignment,pointer-overflow"] if is_simd else []
+        command = ["clang", *flags, *SANITIZE, *omitted, *calls, *INCLUDE, "-c", source, "-o", output]
         subprocess.run(command, check=True, cwd=native_build.ROOT)
-        return made
+        return output
 
     return native_build.compile_all(compile_one, native_build.groups(platform.machine()))
 
 
 def build(targets: list[str], base: Path) -> dict[str, list[str]]:
-    """What to run for each target."""
+    """Build the targets in C; returns the command that runs each target."""
     commands = {name: [sys.executable, str(FUZZ / f"fuzz_{name}.py")] for name in targets if name in PYTHON}
     in_c = [name for name in targets if name in C]
     core = compile_core(base) if in_c else []
@@ -94,14 +98,17 @@ def build(targets: list[str], base: Path) -> dict[str, list[str]]:
     return commands
 
 
-def processor_seconds() -> float:
-    """Of all processes that were started here and have ended."""
+def cpu_seconds() -> float:
+    """CPU time of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -> Counts | None:
-    """Run one target; prints a line with its counts. None: it found something. Seed 0: another each time."""
+    """Run a target for `seconds` of CPU time and print its counts. Returns None if an input failed.
+
+    seed: the seed of the inputs; 0: a different one at each call.
+    """
     found = base / f"found-{target}"
     found.mkdir()
     environment = {
@@ -110,16 +117,16 @@ def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -
         "PYTHONHASHSEED": "0",
         "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=512",
     }
-    # Both limits are of the clock on the wall, which runs on while a process is held or waits for its turn.
+    # Limits of time are wall-clock time, in which the process may also wait for a core.
     limits = ["-timeout=300", "-rss_limit_mb=2048", "-print_final_stats=1"]
     runs = edges = 0
-    begin = processor_seconds()
-    while (left := seconds - (processor_seconds() - begin)) > 0:
+    begin = cpu_seconds()
+    while (remaining := seconds - (cpu_seconds() - begin)) > 0:
         run = subprocess.run(
             [
                 *command,
                 *limits,
-                f"-max_total_time={max(5, round(left))}",
+                f"-max_total_time={max(5, round(remaining))}",
                 f"-seed={seed}",
                 str(found),
                 str(FUZZ / "corpus" / target),
@@ -129,36 +136,36 @@ def fuzz(target: str, command: list[str], seconds: int, seed: int, base: Path) -
             text=True,
             errors="replace",
         )
-        said = run.stdout + run.stderr
-        executed = re.findall(r"stat::number_of_executed_units: +(\d+)", said)
-        covered = re.findall(r"cov: (\d+)", said)
+        output = run.stdout + run.stderr
+        executed = re.findall(r"stat::number_of_executed_units: +(\d+)", output)
+        covered = re.findall(r"cov: (\d+)", output)
         if run.returncode != 0 or not executed or not covered:
-            print(what_was_found(said), file=sys.stderr)
+            print(failure_report(output), file=sys.stderr)
             print(f"{target:<10} FAILED with exit {run.returncode}", flush=True)
             return None
         seed += seed > 0
         runs += int(executed[-1])
         edges = max(edges, int(covered[-1]))
-    counts = Counts(runs, round(processor_seconds() - begin), edges)
+    counts = Counts(runs, round(cpu_seconds() - begin), edges)
     print(
-        f"{target:<10} {counts.runs:>10,} runs in {counts.seconds} s of processor time, "
+        f"{target:<10} {counts.runs:>10,} runs in {counts.seconds} s of CPU time, "
         f"{counts.edges:,} edges, no failure",
         flush=True,
     )
     return counts
 
 
-def what_was_found(said: str) -> str:
+def failure_report(output: str) -> str:
     """A fuzzer's output without its progress: the traceback or the sanitizer's report, and the input."""
-    lines = [line for line in said.splitlines() if not re.match(r"#\d+\s", line)]
-    kept = re.search(r"Test unit written to (\S+)", said)
-    if kept and Path(kept[1]).exists():
-        lines.append("its bytes in base64: " + base64.b64encode(Path(kept[1]).read_bytes()).decode())
+    lines = [line for line in output.splitlines() if not re.match(r"#\d+\s", line)]
+    saved = re.search(r"Test unit written to (\S+)", output)
+    if saved and Path(saved[1]).exists():
+        lines.append("the input in base64: " + base64.b64encode(Path(saved[1]).read_bytes()).decode())
     return "\n".join(lines)[-16000:]
 
 
 def record(target: str, counts: Counts) -> None:
-    """Put the target's row into the table; those of others stay."""
+    """Write a target's row of the table in docs/fuzzing.md; the rows of other targets stay."""
     rows = {}
     if RESULT.exists():
         lines = RESULT.read_text().splitlines()
@@ -168,7 +175,7 @@ def record(target: str, counts: Counts) -> None:
 
 
 def write_corpus() -> None:
-    """Small good files of every kind, and programs for `core`: what fuzzing starts from."""
+    """Write the inputs that fuzzing starts from: small valid files of every kind, and programs for `core`."""
     sys.path[:0] = [str(native_build.ROOT), str(native_build.ROOT / "tests")]
     import json
 
@@ -224,7 +231,7 @@ def write_corpus() -> None:
 
 
 def write_programs(folder: Path) -> None:
-    """Seeds of `core`: calls as fuzz_core.c reads them."""
+    """Write the inputs of `core`: sequences of calls, encoded as fuzz_core.c reads them."""
 
     def config(switches: int, aligned: int, format: int) -> bytes:
         return bytes([1, 1, 7, 15, 30, 50, 0, 0, switches, 0, 0, aligned, format, 1]) + bytes(8)
@@ -233,9 +240,9 @@ def write_programs(folder: Path) -> None:
         return bytes([12, session, 5, 1, 2, 3, 4, 5, 31])
 
     def ready(switches: int, aligned: int, format: int = 0, between: bytes = b"") -> bytes:
-        """create, set_all, freeze, open two sessions and feed one"""
-        made = bytes([0]) + config(switches, aligned, format) + bytes([2]) + bytes(34)
-        return made + between + bytes([3, 4, 0, 4, 1]) + feed(0)
+        """Create a model, set all tensors, do `between`, freeze, open two sessions and feed the first one."""
+        create = bytes([0]) + config(switches, aligned, format) + bytes([2]) + bytes(34)
+        return create + between + bytes([3, 4, 0, 4, 1]) + feed(0)
 
     rewind, batch = bytes([8, 0, 2]), bytes([5, 4, 1, 2, 3, 4, 2, 0, 2, 1, 2, 3])
     operations = bytes([6, 3, 20, 40, 0, 1, 2, 3, 4, 5, 0, 2, 1, 1])
@@ -258,12 +265,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: {', '.join(PYTHON + C)}")
     parser.add_argument(
-        "--seconds", type=int, default=20, help="of processor time, for each target (default: 20)"
+        "--seconds", type=int, default=20, help="CPU time per target, in seconds (default: 20)"
     )
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: another each time)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the inputs (default: a different one each time)"
+    )
     parser.add_argument("--record", action="store_true", help="write the counts to docs/fuzzing.md")
-    parser.add_argument("--seed-corpus", action="store_true", help="write tests/fuzz/corpus anew")
+    parser.add_argument("--seed-corpus", action="store_true", help="rewrite tests/fuzz/corpus")
     args = parser.parse_args()
     if args.list:
         print("\n".join(PYTHON + C))

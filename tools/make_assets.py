@@ -1,15 +1,14 @@
-"""Make the embedded model: the whole recipe, from the texts to the folder that the package holds.
+"""Make the embedded model: the whole recipe, from the texts to the folder that the package contains.
 
     python tools/make_assets.py DATA -o WORK [--first MODEL] [--quick]
 
-DATA holds train.txt.xz (or train.txt) with documents parted by `<|endoftext|>`, and valid.txt. WORK gets
-vocabulary/, tokens/, a folder for each run of tools/train.py, assets/ with the model, its vocabulary, and its
-README with the figures that were measured, and in the end draft/ with a small model that guesses for it.
-A recipe that was interrupted goes on where it stopped when the same command is given again; on two CPU cores
-it takes hours.
+DATA holds valid.txt and train.txt.xz (or train.txt), with documents separated by `<|endoftext|>`. The tool
+writes into WORK: vocabulary/, tokens/, a folder for each run of tools/train.py, assets/ with the model, its
+vocabulary and a README with the measured figures, and draft/ with a small draft model for it. On two CPU
+cores this takes hours. If it is interrupted, the same command continues.
 
---first MODEL skips the vocabulary and the first run, and goes on from that model. --quick shrinks everything,
-to see that the recipe runs. Needs the extra: pip install 'gpt2c[train]'.
+--first MODEL skips the vocabulary and the first run, and starts from that model. --quick uses tiny sizes, to
+test that the recipe runs. Needs the extra: pip install 'gpt2c[train]'.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from gpt2c.errors import Gpt2cError
 from gpt2c.text.tokenizer import VOCABULARY_FILES
 
 TEMPLATE = Path(__file__).resolve().parent / "assets.in.md"
-KEPT = ("config.json", "model.safetensors", *VOCABULARY_FILES)
+ASSETS = ("config.json", "model.safetensors", *VOCABULARY_FILES)
 PROMPTS = ("Once upon a time", '"What is the matter?" said')
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes of a recipe, and the arguments of tools/train.py that set its runs apart.
+    """The sizes of a recipe, and the arguments of tools/train.py for each of its runs.
 
-    runs: each goes on from the model of the one before it. n_hold_out: tokens at the start of the text
-    that runs are watched on.
+    n_hold_out: tokens at the start of the text that the runs are validated on. runs: each run starts from the
+    model of the one before it. draft: the run of the draft model. n_sample: tokens of a sample text.
     """
 
     n_vocab: int
@@ -85,18 +84,18 @@ QUICK = Recipe(
 FIRST = (
     "3,657 steps of 8 windows (15.0 M tokens), peak rate 0.003, 60 steps of warmup, constant for 40 % of the "
     "time, then linear to 2 %, seed 1337"
-)  # what was noted of the model that --first was given for the package
+)  # the record of the model that was passed as --first when the package's model was made
 
 
 def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
-    """Do what is not done yet. Gpt2cError: a step failed."""
+    """Do the steps that are not done yet. Gpt2cError: a step failed."""
     plain, packed = data / "train.txt", data / "train.txt.xz"
     text = plain if plain.exists() else packed
     vocabulary = work / "vocabulary" if first is None else Path(first)
     if first is None and not vocabulary.exists():
         _do(train_tokenizer.main, text, "-o", vocabulary, "--size", recipe.n_vocab)
     tokens = work / "tokens"
-    if not (tokens / "train.bin").exists():  # it is written last
+    if not (tokens / "train.bin").exists():  # train.bin is written last
         hold_out = "--hold-out", recipe.n_hold_out
         _do(prepare_text.main, text, "-o", tokens, "--vocabulary", vocabulary, *hold_out)
     model: str | Path | None = first
@@ -110,40 +109,40 @@ def make(data: Path, work: Path, recipe: Recipe, first: str | None) -> None:
 
 
 def _train(run: Path, tokens: Path, flags: str, *more: object) -> Path:
-    """The model of a run of tools/train.py, which is begun or taken up again unless it is done."""
+    """Start or resume a run of tools/train.py unless it is complete; returns the folder of its model."""
     model = run / "model"
     if not model.exists():
         resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
         if not resume:
-            shutil.rmtree(run, ignore_errors=True)  # what a run without a checkpoint has left
+            shutil.rmtree(run, ignore_errors=True)  # the remains of a run that has no checkpoint yet
         files = tokens / "train.bin", "--valid", tokens / "valid.bin"
         _do(train.main, *files, "-o", run, *flags.split(), *more, *resume)
     return model
 
 
 def _do(main: Callable[[list[str]], int], *words: object) -> None:
-    given = [str(word) for word in words]
-    print(f"make_assets: {main.__module__} {' '.join(given)}", file=sys.stderr, flush=True)
-    if main(given):
-        raise Gpt2cError(f"tools/{main.__module__}.py failed; the same command goes on from here")
+    arguments = [str(word) for word in words]
+    print(f"make_assets: {main.__module__} {' '.join(arguments)}", file=sys.stderr, flush=True)
+    if main(arguments):
+        raise Gpt2cError(f"tools/{main.__module__}.py failed; run the same command again to continue")
 
 
 def _assemble(valid: Path, work: Path, runs: list[Path], n_sample: int) -> None:
-    """Measure the last run's model, and put it with its vocabulary and README into WORK/assets."""
-    made, text = runs[-1] / "model", prepare_text.read_text(valid)
+    """Measure the last run's model, and write it with its vocabulary and README to WORK/assets."""
+    trained, text = runs[-1] / "model", prepare_text.read_text(valid)
     record = {
         "runs": [_run_record(run) if run.exists() else None for run in runs],
-        "scores": {weights: _score(made, text, weights) for weights in ("f32", "bf16", "q8", "q4")},
-        "samples": [_sample(made, prompt, n_sample) for prompt in PROMPTS],
+        "scores": {weights: _score(trained, text, weights) for weights in ("f32", "bf16", "q8", "q4")},
+        "samples": [_sample(trained, prompt, n_sample) for prompt in PROMPTS],
     }
-    with gpt2c.load(made) as model:
+    with gpt2c.load(trained) as model:
         record["config"] = vars(model.config) | {"n_parameters": model.config.n_parameters}
-    kept = [made / name for name in KEPT if (made / name).exists()]
-    record["bytes"] = sum(path.stat().st_size for path in kept)
+    files = [trained / name for name in ASSETS if (trained / name).exists()]
+    record["bytes"] = sum(path.stat().st_size for path in files)
     assets = work / "assets"
     shutil.rmtree(assets, ignore_errors=True)
     assets.mkdir()
-    for path in kept:
+    for path in files:
         shutil.copyfile(path, assets / path.name)
     write_json(work / "record.json", record)
     (assets / "README.md").write_text(readme(record), encoding="utf-8")
@@ -151,17 +150,17 @@ def _assemble(valid: Path, work: Path, runs: list[Path], n_sample: int) -> None:
 
 
 def _run_record(run: Path) -> dict[str, Any]:
-    """What a run was given, and how it ended."""
+    """The settings of a run, and its last validation loss."""
     rows = read_log(run / "log.jsonl")
     rates = [row["rate"] for row in rows if "rate" in row]
-    given = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     with load_checkpoint(run / "model") as checkpoint:
         n_parameters = checkpoint.config.n_parameters
     return {
-        **{name: float(given[name]) for name in ("lr", "weight_decay")},
-        **{name: int(given[name]) for name in ("batch", "warmup", "seed")},
+        **{name: float(settings[name]) for name in ("lr", "weight_decay")},
+        **{name: int(settings[name]) for name in ("batch", "warmup", "seed")},
         "steps": len(rates),
-        "decay": sum(now < before for before, now in pairwise(rates)) + 1,  # the first of them is the peak
+        "decay": sum(now < before for before, now in pairwise(rates)) + 1,  # + 1 for the peak
         "n_tokens": sum(row["n_tokens"] for row in rows if "loss" in row),
         "n_parameters": n_parameters,
         "valid_loss": [row["valid_loss"] for row in rows if "valid_loss" in row][-1],
@@ -169,7 +168,7 @@ def _run_record(run: Path) -> dict[str, Any]:
 
 
 def _score(folder: Path, text: str, weights: str) -> dict[str, Any]:
-    """What `gpt2c score --weights F` finds."""
+    """The figures that `gpt2c score --weights F` prints."""
     with gpt2c.load(folder, weights=weights) as model:
         score = model.score(text)
     return {
@@ -181,7 +180,7 @@ def _score(folder: Path, text: str, weights: str) -> dict[str, Any]:
 
 
 def _sample(folder: Path, prompt: str, n: int) -> str:
-    """As `gpt2c run --prompt` continues it, whose temperature, top-k and seed these are."""
+    """A prompt with its continuation, with the default temperature, top-k and seed of `gpt2c run`."""
     with gpt2c.load(folder) as model:
         return prompt + model.generate(prompt, n, temperature=0.8, top_k=40, seed=0).text
 
@@ -222,8 +221,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with train.txt.xz and valid.txt")
     parser.add_argument("-o", "--output", metavar="WORK", type=Path, required=True)
-    parser.add_argument("--first", metavar="MODEL", help="a folder: go on from this model")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--first", metavar="MODEL", help="a folder: start from this model")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test that the recipe runs")
     args = parser.parse_args(argv)
     try:
         make(args.data, args.output, QUICK if args.quick else FULL, args.first)

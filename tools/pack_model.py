@@ -2,8 +2,8 @@
 
     python tools/pack_model.py [MODEL] -o FILE [--opts LIST]
 
-MODEL as for gpt2c.load (default: the embedded one). `aligned`, `head_screen` and the weight
-formats are the options that change the file.
+MODEL is what gpt2c.load takes (default: the embedded model). Only the options `aligned`, `head_screen` and
+the weight formats change the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import gpt2c
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="folder, file of weights or hub id (default: embedded)")
+    parser.add_argument(
+        "model", nargs="?", help="folder, weight file or hub id (default: the embedded model)"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
     parser.add_argument("--opts", default="all", help="'none' for row-major weights (default: all)")
     args = parser.parse_args()

@@ -3,14 +3,13 @@
     python tools/prepare_text.py TEXT -o FOLDER [--vocabulary MODEL] [--hold-out TOKENS]
     python tools/prepare_text.py --recipe tinyshakespeare TEXT -o FOLDER --vocabulary gpt2
 
-TEXT is UTF-8, or that packed with xz or gzip. `<|endoftext|>` in it parts documents and becomes that token.
-MODEL is a folder with `vocab.json` and `merges.txt` or a `tokenizer.json`, or a hub id (default: the
-embedded model). FOLDER gets
-`train.bin`, and with --hold-out `valid.bin` with the first TOKENS tokens: uint16 ids behind the header
-that llm.c gives them.
+TEXT is UTF-8, plain or compressed with xz or gzip. `<|endoftext|>` in it separates documents and becomes the
+token of that name. MODEL is a folder with `vocab.json` and `merges.txt` or a `tokenizer.json`, or a hub id
+(default: the embedded model). The tool writes `train.bin` to FOLDER, and with --hold-out also `valid.bin`
+with the first TOKENS tokens. Both hold uint16 ids after a header, in llm.c's format.
 
-The recipe `tinyshakespeare` is the one of llm.c and staticgrad: a text of speeches parted by empty lines,
-`<|endoftext|>` before each, and the first 32,768 tokens held out.
+The recipe `tinyshakespeare` is that of llm.c and staticgrad: the text consists of speeches separated by empty
+lines, `<|endoftext|>` is inserted before each speech, and the first 32,768 tokens are held out.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout
 
-from training.token_file import MOST_IDS, write_tokens
+from training.token_file import MAX_IDS, write_tokens
 
 from gpt2c.checkpoints.hub import resolve_model
 from gpt2c.errors import Gpt2cError, TokenError
@@ -39,7 +38,7 @@ _OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked by its suffix. Gpt2cError: it is not there, or not such a text."""
+    """The text of a file; .xz and .gz are decompressed. Gpt2cError: it is not UTF-8 or cannot be read."""
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             data: bytes = file.read()
@@ -52,25 +51,25 @@ def read_text(path: Path) -> str:
 
 
 def documents(text: str) -> Iterator[list[str]]:
-    """The parts between `<|endoftext|>`, with the token behind all but the last where the text has it."""
-    *parted, last = text.split(END_OF_TEXT)
-    for part in parted:
+    """The parts of a text between `<|endoftext|>`, each followed by that token except for the last one."""
+    *ended, last = text.split(END_OF_TEXT)
+    for part in ended:
         yield [part, END_OF_TEXT]
     if last:
         yield [last]
 
 
 def speeches(text: str) -> Iterator[list[str]]:
-    """The parts between empty lines, which they keep, each behind `<|endoftext|>`."""
-    *parted, last = text.split("\n\n")
-    for part in parted:
+    """The parts of a text up to and with an empty line, `<|endoftext|>` inserted before each."""
+    *ended, last = text.split("\n\n")
+    for part in ended:
         yield [END_OF_TEXT, part + "\n\n"]
     yield [END_OF_TEXT, last]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a text is parted into pieces, and how many tokens are held out at its start."""
+    """How a text is split into pieces, and how many tokens at its start are held out."""
 
     pieces: Callable[[str], Iterator[list[str]]]
     n_hold_out: int
@@ -82,12 +81,14 @@ RECIPES = {"plain": Recipe(documents, 0), "tinyshakespeare": Recipe(speeches, 32
 def encode(
     text: str, tokenizer: Tokenizer, pieces: Callable[[str], Iterator[list[str]]] = documents
 ) -> NDArray[np.uint16]:
-    """The ids of a text, [n]. TokenError: the vocabulary has no `<|endoftext|>` but the text needs it, or
-    it has more ids than uint16 holds.
+    """The ids of a text, uint16 [n].
+
+    pieces: splits the text into lists of ordinary text and `<|endoftext|>`. TokenError: the text is empty, it
+    needs `<|endoftext|>` and the vocabulary has none, or the vocabulary has more ids than uint16 holds.
     """
-    if tokenizer.n_vocab > MOST_IDS:
+    if tokenizer.n_vocab > MAX_IDS:
         raise TokenError(f"a vocabulary of {tokenizer.n_vocab:,} ids does not fit into uint16")
-    found = []
+    arrays = []
     for piece in pieces(text):
         ids: list[int] = []
         for part in piece:
@@ -97,14 +98,14 @@ def encode(
                 raise TokenError(f"the vocabulary has no {END_OF_TEXT}, which the text needs")
             else:
                 ids.append(tokenizer.eos_token_id)
-        found.append(np.array(ids, np.uint16))
-    if not sum(map(len, found)):
+        arrays.append(np.array(ids, np.uint16))
+    if not sum(map(len, arrays)):
         raise TokenError("the text is empty")
-    return np.concatenate(found)
+    return np.concatenate(arrays)
 
 
 def prepare(text: Path, folder: Path, vocabulary: str | None, recipe: Recipe, n_hold_out: int) -> None:
-    """Write train.bin, and valid.bin if n_hold_out is not 0, into a folder, which is made if need be."""
+    """Write train.bin, and valid.bin if n_hold_out is not 0, to a folder, which is created if necessary."""
     tokenizer = Tokenizer.from_folder(resolve_model(vocabulary))
     ids = encode(read_text(text), tokenizer, recipe.pieces)
     if n_hold_out >= len(ids):
@@ -119,11 +120,15 @@ def prepare(text: Path, folder: Path, vocabulary: str | None, recipe: Recipe, n_
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8, plain or packed with xz or gzip")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8, plain or compressed with xz or gzip")
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, type=Path)
-    parser.add_argument("--vocabulary", metavar="MODEL", help="folder or hub id (default: the embedded one)")
-    parser.add_argument("--recipe", choices=RECIPES, default="plain", help="how the text is parted")
-    parser.add_argument("--hold-out", metavar="TOKENS", type=int, help="the first so many go to valid.bin")
+    parser.add_argument(
+        "--vocabulary", metavar="MODEL", help="folder or hub id (default: the embedded model)"
+    )
+    parser.add_argument("--recipe", choices=RECIPES, default="plain", help="how the text is split")
+    parser.add_argument(
+        "--hold-out", metavar="TOKENS", type=int, help="number of tokens at the start that go to valid.bin"
+    )
     args = parser.parse_args(argv)
     recipe = RECIPES[args.recipe]
     n_hold_out = recipe.n_hold_out if args.hold_out is None else args.hold_out

@@ -3,13 +3,13 @@
     python tools/random_model.py gpt2 --seed 1 -o /tmp/random-gpt2
     python tools/random_model.py L2-H4-E64-V512-C128 --dtype bf16 -o /tmp/small
 
-For tests, and for measuring speed and memory where the published weights are not at hand: both depend
-on the shape alone. The weights have the spread that GPT-2 starts its training with (0.02; the two
-projections into the residual stream divided by sqrt(2 n_layer)); unlike there, biases and layer norms
-are not 0 and 1 but scattered around, so that an engine that leaves one out gives another result.
+For tests, and for measuring speed and memory without the published weights, since both depend on the shape
+alone. The weights have the standard deviation with which GPT-2's training starts: 0.02, for the two
+projections into the residual stream divided by sqrt(2 n_layer). Unlike there, biases and layer norms are not
+exactly 0 and 1 but random values around them, so that an implementation that omits one gives another result.
 
-Tensor i comes from its own generator, PCG64([seed, i]), in float32, and is then rounded to the dtype.
-So a tensor does not depend on the others, and the same seed at f16 is the f32 model, rounded.
+Tensor i comes from a generator of its own, PCG64([seed, i]), in float32, and is then rounded to the dtype. So
+a tensor does not depend on the others, and the f16 model of a seed is the rounded f32 model.
 """
 
 from __future__ import annotations
@@ -45,21 +45,24 @@ SHAPES = {
     "gpt2-xl": (48, 25, 1600, 50257, 1024),
 }
 
-_PIECE = 1 << 20  # numbers made at a time: memory stays small whatever the model's size
+_PIECE = 1 << 20  # elements that are generated at a time, so that memory does not depend on the model's size
 
 _EXPLICIT = re.compile(r"L(\d{1,9})-H(\d{1,9})-E(\d{1,9})-V(\d{1,9})-C(\d{1,9})(?:-I(\d{1,9}))?")
 
 
 def config_json(shape: str, dtype: str = "f32") -> dict[str, object]:
-    """The `config.json` of a shape: a name of `SHAPES`, or `L2-H4-E64-V512-C128`, or that and `-I96`
-    (layers, heads, n_embd, vocabulary, context, and n_inner if it is not 4 n_embd).
+    """The fields of the `config.json` of a shape.
 
-    Raises `ConfigError` for another word and for sizes that make no GPT-2.
+    shape: a key of `SHAPES`, or a form like `L2-H4-E64-V512-C128` or `L2-H4-E64-V512-C128-I96` (layers,
+    heads, n_embd, vocabulary, context, and n_inner if it is not 4 n_embd). dtype: a key of `DTYPES`. Raises
+    `ConfigError` for another word.
     """
     explicit = _EXPLICIT.fullmatch(shape)
     if not explicit and shape not in SHAPES:
         names = ", ".join(SHAPES)
-        raise ConfigError(f"unknown shape {shape!r} ({names}, or a form like L2-H4-E64-V512-C128)")
+        raise ConfigError(
+            f"unknown shape {shape!r} (choose from {names}, or a form like L2-H4-E64-V512-C128)"
+        )
     sizes = tuple(int(size) for size in explicit.groups()[:5]) if explicit else SHAPES[shape]
     n_layer, n_head, n_embd, n_vocab, n_ctx = sizes
     n_inner = int(explicit[6]) if explicit and explicit[6] else None
@@ -96,17 +99,17 @@ def _mean_and_std(spec: TensorSpec, config: ModelConfig) -> tuple[float, float]:
 def tensor_bytes(
     spec: TensorSpec, index: int, config: ModelConfig, seed: int, dtype: str
 ) -> Iterator[memoryview]:
-    """The data of tensor number `index`, in pieces."""
+    """The data of the tensor with that index, in pieces."""
     generator = np.random.Generator(np.random.PCG64([seed, index]))
     mean, std = _mean_and_std(spec, config)
-    n_left = math.prod(spec.shape)
-    while n_left:
-        n = min(n_left, _PIECE)
+    n_remaining = math.prod(spec.shape)
+    while n_remaining:
+        n = min(n_remaining, _PIECE)
         values = generator.standard_normal(n, dtype=np.float32)
         values *= np.float32(std)
         values += np.float32(mean)
         yield encode(values, dtype).data
-        n_left -= n
+        n_remaining -= n
 
 
 def write_random_model(
@@ -117,11 +120,11 @@ def write_random_model(
     force: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Write a model of `shape` (see `config_json`) into `folder`, which is made if need be.
+    """Write a model of `shape` (see `config_json`) to `folder`, which is created if necessary.
 
-    The files are written beside `folder` and moved into place when they are whole: whatever happens,
-    nothing half written is left. Raises `FileExistsError` if `folder` holds a model and not `force`,
-    `ConfigError` for a bad shape, `OSError` as writing files does.
+    The files are written to a temporary folder and moved to `folder` when they are complete. Raises
+    `FileExistsError` if `folder` holds a model and `force` is false, `ConfigError` for an invalid shape,
+    `OSError` if files cannot be written.
     """
     folder = Path(folder).absolute()
     fields = config_json(shape, dtype)
@@ -172,10 +175,10 @@ def main(argv: list[str] | None = None) -> int:
         "(layers, heads, n_embd, vocabulary, context, n_inner)",
     )
     parser.add_argument("shape", metavar="SHAPE")
-    parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default 0)")
-    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the weights (default f32)")
+    parser.add_argument("--seed", type=_seed, default=0, help="an integer >= 0 (default: 0)")
+    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="dtype of the weights (default: f32)")
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, type=Path)
-    parser.add_argument("--force", action="store_true", help="overwrite a model that is there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing model")
     args = parser.parse_args(argv)
     try:
         write_random_model(args.output, args.shape, args.seed, args.dtype, args.force, bar_of_bytes())

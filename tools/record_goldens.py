@@ -1,10 +1,10 @@
-"""Record what transformers computes, so that a checkout without torch still proves something.
+"""Record what transformers computes, so that gpt2c can be compared with it where torch is not installed.
 
-    python tools/record_goldens.py        (needs the parity extra)
+    python tools/record_goldens.py        (needs the extra `parity`)
 
-writes tests/golden/transformers.json: for the random models of tests/models.py and for the embedded model
-logits at every position of a prompt (a sample of the vocabulary) and 100 greedy ids. tests/test_goldens.py
-compares gpt2c with them.
+The tool writes tests/golden/transformers.json. For the random models of tests/models.py and for the embedded
+model, it holds the logits at every position of a prompt, for a sample of the vocabulary, and 100 greedy ids.
+tests/test_goldens.py compares gpt2c with them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from gpt2c.text.tokenizer import Tokenizer  # noqa: E402
 
 TEXTS = ["Once upon a time", "It was a dark night,", "'What is the matter?' said"]
 N_NEW = 100
-N_SAMPLED = 64  # logits kept of each position, evenly spread over the vocabulary
+N_SAMPLED = 64  # logits that are recorded per position, evenly spread over the vocabulary
 
 
 def record(folder: Path, prompts: list[list[int]]) -> list[dict[str, Any]]:
-    """Logits and greedy continuations of one model."""
+    """Logits and greedy continuations of a model, one record per prompt."""
     load = transformers.GPT2LMHeadModel.from_pretrained
     model = load(folder, dtype=torch.float32, attn_implementation="eager").eval()
     step = -(-model.config.vocab_size // N_SAMPLED)
@@ -61,7 +61,7 @@ def record(folder: Path, prompts: list[list[int]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # nothing but --help
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # there is only --help
     tokenizer = Tokenizer.from_folder(EMBEDDED_MODEL)
     goldens: dict[str, Any] = {
         "made_by": f"tools/record_goldens.py, transformers {transformers.__version__}, "

@@ -2,9 +2,10 @@
 
     python tools/train_tokenizer.py TEXT -o FOLDER --size 8192
 
-TEXT is UTF-8, or that packed with xz or gzip; `<|endoftext|>` in it parts documents. SIZE counts every token:
-the 256 bytes, the merges, and `<|endoftext|>`, which comes last as in GPT-2. FOLDER gets vocab.json and
-merges.txt, which gpt2c and transformers read. Hugging Face's `tokenizers` does the work (the extra `train`).
+TEXT is UTF-8, plain or compressed with xz or gzip; `<|endoftext|>` in it separates documents. The size counts
+every token: the 256 bytes, the merges, and `<|endoftext|>`, which is the last one as in GPT-2. The tool
+writes vocab.json and merges.txt to FOLDER, for gpt2c and transformers. The training itself is done by Hugging
+Face's `tokenizers` (the extra `train`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from gpt2c.checkpoints.writers.huggingface import write_vocabulary
 from gpt2c.errors import BackendUnavailable, Gpt2cError
 from gpt2c.text.tokenizer import END_OF_TEXT, Vocabulary
 
-LEAST = 257  # the bytes and <|endoftext|>
+MIN_SIZE = 257  # the bytes and <|endoftext|>
 
 
 def train_vocabulary(text: str, size: int) -> Vocabulary:
-    """A vocabulary of `size` tokens, or fewer if the text has no more pairs to merge.
+    """Train a vocabulary of `size` tokens, or fewer if the text has no more pairs to merge.
 
     BackendUnavailable: tokenizers is not installed.
     """
@@ -39,28 +40,28 @@ def train_vocabulary(text: str, size: int) -> Vocabulary:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = splitter(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=size - 1,  # the special token is added behind them
+        vocab_size=size - 1,  # the special token is added at the end
         initial_alphabet=sorted(splitter.alphabet()),
         show_progress=sys.stderr.isatty(),
     )
     tokenizer.train_from_iterator(text.split(END_OF_TEXT), trainer)
-    found = json.loads(tokenizer.to_str())["model"]
-    ids = dict(sorted(found["vocab"].items(), key=lambda entry: entry[1]))
+    trained = json.loads(tokenizer.to_str())["model"]
+    ids = dict(sorted(trained["vocab"].items(), key=lambda entry: entry[1]))
     ids[END_OF_TEXT] = len(ids)
-    merges = [(number, left, right) for number, (left, right) in enumerate(found["merges"])]
+    merges = [(number, left, right) for number, (left, right) in enumerate(trained["merges"])]
     return Vocabulary(ids, merges, Path("tokenizers"), "merge")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8, plain or packed with xz or gzip")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8, plain or compressed with xz or gzip")
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, type=Path, help="must not exist")
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER", required=True, type=Path, help="must not be there"
+        "--size", metavar="N", type=int, default=8192, help="number of tokens (default: 8192)"
     )
-    parser.add_argument("--size", metavar="N", type=int, default=8192, help="tokens (default 8192)")
     args = parser.parse_args(argv)
-    if args.size < LEAST:
-        parser.error(f"--size must be {LEAST} at least: the bytes and {END_OF_TEXT}")
+    if args.size < MIN_SIZE:
+        parser.error(f"--size must be at least {MIN_SIZE}: the 256 bytes and {END_OF_TEXT}")
     try:
         with new_folder(args.output) as folder:
             vocabulary = train_vocabulary(read_text(args.text), args.size)

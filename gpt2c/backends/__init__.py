@@ -1,8 +1,8 @@
-"""The engines that can run a model. Each is a module here, and a row below: registered here only.
+"""The backends that can run a model, and the only place that registers them. Each one is a module here.
 
-`native` is the C core; the presets are the C core with options by another name. The others compute the
-same model with a library, to compare with and to learn from: each takes the same float32 weights, keeps
-K and V, and sits behind the same `Model`.
+`native` is the C core; a preset is a name for the C core with certain options. The other backends compute
+the same model with a Python library, for comparison and for learning: each one takes the same float32
+weights, stores K and V, and is used through the same `Model`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["LIBRARIES", "PRESETS", "Choices", "Loader", "loader", "names"]
 
 @dataclass(frozen=True)
 class Library:
-    """An engine on top of a library: packages that it imports, and the extra that installs them."""
+    """A backend written with a library: the packages that it imports, and the extra that installs them."""
 
     packages: tuple[str, ...]
     extra: str
@@ -45,19 +45,19 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "c_q8": (*_KV2, "q8"),
     "c_q4": (*_KV2, "q4"),
 }
-"""The native engine's options by another name. One whose options do not exist is not offered."""
+"""Presets: names for sets of the native backend's options. A preset with an unknown option is not offered."""
 
 
 def names() -> tuple[str, ...]:
-    """Every engine and preset, whether or not its packages are installed."""
+    """Every backend and preset, whether or not its packages are installed."""
     known = {option.name for option in OPTIONS}
     return ("native", *LIBRARIES, *(name for name, opts in PRESETS.items() if known.issuperset(opts)))
 
 
 def loader(backend: str, choices: Choices) -> Loader:
-    """Who opens checkpoints for an engine of that name.
+    """The function that loads a checkpoint into the backend of that name.
 
-    Raises OptionError: no such engine, options that do not exist or do not go with it.
+    OptionError: there is no such backend, or it does not take the options that `choices` gives.
     BackendUnavailable: a package or a binding is missing.
     """
     if backend not in names():
@@ -68,7 +68,7 @@ def loader(backend: str, choices: Choices) -> Loader:
         return _library(backend, choices)
     if backend in PRESETS:
         if "opts" in choices.given():
-            raise OptionError(f"backend {backend!r} is a choice of options: give none beside it")
+            raise OptionError(f"backend {backend!r} is a preset of options: give no others with it")
         choices = replace(choices, opts=PRESETS[backend])
     return native.loader(choices)
 
@@ -87,7 +87,7 @@ def _library(backend: str, choices: Choices) -> Loader:
                 f"backend {backend!r} needs {packages}: {_first_line(error)}; "
                 f"install the extra: pip install 'gpt2c[{library.extra}]'"
             ) from error
-    return cached.loader(backend, imported.Engine)
+    return cached.loader(backend, imported.Backend)
 
 
 def _first_line(error: Exception) -> str:

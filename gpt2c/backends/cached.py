@@ -1,6 +1,7 @@
-"""What the engines in Python share: a sequence, its cache of K and V, and the surface that the C core has.
+"""What the Python backends share: sessions with a cache of K and V, and the interface of a binding.
 
-An engine brings the arithmetic alone (`Engine`); the rest stands in for a binding of the C core.
+A backend implements the arithmetic alone (`Backend`). The classes here wrap it so that `Model` and `Session`
+can use it in place of a binding of the C core.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from ..options import Plan
 from .choices import Loader
 
 CHUNK_ROWS = 128
-"""A long prompt is fed in pieces of so many tokens, between which it can be cancelled."""
+"""Maximum number of tokens in a chunk of a prompt. A call can be cancelled between two chunks."""
 
 
-class Engine(Protocol):
-    """GPT-2's arithmetic in some library. Arrays that it returns may be the library's own."""
+class Backend(Protocol):
+    """GPT-2's arithmetic in some library. The arrays that it returns may be of the library's own type."""
 
     weights: str
-    """The format that it computes with: "f32", or as the model is stored."""
+    """The weight format that it computes with: "f32", or the format that the model is stored in."""
 
     weight_bytes: int
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        """Takes copies of the weights: the checkpoint is closed afterwards."""
+        """Copy the weights: the checkpoint is closed afterwards."""
 
     def new_cache(self) -> Any:
-        """Room for K and V of n_ctx positions in every layer."""
+        """Space for K and V of n_ctx positions in every layer."""
 
     def hidden(self, ids: NDArray[np.int32], n_past: int, cache: Any) -> Any:
-        """Hidden states [n, n_embd] after the final norm, of ids [n] at positions n_past, n_past + 1, ...
+        """Hidden states [n, n_embd] after the final norm, for ids [n] at positions n_past, n_past + 1, ...
 
-        The cache holds the positions before, and is given the new ones; anything that it holds behind
-        n_past is of tokens that were taken back.
+        The cache holds K and V of the positions before n_past. This call appends those of the new ones, and
+        overwrites what the cache still holds from n_past on after a rewind.
         """
 
     def logits(self, hidden: Any) -> Any:
@@ -47,14 +48,14 @@ class Engine(Protocol):
 
 
 class CachedModel:
-    """An engine with its weights."""
+    """A backend with its weights; a `bindings.LoadedModel`."""
 
-    def __init__(self, name: str, engine: Engine) -> None:
+    def __init__(self, name: str, backend: Backend) -> None:
         self.name = name
-        self.engine = engine
+        self.backend = backend
 
     def weight_bytes(self) -> int:
-        return self.engine.weight_bytes
+        return self.backend.weight_bytes
 
 
 class CachedSession:
@@ -62,15 +63,15 @@ class CachedSession:
 
     def __init__(self, model: CachedModel) -> None:
         self._model = model
-        self._cache = model.engine.new_cache()
+        self._cache = model.backend.new_cache()
         self._n_past = 0
         self._ids: list[int] = []
         self._in_call = threading.Lock()
         self._cancelled = False
 
     def feed(self, ids: NDArray[np.int32], outputs: Outputs) -> int:
-        """As gpt2c_session_feed: results into the arrays that are given; returns the next id or -1."""
-        engine = self._model.engine
+        """See `NativeSession.feed`: write results into the arrays of `outputs`, return the next id or -1."""
+        backend = self._model.backend
         last_logits, logits, hidden, next_id, next_ids = outputs
         with _OneCall(self._in_call):
             self._cancelled = False
@@ -79,18 +80,18 @@ class CachedSession:
                 if self._cancelled:
                     raise CancelledError("the call was cancelled")
                 chunk = slice(begin, min(begin + CHUNK_ROWS, len(ids)))
-                states = engine.hidden(ids[chunk], self._n_past + begin, self._cache)
+                states = backend.hidden(ids[chunk], self._n_past + begin, self._cache)
                 if hidden is not None:
                     hidden[chunk] = np.asarray(states)
                 if logits is not None or next_ids is not None:
-                    rows = np.asarray(engine.logits(states))
+                    rows = np.asarray(backend.logits(states))
                     if logits is not None:
                         logits[chunk] = rows
                     if next_ids is not None:
                         next_ids[chunk] = _largest(rows)
                 last = states[-1:]
             if last_logits is not None or next_id:
-                row = np.asarray(engine.logits(last))[0]
+                row = np.asarray(backend.logits(last))[0]
                 if last_logits is not None:
                     last_logits[:] = row
                 if next_id:
@@ -113,13 +114,13 @@ class CachedSession:
         raise self._native_only("sessions are copied")
 
     def state_bytes(self, n: int) -> int:
-        raise self._native_only("a session's state is given")
+        raise self._native_only("session states are written")
 
     def get_state(self, state: NDArray[np.uint8]) -> None:
-        raise self._native_only("a session's state is given")
+        raise self._native_only("session states are written")
 
     def set_state(self, n: int, state: NDArray[np.uint8]) -> None:
-        raise self._native_only("a session's state is taken")
+        raise self._native_only("session states are read")
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -134,7 +135,7 @@ class CachedSession:
         raise self._native_only("candidates are counted")
 
     def trace(self, events: NDArray[np.uint8] | None = None) -> None:
-        """Nothing is written: a library's operations cannot be told apart from here."""
+        """Do nothing: the operations inside a library cannot be timed from here."""
 
     def traced(self) -> int:
         return 0
@@ -144,12 +145,12 @@ class CachedSession:
 
 
 def _largest(logits: NDArray[np.float32]) -> Any:
-    """The index of the largest along the last axis, the lowest of equals; a NaN is none."""
+    """The index of the largest logit along the last axis; the lowest index wins a tie, NaN never wins."""
     return np.where(np.isnan(logits), -np.inf, logits).argmax(axis=-1)
 
 
 class _OneCall:
-    """Holds a session for one call; SessionBusyError if another thread has it."""
+    """A context manager that locks a session for one call. SessionBusyError: another thread has locked it."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
@@ -163,7 +164,7 @@ class _OneCall:
 
 
 class CachedRuntime:
-    """Makes sessions, as a binding does."""
+    """A `bindings.Runtime`: makes sessions, as a binding does."""
 
     Session = CachedSession
 
@@ -174,11 +175,11 @@ class CachedRuntime:
         return []
 
 
-def loader(name: str, engine: type[Engine]) -> Loader:
-    """Opens checkpoints for an engine's class."""
+def loader(name: str, backend: type[Backend]) -> Loader:
+    """The function that loads a checkpoint into a backend of that class."""
 
     def open_checkpoint(checkpoint: Checkpoint) -> tuple[Plan, Runtime, LoadedModel]:
-        loaded = engine(checkpoint)
+        loaded = backend(checkpoint)
         return Plan((), weights=loaded.weights, backend=name), CachedRuntime(name), CachedModel(name, loaded)
 
     return open_checkpoint

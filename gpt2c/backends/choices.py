@@ -1,4 +1,4 @@
-"""What is asked of an engine, and what it gives back: shared by all of them."""
+"""The interface of all backends: what the caller chooses, and the function that loads a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..options import Plan
 
 Loader = Callable[[Checkpoint], tuple[Plan, Runtime, LoadedModel]]
-"""A checkpoint in, what computes it out: the plan, who makes sessions, and the weights."""
+"""Loads a checkpoint: returns the plan, the runtime that makes sessions, and the weights."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What `gpt2c.load` was asked for beside the model; the defaults are "not given"."""
+    """The arguments of `gpt2c.load` other than the model. A default value counts as not given."""
 
     weights: str | None = None
     opts: str | Iterable[str] = "all"
@@ -24,5 +24,5 @@ class Choices:
     binding: str = "auto"
 
     def given(self) -> list[str]:
-        """Names of the arguments that are not at their defaults."""
+        """Names of the arguments whose values are not the defaults."""
         return [name for name, default in vars(Choices()).items() if getattr(self, name) != default]

@@ -1,4 +1,4 @@
-"""GPT-2 as `transformers` has it, with its own cache: the implementation that others are measured by."""
+"""GPT-2 as `transformers` implements it, with its own cache: the standard that others are compared with."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 from ..checkpoints.checkpoint import Checkpoint
 
 
-class Engine:
-    """See `cached.Engine`."""
+class Backend:
+    """See `cached.Backend`."""
 
     weights = "f32"
 
@@ -47,14 +47,14 @@ class Engine:
 
     @torch.inference_mode()
     def hidden(self, ids: NDArray[np.int32], n_past: int, cache: DynamicCache) -> Tensor:
-        taken_back = cache.get_seq_length() - n_past
-        if taken_back > 0:
-            cache.crop(-taken_back)
+        n_rewound = cache.get_seq_length() - n_past
+        if n_rewound > 0:
+            cache.crop(-n_rewound)
         tokens = torch.from_numpy(ids).long()[None]
-        found: Tensor = self._model.transformer(tokens, past_key_values=cache, use_cache=True)[0]
-        return found[0]
+        states: Tensor = self._model.transformer(tokens, past_key_values=cache, use_cache=True)[0]
+        return states[0]
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        found: Tensor = self._model.lm_head(hidden)
-        return found
+        logits: Tensor = self._model.lm_head(hidden)
+        return logits

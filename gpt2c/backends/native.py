@@ -14,14 +14,13 @@ from .. import bindings, options
 from .._machine import usable_cores
 from ..bindings import Binding, LoadedModel, NativeModel, Runtime
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
-from ..config import ACTIVATIONS, ModelConfig
+from ..config import ModelConfig
 from ..errors import ModelFileError, OptionError
 from . import packed_cache
 from .choices import Choices, Loader
 
-# gpt2c_dtype of include/gpt2c.h
-_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
-_STORED = 3
+# gpt2c_activation of include/gpt2c.h, by the name that a config has for it.
+_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu_erf", "relu": "relu"}
 
 
 def loader(choices: Choices) -> Loader:
@@ -76,7 +75,7 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
         "fused": int("fused" in plan),
         "head_screen": int("head_screen" in plan),
         "kv_f16": int("kv_f16" in plan),
-        "activation": ACTIVATIONS.index(config.activation_function),
+        "activation": bindings.enum("activation")[_ACTIVATIONS[config.activation_function]],
         "untied": int(not config.tie_word_embeddings),
         "unscaled_scores": int(not config.scale_attn_weights),
         "scores_by_layer": int(config.scale_attn_by_inverse_layer_idx),
@@ -88,14 +87,15 @@ def _build(
 ) -> NativeModel:
     """A frozen model with a checkpoint's weights; config: `native_config` of both and the plan."""
     native = binding.Model(config)
+    dtypes = bindings.enum("dtype")
 
     def set_tensor(spec: TensorSpec) -> None:
         stored = checkpoint.quantized(spec.kind, spec.layer)
         if stored and stored[0] == plan.weights:
-            dtype, raw = _STORED, stored[1]
+            dtype, raw = dtypes["stored"], stored[1]
         else:
             name, raw = checkpoint.tensor(spec.kind, spec.layer)
-            dtype = _DTYPES[name]
+            dtype = dtypes[name.lower()]
         try:
             native.set(spec.kind_index, max(spec.layer, 0), dtype, np.frombuffer(raw, np.uint8))
         except ModelFileError as error:

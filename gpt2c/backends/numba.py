@@ -1,4 +1,4 @@
-"""GPT-2 in NumPy, its linear layers in Numba, which multiplies a quantized model's integers as they are."""
+"""GPT-2 in NumPy with linear layers in Numba, which multiply a quantized model's integers directly."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints.checkpoint import Checkpoint, TensorSpec
-from . import numpy as numpy_engine
+from . import numpy as numpy_backend
 from .numba_kernels import STORED, Linear, LinearF32
 from .numpy import Floats
 
 
-class Engine(numpy_engine.Engine):
-    """See `cached.Engine`. A model stored in q8 or q4 is computed so, any other in float32."""
+class Backend(numpy_backend.Backend):
+    """See `cached.Backend`. A model stored in q8 or q4 is computed in that format, any other in float32."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._configure(checkpoint.config)

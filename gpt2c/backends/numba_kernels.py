@@ -1,7 +1,7 @@
-"""Linear layers in Numba: of float32, and of q8 and q4 as they are stored, multiplied in integers.
+"""Linear layers in Numba, for matrices in float32, q8 and q4. Needs the extra `numba`.
 
-Nothing is dequantized: activations are rounded to int8 in groups of 32, products are summed exactly, and
-each group's sum is scaled, as native/kernels/ref/linear_int8.c does it. Needs the extra `numba`.
+A quantized matrix is not dequantized: activations are rounded to int8 in groups of 32, the integer products
+of a group are summed exactly, and the sum is scaled, as in native/kernels/ref/linear_int8.c.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 
 from ..checkpoints.formats import PANEL, Q4, Q8, Bytes, Floats, Format
 
-_GROUP = 32  # numbers of x, and steps of k, with one scale
+_GROUP = 32  # elements of x, and steps of k, that share one scale
 _LANES = PANEL
 _Q8_BYTES = Q8.block.itemsize
 _Q4_BYTES = Q4.block.itemsize
 
 
 class Linear(Protocol):
-    """A matrix [n_in, n_out], in float32 or as stored. Called with x [rows, n_in] it gives [rows, n_out]."""
+    """A matrix [n_in, n_out], in float32 or quantized. A call with x [rows, n_in] returns [rows, n_out]."""
 
     weight_bytes: int
 
     def __call__(self, x: Floats) -> Floats: ...
     def columns(self, wanted: Sequence[int]) -> Floats:
-        """Some columns as float32 [len(wanted), n_in]: rows of an embedding whose head this is."""
+        """The given columns as float32 [len(wanted), n_in]. Columns of the head are rows of the embedding."""
 
 
 class LinearF32:
-    """`Linear` of float32 [n_in, n_out]."""
+    """A `Linear` whose matrix is float32 [n_in, n_out]."""
 
     def __init__(self, weight: NDArray[Any]) -> None:
         self._weight = np.ascontiguousarray(weight, np.float32)
@@ -49,7 +49,7 @@ class LinearF32:
 
 
 class LinearStored(ABC):
-    """`Linear` of a matrix as a format stores it: uint8 bytes, of which no copy is made."""
+    """A `Linear` whose matrix is quantized: uint8 bytes as `format` lays them out, not copied."""
 
     format: Format
 
@@ -68,14 +68,17 @@ class LinearStored(ABC):
 
     @abstractmethod
     def _multiply(self, out: Floats, q: NDArray[np.int8], scale: Floats) -> None:
-        """q [rows, groups * 32] with a scale per group times the matrix, to out [rows, panels * 32]."""
+        """Write x times the matrix to out [rows, panels * 32].
+
+        x is q [rows, groups * 32], each group of 32 multiplied by its scale in `scale` [rows, groups].
+        """
 
     def columns(self, wanted: Sequence[int]) -> Floats:
         found = np.empty((len(wanted), self._n_in), np.float32)
         for row, column in zip(found, wanted, strict=True):
             panel, lane = divmod(column, PANEL)
-            alone = [part[panel : panel + 1].view(np.uint8).ravel() for part in self._parts()]
-            row[:] = self.format.dequantize(np.concatenate(alone), self._n_in, PANEL)[:, lane]
+            stored_panel = [part[panel : panel + 1].view(np.uint8).ravel() for part in self._parts()]
+            row[:] = self.format.dequantize(np.concatenate(stored_panel), self._n_in, PANEL)[:, lane]
         return found
 
     def _parts(self) -> tuple[NDArray[np.void], ...]:
@@ -98,19 +101,21 @@ class LinearQ4(LinearStored):
 
     def __init__(self, stored: Bytes, n_in: int, n_out: int) -> None:
         super().__init__(stored, n_in, n_out)
-        self._of_columns = self._columns["scale"].copy(), self._columns["offset"].copy()
+        self._column_scale = self._columns["scale"].copy()
+        self._column_offset = self._columns["offset"].copy()
 
     def _multiply(self, out: Floats, q: NDArray[np.int8], scale: Floats) -> None:
-        _linear_q4(out, q, scale, self._stored, *self._of_columns, self._blocks.shape[1])
+        n_blocks = self._blocks.shape[1]
+        _linear_q4(out, q, scale, self._stored, self._column_scale, self._column_offset, n_blocks)
 
 
 STORED: dict[str, type[LinearStored]] = {"q8": LinearQ8, "q4": LinearQ4}
-"""Linear layers by format."""
+"""The classes of quantized linear layers, by the format's name."""
 
 
 @njit(cache=True)
 def _round(q: NDArray[np.int8], scale: Floats, x: Floats) -> None:
-    """x [rows, n_in] to q [rows, groups * 32] and a scale for each group; ties to even."""
+    """Round x [rows, n_in] to q [rows, groups * 32] with scale [rows, groups]; ties to even."""
     for r in range(x.shape[0]):
         for g in range(scale.shape[1]):
             begin, end = g * _GROUP, min((g + 1) * _GROUP, x.shape[1])
@@ -127,7 +132,7 @@ def _round(q: NDArray[np.int8], scale: Floats, x: Floats) -> None:
 
 @njit(parallel=True, cache=True)
 def _linear_f32(out: Floats, x: Floats, w: Floats) -> None:
-    """Tasks are 256 columns; in each, k in order, as in the C kernels."""
+    """out [rows, n_out] = x [rows, n_in] @ w [n_in, n_out]. A task is 256 columns; k in order, as in C."""
     n_out = w.shape[1]
     for task in prange((n_out + 255) // 256):
         begin, end = task * 256, min(task * 256 + 256, n_out)
@@ -142,7 +147,7 @@ def _linear_f32(out: Floats, x: Floats, w: Floats) -> None:
 
 @njit(parallel=True, cache=True)
 def _linear_q8(out: Floats, q: NDArray[np.int8], scale: Floats, w: NDArray[np.int8], w_scale: Floats) -> None:
-    """w: q8's blocks as bytes; w_scale: [panels, blocks, 32]; out: [rows, panels * 32]."""
+    """`_multiply` for q8. w: the blocks as bytes; w_scale: [panels, blocks, 32]; out: [rows, panels * 32]."""
     panels, n_blocks = w_scale.shape[0], w_scale.shape[1]
     for p in prange(panels):
         integers = np.empty(_LANES, np.int32)
@@ -177,7 +182,7 @@ def _linear_q4(
     column_offset: Floats,
     n_blocks: int,
 ) -> None:
-    """w: q4's blocks as bytes; column_scale and _offset: [panels, 32]; out: [rows, panels * 32]."""
+    """`_multiply` for q4. w: the blocks as bytes; column_scale and _offset: [panels, 32]; out as for q8."""
     half = 4 * _LANES  # bytes of a pair of quads
     for p in prange(column_scale.shape[0]):
         integers = np.empty(_LANES, np.int32)
@@ -187,9 +192,9 @@ def _linear_q4(
             for g in range(n_blocks):
                 block = (p * n_blocks + g) * _Q4_BYTES
                 integers[:] = 0
-                of_x = np.int32(0)
+                q_sum = np.int32(0)
                 for k in range(_GROUP):
-                    of_x += np.int32(q[r, g * _GROUP + k])
+                    q_sum += np.int32(q[r, g * _GROUP + k])
                 for pair in range(4):
                     first = g * _GROUP + 8 * pair
                     row = w[block + pair * half : block + (pair + 1) * half]
@@ -200,7 +205,7 @@ def _linear_q4(
                             total += np.int32(q[r, first + step]) * (byte & 15)
                             total += np.int32(q[r, first + 4 + step]) * (byte >> 4)
                         integers[lane] += total
-                x_sum = scale[r, g] * np.float32(of_x)
+                x_sum = scale[r, g] * np.float32(q_sum)
                 scales = w[block + 4 * half : block + 4 * half + _LANES]
                 offsets = w[block + 4 * half + _LANES : block + 4 * half + 2 * _LANES]
                 for lane in range(_LANES):

@@ -1,6 +1,6 @@
-"""GPT-2 in NumPy with K and V kept: reference.py made incremental, in float32 throughout.
+"""GPT-2 in NumPy with a cache of K and V: reference.py made incremental, in float32 throughout.
 
-Constants are Python's own numbers: NumPy's are float64 and would make every array beside them so.
+Constants are Python numbers: a NumPy float64 constant would turn a float32 array into a float64 one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def gelu(x: Floats) -> Floats:
 
 
 def softmax(x: Floats) -> Floats:
-    """Along the last axis."""
+    """Softmax along the last axis."""
     exp = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
 
@@ -32,8 +32,8 @@ def softmax(x: Floats) -> Floats:
 ACTIVATIONS = {"gelu_new": gelu, "gelu": gelu_erf, "relu": relu}
 
 
-class Engine:
-    """See `cached.Engine`. The cache: [n_layer, K or V, n_head, n_ctx, head_dim]."""
+class Backend:
+    """See `cached.Backend`. The cache is float32 [n_layer, K or V, n_head, n_ctx, head_dim]."""
 
     weights = "f32"
 
@@ -54,12 +54,12 @@ class Engine:
     def hidden(self, ids: NDArray[np.int32], n_past: int, cache: Floats) -> Floats:
         end = n_past + len(ids)
         x = self._embed(ids) + self._p["wpe.weight"][n_past:end]
-        for layer, kept in enumerate(cache):
+        for layer, stored in enumerate(cache):
             h = f"h.{layer}"
             qkv = self._linear(self._norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")  # [n, 3 n_embd]
             q, k, v = (self._heads(part) for part in np.split(qkv, 3, axis=-1))
-            kept[0, :, n_past:end], kept[1, :, n_past:end] = k, v
-            attended = attention(q, kept[0, :, :end], kept[1, :, :end], self._divisors[layer])
+            stored[0, :, n_past:end], stored[1, :, n_past:end] = k, v
+            attended = attention(q, stored[0, :, :end], stored[1, :, :end], self._divisors[layer])
             x = x + self._linear(attended.swapaxes(0, 1).reshape(x.shape), f"{h}.attn.c_proj")
             inner = self._linear(self._norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")  # [n, n_inner]
             x = x + self._linear(np.asarray(self._act(inner), np.float32), f"{h}.mlp.c_proj")
@@ -85,12 +85,12 @@ class Engine:
 
 
 def attention(q: Floats, k: Floats, v: Floats, divisor: float) -> Any:
-    """q [n_head, n, head_dim] of the last n positions; k, v [n_head, end, head_dim] -> as q.
+    """Causal: q [n_head, n, head_dim] of the last n positions; k, v [n_head, end, head_dim] -> as q.
 
-    divisor: of the scores.
+    divisor: what the scores are divided by.
     """
     n, end = q.shape[1], k.shape[1]
     scores = q @ k.swapaxes(-1, -2) / divisor  # [n_head, n, end]
-    if n > 1:  # the last position sees all
+    if n > 1:  # the last position attends to all: nothing to mask
         scores[:, np.triu(np.ones((n, end), bool), end - n + 1)] = -math.inf
     return softmax(scores) @ v

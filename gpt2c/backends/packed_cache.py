@@ -1,12 +1,12 @@
-"""The cache of packed files: weights laid out once, then mapped by every later load.
+"""The cache of packed files: weights are packed once, and every later load maps the file.
 
-Packing GPT-2 small takes most of a second and half a gigabyte of private memory; mapping the packed file
-takes milliseconds, and processes share its pages. Files lie in `$GPT2C_CACHE`, else
+Packing GPT-2 small takes most of a second and half a gigabyte of private memory. Mapping the packed file
+takes milliseconds, and processes share its pages. The files are in `$GPT2C_CACHE`, else
 `$XDG_CACHE_HOME/gpt2c`, else `~/.cache/gpt2c`; `GPT2C_CACHE=off` turns the cache off.
 
-Each checkpoint and layout has one file: it takes the place of the one made from an older state of the
-same checkpoint. Nothing else is ever deleted, and everything may be (`rm -r`), also while it is in use.
-The cache only ever saves time: whatever is wrong with it, `load()` goes on without.
+Each pair of checkpoint and layout has one file. When the checkpoint changes, a new file replaces it. No other
+packed file is ever deleted, but users may delete all of them (`rm -r`) at any time. The cache only saves
+time: whatever is wrong with it, `load()` works without it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from ..options import Plan
 
 _LOG = logging.getLogger("gpt2c")
 
-SMALLEST_BYTES = 64 << 20
-"""Weights of fewer bytes are not kept: laying them out takes no longer than a blink. The embedded model
-(34 MB) loads in some 20 ms without the cache and in 5 with it."""
+MIN_BYTES = 64 << 20
+"""Smaller models are not cached, because packing them is quick: the embedded model (34 MB) loads in about
+20 ms without the cache and in 5 ms with it."""
 
-_STALE_AFTER_S = 3600.0  # a temporary file this old was left by a process that was killed
+_STALE_AFTER_S = 3600.0  # a temporary file of this age was left by a process that was killed
 
 
 def layout_of(plan: Plan) -> dict[str, Any]:
-    """All of a plan that changes how weights lie in memory: what does in future is one entry here."""
+    """Everything in a plan that changes how weights are laid out. A new option of that kind is added here."""
     return {"aligned": "aligned" in plan, "weights": plan.weights, "head_screen": "head_screen" in plan}
 
 
@@ -49,30 +49,30 @@ def load_or_build(
     plan: Plan,
     build: Callable[[], NativeModel],
 ) -> NativeModel:
-    """The model from its packed file, or else from `build()`, and then a packed file of it is left.
+    """Map the model's packed file. If there is none, call `build()` and save a packed file of its result.
 
     config: gpt2c_model_config of include/gpt2c.h. Errors are those of `build` and of the binding.
     """
     folder = cache_folder()
-    # Row-major weights are for learning, and are as good as in the file already.
-    if folder is None or "aligned" not in plan or 4 * checkpoint.config.n_parameters < SMALLEST_BYTES:
+    # Row-major weights (without `aligned`) are for learning, and have the checkpoint's own layout.
+    if folder is None or "aligned" not in plan or 4 * checkpoint.config.n_parameters < MIN_BYTES:
         return build()
-    refused = why_not(folder)
-    if refused:
-        _warn_once(f"gpt2c: the cache {str(folder)!r} is not used: {refused}", stacklevel=5)
+    reason = why_not(folder)
+    if reason:
+        _warn_once(f"gpt2c: the cache {str(folder)!r} is not used: {reason}", stacklevel=5)
         return build()
     file = _file_of(checkpoint, plan, binding.packed_version(), folder)
-    found = _open(file, binding, config)
-    if found is None:
-        found = build()
-        if _save(file, found):
-            # The first process, too, then shares its pages, and gives its own copy back.
-            found = _open(file, binding, config) or found
-    return found
+    native = _open(file, binding, config)
+    if native is None:
+        native = build()
+        if _save(file, native):
+            # Replaces this process's private copy with the file's pages, which all processes share.
+            native = _open(file, binding, config) or native
+    return native
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Where packed files are kept; it need not be there. None: the cache is off, or there is no home."""
+    """The folder of packed files, which may not exist yet. None: the cache is off, or there is no home."""
     named = environ.get("GPT2C_CACHE", "")
     if named == "off":
         return None
@@ -82,28 +82,28 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def why_not(folder: Path) -> str:
-    """Why a folder that is there cannot be trusted with weights; "" if it can, or is not there."""
+    """Why an existing folder cannot be trusted with weights; "" if it can, or does not exist."""
     try:
         about = os.stat(folder)
     except OSError:
-        return ""  # not there (or out of reach, which saving will find)
+        return ""  # does not exist (if it cannot be accessed, saving fails later)
     if not stat.S_ISDIR(about.st_mode):
         return "it is not a folder"
     if about.st_uid != os.geteuid():
         return "it belongs to another user"
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others may write to it (chmod {stat.S_IMODE(about.st_mode) & ~0o022:o} mends that)"
+        return f"others may write to it (chmod {stat.S_IMODE(about.st_mode) & ~0o022:o} fixes that)"
     return ""
 
 
 def is_read_only(folder: Path) -> bool:
-    """Whether no file can be put there; before it is made, where it would be made."""
-    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    return not os.access(there, os.W_OK | os.X_OK)
+    """Whether a folder is not writable. If it does not exist: whether it cannot be created."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return not os.access(existing, os.W_OK | os.X_OK)
 
 
 def packed_files(folder: Path) -> list[Path]:
-    """The packed files that a folder holds, in the order of their names."""
+    """The packed files in a folder, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix == ".packed")
     except OSError:
@@ -112,7 +112,7 @@ def packed_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _PackedFile:
-    """path: where a checkpoint's weights are kept, or would be; key: which state of it they are of."""
+    """A packed file that may not exist. key: identifies the state of the checkpoint that it was made from."""
 
     path: Path
     key: bytes
@@ -134,7 +134,7 @@ def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> Native
         return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
     except ModelFileError as error:
         if os.path.lexists(file.path):
-            _warn_once(f"gpt2c: {file.path}: {error}; made anew", stacklevel=6)
+            _warn_once(f"gpt2c: {file.path}: {error}; rebuilt", stacklevel=6)
         return None
 
 
@@ -142,7 +142,7 @@ def _save(file: _PackedFile, native: NativeModel) -> bool:
     folder = file.path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if why_not(folder):  # it has come up meanwhile
+        if why_not(folder):  # another user's folder appeared meanwhile
             return False
         _delete(path for path in folder.glob("*.tmp") if _age_s(path) > _STALE_AFTER_S)
         native.save_packed(os.fsencode(file.path), file.key)

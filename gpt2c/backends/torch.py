@@ -1,4 +1,4 @@
-"""GPT-2 written out in PyTorch, K and V kept: the library's arithmetic, none of its models."""
+"""GPT-2 written out in PyTorch with a cache of K and V: the library's arithmetic, none of its models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Engine:
-    """See `cached.Engine`. The cache: [n_layer, K or V, n_head, n_ctx, head_dim]."""
+class Backend:
+    """See `cached.Backend`. The cache is float32 [n_layer, K or V, n_head, n_ctx, head_dim]."""
 
     weights = "f32"
 
@@ -43,12 +43,12 @@ class Engine:
     def hidden(self, ids: NDArray[np.int32], n_past: int, cache: Tensor) -> Tensor:
         end = n_past + len(ids)
         x = self._p["wte.weight"][torch.from_numpy(ids).long()] + self._p["wpe.weight"][n_past:end]
-        for layer, kept in enumerate(cache):
+        for layer, stored in enumerate(cache):
             h = f"h.{layer}"
             qkv = self._linear(self._norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")  # [n, 3 n_embd]
             q, k, v = (self._heads(part) for part in qkv.chunk(3, dim=-1))
-            kept[0, :, n_past:end], kept[1, :, n_past:end] = k, v
-            attended = attention(q, kept[0, :, :end], kept[1, :, :end], self._divisors[layer])
+            stored[0, :, n_past:end], stored[1, :, n_past:end] = k, v
+            attended = attention(q, stored[0, :, :end], stored[1, :, :end], self._divisors[layer])
             x = x + self._linear(attended.transpose(0, 1).reshape(x.shape), f"{h}.attn.c_proj")
             inner = self._linear(self._norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")  # [n, n_inner]
             x = x + self._linear(self._act(inner), f"{h}.mlp.c_proj")
@@ -71,12 +71,12 @@ class Engine:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, divisor: float) -> Any:
-    """q [n_head, n, head_dim] of the last n positions; k, v [n_head, end, head_dim] -> as q.
+    """Causal: q [n_head, n, head_dim] of the last n positions; k, v [n_head, end, head_dim] -> as q.
 
-    divisor: of the scores.
+    divisor: what the scores are divided by.
     """
     n, end = q.shape[1], k.shape[1]
     scores = q @ k.transpose(-1, -2) / divisor  # [n_head, n, end]
-    if n > 1:  # the last position sees all
+    if n > 1:  # the last position attends to all: nothing to mask
         scores.masked_fill_(torch.ones(n, end, dtype=torch.bool).triu(end - n + 1), -math.inf)
     return scores.softmax(dim=-1) @ v

@@ -6,12 +6,14 @@ limited API, so one file serves every CPython. Either works without the other.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -129,6 +131,9 @@ class Runtime(Protocol):
 
 class Binding(Runtime, Protocol):
     def version(self) -> str: ...
+    def constants(self) -> dict[str, int]:
+        """Every enum constant of include/gpt2c.h by its name."""
+
     def isas(self) -> list[tuple[str, bool, bool]]:
         """(name, compiled, supported) in the order of native/isa.def."""
 
@@ -147,7 +152,8 @@ class Binding(Runtime, Protocol):
         last_logits: np.ndarray | None = None,
         next_ids: np.ndarray | None = None,
     ) -> None:
-        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most 256 in all."""
+        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most
+        GPT2C_LIMIT_CHUNK_ROWS in all."""
 
     def packed_version(self) -> int:
         """Of the packed files' format; those of another are refused."""
@@ -237,6 +243,42 @@ def available() -> list[str]:
         return True
 
     return [name for name in NAMES if works(name)]
+
+
+@functools.cache
+def _any_built() -> Binding:
+    """Either binding: for what both say of the core that they link. BackendUnavailable: none is built."""
+    for name in NAMES[:-1]:
+        try:
+            return load(name)
+        except BackendUnavailable:
+            pass
+    return load(NAMES[-1])
+
+
+def version() -> str:
+    """The core's version, which is the package's; "unknown" where no binding is built."""
+    try:
+        return _any_built().version()
+    except BackendUnavailable:
+        return "unknown"
+
+
+@functools.cache
+def enum(name: str) -> Mapping[str, int]:
+    """An enum of include/gpt2c.h: its constants by their names in lower case, without the prefix and COUNT.
+
+    enum("layout") is {"in_out": 0, "out_in": 1, ...}. BackendUnavailable: no binding is built.
+    """
+    prefix = f"GPT2C_{name.upper()}_"
+    found = {key: value for key, value in _any_built().constants().items() if key.startswith(prefix)}
+    return MappingProxyType(
+        {
+            key.removeprefix(prefix).lower(): value
+            for key, value in sorted(found.items(), key=lambda item: item[1])
+            if key != f"{prefix}COUNT"
+        }
+    )
 
 
 _warned = False

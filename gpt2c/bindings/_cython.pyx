@@ -9,12 +9,14 @@ from gpt2c.errors import check as _raise_for
 
 name = "cython"
 
+include "_constants.pxi"  # constants(): setup.py writes it from the header
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # -1 with an exception set: poll_signals must leave it set
 
 
 cdef int check(gpt2c_status status) except -1:
-    if status != GPT2C_OK:
+    if status != GPT2C_STATUS_OK:
         _raise_for(<int>status, gpt2c_status_message(status).decode())
     return 0
 
@@ -219,9 +221,9 @@ cdef class Session:
         gpt2c_session_cancel(self.handle)
 
     def rows(self):
-        cdef size_t[6] rows
+        cdef size_t[GPT2C_SWITCH_COUNT] rows
         check(gpt2c_session_rows(self.handle, rows))
-        return [rows[i] for i in range(6)]
+        return [n for n in rows]
 
     def separate_passes(self):
         cdef size_t passes
@@ -253,8 +255,8 @@ cdef class Session:
 
 def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[:, ::1] last_logits=None,
                int32_t[::1] next_ids=None):
-    cdef gpt2c_session *handles[257]  # one more than a batch can have, which C refuses
-    cdef size_t n_sessions = min(len(sessions), 257)
+    cdef gpt2c_session *handles[GPT2C_LIMIT_CHUNK_ROWS + 1]  # one more than a batch can have, which C refuses
+    cdef size_t n_sessions = min(len(sessions), GPT2C_LIMIT_CHUNK_ROWS + 1)
     cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
     cdef const size_t *counts = &n_ids[0] if n_ids.shape[0] else NULL
     cdef float *logits = &last_logits[0, 0] if last_logits is not None else NULL

@@ -19,12 +19,16 @@ name = "cffi"
 
 
 def check(status: int) -> None:
-    if status != lib.GPT2C_OK:
+    if status != lib.GPT2C_STATUS_OK:
         _raise_for(status, ffi.string(lib.gpt2c_status_message(status)).decode())
 
 
 def version() -> str:
     return str(ffi.string(lib.gpt2c_version()).decode())
+
+
+def constants() -> dict[str, int]:
+    return {name: getattr(lib, name) for name in dir(lib) if name.startswith("GPT2C_")}
 
 
 def isas() -> list[tuple[str, bool, bool]]:
@@ -214,7 +218,7 @@ class Session:
         lib.gpt2c_session_cancel(self.handle)
 
     def rows(self) -> list[int]:
-        rows = ffi.new("size_t[6]")
+        rows = ffi.new("size_t[]", lib.GPT2C_SWITCH_COUNT)
         check(lib.gpt2c_session_rows(self.handle, rows))
         return list(rows)
 
@@ -229,12 +233,12 @@ class Session:
         return int(ids[0]), int(candidates[0])
 
     def trace(self, events: np.ndarray | None = None) -> None:
-        room, capacity = ffi.NULL, 0
+        buffer, capacity = ffi.NULL, 0
         if events is not None:
-            room = _buffer(events, "unsigned char[]", writable=True)
-            capacity = len(room) // ffi.sizeof("gpt2c_trace_event")
-        check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", room), capacity))
-        self.events = room  # what is written into lives as long as it is
+            buffer = _buffer(events, "unsigned char[]", writable=True)
+            capacity = len(buffer) // ffi.sizeof("gpt2c_trace_event")
+        check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", buffer), capacity))
+        self.events = buffer  # what is written into lives as long as it is
 
     def traced(self) -> int:
         n = ffi.new("size_t *")

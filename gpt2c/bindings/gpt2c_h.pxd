@@ -3,7 +3,13 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "gpt2c.h" nogil:
     ctypedef enum gpt2c_status:
-        GPT2C_OK
+        GPT2C_STATUS_OK
+
+    ctypedef enum gpt2c_limit:
+        GPT2C_LIMIT_CHUNK_ROWS
+
+    ctypedef enum gpt2c_switch:
+        GPT2C_SWITCH_COUNT
 
     ctypedef enum gpt2c_tensor:
         GPT2C_TENSOR_COUNT
@@ -18,7 +24,7 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_TRACED_OP_COUNT
 
     ctypedef enum gpt2c_epilogue:
-        GPT2C_THEN_ADD
+        GPT2C_EPILOGUE_ADD
 
     ctypedef enum gpt2c_activation:
         GPT2C_ACTIVATION_COUNT

@@ -1,1 +1,1 @@
-"""Models on disk: finding them, reading them with every size bounded, and writing them."""
+"""Models on disk: finding them, reading them with a bound on every size, and writing them."""

@@ -1,9 +1,9 @@
-"""A model's weights on disk: GPT-2's tensors, found and checked in a folder's files of weights.
+"""A model's weights on disk: the tensors of a GPT-2, found in weight files and checked.
 
-`load_checkpoint` is the way in. The table `_ROWS` is the one list of what a GPT-2 consists of; who
-builds a model walks `Checkpoint.specs()` and takes each tensor's raw bytes from `Checkpoint.tensor`,
-straight from the mapped file where it has them as they are needed (the kinds of files are read in
-readers/), or a float32 copy from `Checkpoint.array`.
+`load_checkpoint` opens a model. The table `_TENSORS` is the only list of the tensors of a GPT-2. To build a
+model, iterate over `Checkpoint.specs()`, and get the raw bytes of each tensor from `Checkpoint.tensor`, which
+copies them only if it has to, or a float32 array from `Checkpoint.array`. The file formats are read in
+readers/.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = [
 
 _LOG = logging.getLogger("gpt2c")
 
-_STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16: its bits instead
+_STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16: uint16 holds its bits
 
 SUPPORTED_DTYPES = tuple(_STORED_AS)
-"""The dtypes that a GPT-2's tensors may have; each tensor its own."""
+"""The dtypes that a GPT-2's tensors may have. Tensors of one model may have different ones."""
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A kind of tensor: its name with N for the layer's number, and its shape."""
+class _TensorKind:
+    """A kind of tensor: its name, with N in place of the layer's number, and its shape."""
 
     kind: str
     pattern: str
@@ -58,30 +58,31 @@ class _Row:
         return self.pattern.startswith("h.N.")
 
 
-# The one list of what a GPT-2 consists of, in the order in which models are built. The projections
-# are Conv1D layers: [n_in, n_out], y = x @ w + b.
-_ROWS = (
-    _Row("wte", "wte.weight", lambda c: (c.n_vocab, c.n_embd)),
-    _Row("wpe", "wpe.weight", lambda c: (c.n_ctx, c.n_embd)),
-    _Row("ln_1.weight", "h.N.ln_1.weight", lambda c: (c.n_embd,)),
-    _Row("ln_1.bias", "h.N.ln_1.bias", lambda c: (c.n_embd,)),
-    _Row("attn.c_attn.weight", "h.N.attn.c_attn.weight", lambda c: (c.n_embd, 3 * c.n_embd)),
-    _Row("attn.c_attn.bias", "h.N.attn.c_attn.bias", lambda c: (3 * c.n_embd,)),
-    _Row("attn.c_proj.weight", "h.N.attn.c_proj.weight", lambda c: (c.n_embd, c.n_embd)),
-    _Row("attn.c_proj.bias", "h.N.attn.c_proj.bias", lambda c: (c.n_embd,)),
-    _Row("ln_2.weight", "h.N.ln_2.weight", lambda c: (c.n_embd,)),
-    _Row("ln_2.bias", "h.N.ln_2.bias", lambda c: (c.n_embd,)),
-    _Row("mlp.c_fc.weight", "h.N.mlp.c_fc.weight", lambda c: (c.n_embd, c.n_inner)),
-    _Row("mlp.c_fc.bias", "h.N.mlp.c_fc.bias", lambda c: (c.n_inner,)),
-    _Row("mlp.c_proj.weight", "h.N.mlp.c_proj.weight", lambda c: (c.n_inner, c.n_embd)),
-    _Row("mlp.c_proj.bias", "h.N.mlp.c_proj.bias", lambda c: (c.n_embd,)),
-    _Row("ln_f.weight", "ln_f.weight", lambda c: (c.n_embd,)),
-    _Row("ln_f.bias", "ln_f.bias", lambda c: (c.n_embd,)),
-    _Row("lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)),  # only where it is not tied to wte
+# The only list of the tensors of a GPT-2, in the order in which models are built. The projections are
+# Conv1D layers: [n_in, n_out], y = x @ w + b.
+_TENSORS = (
+    _TensorKind("wte", "wte.weight", lambda c: (c.n_vocab, c.n_embd)),
+    _TensorKind("wpe", "wpe.weight", lambda c: (c.n_ctx, c.n_embd)),
+    _TensorKind("ln_1.weight", "h.N.ln_1.weight", lambda c: (c.n_embd,)),
+    _TensorKind("ln_1.bias", "h.N.ln_1.bias", lambda c: (c.n_embd,)),
+    _TensorKind("attn.c_attn.weight", "h.N.attn.c_attn.weight", lambda c: (c.n_embd, 3 * c.n_embd)),
+    _TensorKind("attn.c_attn.bias", "h.N.attn.c_attn.bias", lambda c: (3 * c.n_embd,)),
+    _TensorKind("attn.c_proj.weight", "h.N.attn.c_proj.weight", lambda c: (c.n_embd, c.n_embd)),
+    _TensorKind("attn.c_proj.bias", "h.N.attn.c_proj.bias", lambda c: (c.n_embd,)),
+    _TensorKind("ln_2.weight", "h.N.ln_2.weight", lambda c: (c.n_embd,)),
+    _TensorKind("ln_2.bias", "h.N.ln_2.bias", lambda c: (c.n_embd,)),
+    _TensorKind("mlp.c_fc.weight", "h.N.mlp.c_fc.weight", lambda c: (c.n_embd, c.n_inner)),
+    _TensorKind("mlp.c_fc.bias", "h.N.mlp.c_fc.bias", lambda c: (c.n_inner,)),
+    _TensorKind("mlp.c_proj.weight", "h.N.mlp.c_proj.weight", lambda c: (c.n_inner, c.n_embd)),
+    _TensorKind("mlp.c_proj.bias", "h.N.mlp.c_proj.bias", lambda c: (c.n_embd,)),
+    _TensorKind("ln_f.weight", "ln_f.weight", lambda c: (c.n_embd,)),
+    _TensorKind("ln_f.bias", "ln_f.bias", lambda c: (c.n_embd,)),
+    # Only if it is not tied to wte:
+    _TensorKind("lm_head", "lm_head.weight", lambda c: (c.n_vocab, c.n_embd)),
 )
 
-TENSOR_KINDS = tuple(row.kind for row in _ROWS)
-"""The kinds of tensors, in order; `TensorSpec.kind_index` counts in it."""
+TENSOR_KINDS = tuple(tensor.kind for tensor in _TENSORS)
+"""The kinds of tensors, in order; `TensorSpec.kind_index` is an index into it."""
 
 _KIND_INDEX = {kind: index for index, kind in enumerate(TENSOR_KINDS)}
 
@@ -97,44 +98,45 @@ class TensorSpec:
 
     @property
     def kind_index(self) -> int:
-        """The place of `kind` in `TENSOR_KINDS`."""
+        """The index of `kind` in `TENSOR_KINDS`."""
         return _KIND_INDEX[self.kind]
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is multiplied with, and so what a weight format is of."""
+        """Whether activations are multiplied by it. Weight formats apply to these tensors only."""
         return len(self.shape) == 2 and self.kind != "wpe"
 
     @property
     def is_transposed(self) -> bool:
-        """Of a matrix: [n_out, n_in], as the embeddings are, instead of [n_in, n_out]."""
+        """Whether a matrix is [n_out, n_in], as the embedding and the head are, instead of [n_in, n_out]."""
         return self.kind in ("wte", "lm_head")
 
 
 def tensor_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
     """Every tensor of a GPT-2 of this shape, in order: embeddings, layer after layer, final norm, head."""
 
-    def outside(rows: tuple[_Row, ...]) -> list[TensorSpec]:
-        return [TensorSpec(row.pattern, row.kind, -1, row.shape(config)) for row in rows]
+    def outside(tensors: tuple[_TensorKind, ...]) -> list[TensorSpec]:
+        return [TensorSpec(tensor.pattern, tensor.kind, -1, tensor.shape(config)) for tensor in tensors]
 
-    first = [row.in_layer for row in _ROWS].index(True)
-    inside = tuple(row for row in _ROWS if row.in_layer)
+    first = [tensor.in_layer for tensor in _TENSORS].index(True)
+    inside = tuple(tensor for tensor in _TENSORS if tensor.in_layer)
     layers = [
-        TensorSpec(row.pattern.replace("N", str(layer)), row.kind, layer, row.shape(config))
+        TensorSpec(tensor.pattern.replace("N", str(layer)), tensor.kind, layer, tensor.shape(config))
         for layer in range(config.n_layer)
-        for row in inside
+        for tensor in inside
     ]
-    end = len(_ROWS) - config.tie_word_embeddings
-    return (*outside(_ROWS[:first]), *layers, *outside(_ROWS[first + len(inside) : end]))
+    end = len(_TENSORS) - config.tie_word_embeddings
+    return (*outside(_TENSORS[:first]), *layers, *outside(_TENSORS[first + len(inside) : end]))
 
 
 class Checkpoint:
-    """A model's config and tensors, every one checked to be there with its shape; see `load_checkpoint`.
+    """A model's config and tensors, complete and with the right shapes; made by `load_checkpoint`.
 
-    `config`: the `ModelConfig`; `config_fields`: what the config.json says, {} if the weight file itself
-    has the config; `quantization`: "q8" or "q4" where matrices are stored so, or None; `own_vocabulary`: the
-    weight file's, or None; `folder`: where the model lies; `files`: the weight files. A context manager;
-    after `close()` its tensors raise `ClosedError`, views taken before stay good.
+    `config`: the `ModelConfig`; `config_fields`: the fields of config.json, {} if the weight file itself
+    has the config; `quantization`: "q8" or "q4" if the matrices are stored in that format, else None;
+    `own_vocabulary`: the vocabulary in the weight file, or None; `folder`: the model's folder; `files`: the
+    weight files. A context manager. After `close()` reading a tensor raises `ClosedError`; views taken
+    before stay valid.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class Checkpoint:
         folder: Path,
         found: Mapping[str, tuple[TensorFile, str]],
     ) -> None:
-        """`found`: for each spec's name the file that holds it and the name that it has there."""
+        """`found`: spec's name -> (the file that holds the tensor, the tensor's name in that file)."""
         self.config = config
         self.config_fields = config_fields
         format = format_of(config_fields)
@@ -156,9 +158,9 @@ class Checkpoint:
         self._found = {(spec.kind, spec.layer): found[spec.name] for spec in self._specs}
 
     def read_vocabulary(self) -> Vocabulary:
-        """The weight file's own vocabulary, else what the files beside it hold.
+        """The vocabulary in the weight file, else the one in the vocabulary files of its folder.
 
-        Raises `ModelNotFoundError` or `ModelFileError` that names the file.
+        Raises `ModelNotFoundError` or `ModelFileError`, which name the file.
         """
         return self.own_vocabulary or read_vocabulary(self.folder)
 
@@ -167,36 +169,35 @@ class Checkpoint:
         return iter(self._specs)
 
     def dtype(self, kind: str, layer: int = -1) -> str:
-        """A tensor's dtype as `tensor` gives it: "F32", "F16" or "BF16"."""
+        """The dtype of what `tensor` returns: "F32", "F16" or "BF16"."""
         file, name = self._found[kind, layer]
         return file.tensors[name].dtype
 
     def tensor(self, kind: str, layer: int = -1) -> tuple[str, memoryview]:
         """The dtype ("F32", "F16" or "BF16") and the raw little-endian bytes, row-major.
 
-        Not copied, but where the file has the tensor transposed or quantized.
-
-        Raises `KeyError` for a kind and layer that the model does not have.
+        The bytes are copied only if the file stores the tensor transposed or quantized. Raises `KeyError` for
+        a kind and layer that the model does not have.
         """
         file, name = self._found[kind, layer]
         return file.tensors[name].dtype, file.view(name)
 
     def quantized(self, kind: str, layer: int = -1) -> tuple[str, memoryview] | None:
-        """The format ("q8" or "q4") and bytes of a tensor that is stored so, which `tensor` dequantizes."""
+        """The format ("q8" or "q4") and the stored bytes of a quantized tensor; None for any other tensor."""
         file, name = self._found[kind, layer]
         return file.stored(name) if isinstance(file, QuantizedFile) else None
 
     def release(self, kind: str, layer: int = -1) -> None:
-        """Give the memory of a tensor's pages back: a model that is read once need not be there twice."""
+        """Drop a tensor's pages from memory, so that a model is not in memory twice while it is loaded."""
         file, name = self._found[kind, layer]
         file.release(name)
 
     def array(self, spec: TensorSpec) -> NDArray[np.float32]:
-        """A tensor as a fresh float32 array of `spec.shape`; exact for each of the three dtypes."""
+        """A tensor as a new float32 array of `spec.shape`; exact for each of the three dtypes."""
         return to_float32(*self.tensor(spec.kind, spec.layer)).reshape(spec.shape)
 
     def fingerprints(self) -> dict[str, str]:
-        """Of each weight file, by its real path; see `TensorFile.fingerprint`."""
+        """Real path of each weight file -> its fingerprint; see `TensorFile.fingerprint`."""
         files = {os.path.realpath(file.path): file for file, _ in self._found.values()}
         return {path: file.fingerprint() for path, file in files.items()}
 
@@ -215,27 +216,29 @@ class Checkpoint:
 
 
 def to_float32(dtype: str, raw: memoryview) -> NDArray[np.float32]:
-    """Raw "F32", "F16" or "BF16" bytes of any alignment as a fresh one-dimensional float32 array."""
+    """Raw "F32", "F16" or "BF16" bytes of any alignment as a new float32 array [n]."""
     stored_as = np.dtype(_STORED_AS[dtype])
     stored = np.empty(raw.nbytes // stored_as.itemsize, stored_as)
-    stored.view(np.uint8)[:] = np.frombuffer(raw, np.uint8)  # by bytes: `raw` may lie at an odd address
+    stored.view(np.uint8)[:] = np.frombuffer(raw, np.uint8)  # as bytes: `raw` may be at an odd address
     if dtype == "BF16":  # the upper half of a float32
         return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return stored.astype(np.float32, copy=False)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the model in a folder, or in a file of weights (with its `config.json` beside it if need be).
+    """Open the model in a folder or in a weight file.
 
-    A folder holds one of `FOLDER_FILES`: the weights, or an index and the shards that it names. Tensor
-    names may start with `transformer.`; the buffers `h.N.attn.bias` and `h.N.attn.masked_bias`, which
-    hold a mask and no weights, are ignored; an `lm_head.weight` must be equal to the embedding unless the
-    config unties them. Tensors outside GPT-2 itself, such as the `score.weight` of a classifier, are
-    ignored and logged; an unknown one inside it (an adapter, a layer more than the config has) is an
-    error, because leaving it out would give a different model.
+    A folder holds one of `FOLDER_FILES`: the weights, or an index and the shards that it names. A weight file
+    that does not contain its config needs a `config.json` in the same folder.
 
-    Raises `ModelNotFoundError` when a file is missing, `ConfigError` for the config, `BackendUnavailable`
-    where a format needs a package that is not installed, else `ModelFileError` that names the tensor.
+    Tensor names may start with `transformer.`. The buffers `h.N.attn.bias` and `h.N.attn.masked_bias` hold a
+    mask and no weights; they are ignored. An `lm_head.weight` must equal the embedding unless the config
+    unties them. Tensors outside GPT-2 itself, such as the `score.weight` of a classifier, are ignored and
+    logged. An unknown tensor inside GPT-2 (an adapter, a layer beyond the config's n_layer) is an error,
+    because ignoring it would give a different model.
+
+    Raises `ModelNotFoundError` if a file is missing, `ConfigError` for the config, `BackendUnavailable` if a
+    format needs a package that is not installed, else `ModelFileError`, which names the tensor.
     """
     path = Path(path)
     with ExitStack() as opened:
@@ -259,7 +262,7 @@ _Tensors = dict[str, tuple[TensorFile, StoredTensor]]
 
 
 def _quantized(config: ModelConfig, tensors: _Tensors, format: Format) -> _Tensors:
-    """The tensors of files whose matrices are stored in that format."""
+    """The same tensors, with matrices that are dequantized from `format` when they are read."""
     specs = {spec.name: spec for spec in tensor_specs(config) if spec.is_matrix}
     matrices = {
         name: ((spec.shape[0], spec.shape[1]), spec.is_transposed)
@@ -277,11 +280,11 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
     "ckpt.pt",
 )
-"""What a folder's weights may be called; the first that is there is read. (The last one is nanoGPT's.)"""
+"""File names of a folder's weights; the first one that exists is read. (The last one is nanoGPT's.)"""
 
 
 def _open_file(path: Path, opened: ExitStack) -> tuple[ModelConfig | None, _Tensors]:
-    """What the file itself says of its model, and its tensors."""
+    """The config that the file contains, or None, and its tensors."""
     file = open_weights(path)
     opened.callback(file.close)
     return file.config, {name: (file, tensor) for name, tensor in file.tensors.items()}
@@ -298,7 +301,7 @@ def _open_folder(folder: Path, opened: ExitStack) -> tuple[ModelConfig | None, _
 
 
 def _open_shards(index: Path, opened: ExitStack) -> _Tensors:
-    """The tensors that the index lists; it alone decides which shard a tensor is taken from."""
+    """The tensors that the index lists, each from the shard that the index gives."""
     text = read_bounded(index, MAX_JSON_BYTES, ModelFileError)
     fields = parse_json_object(text, index.name, ModelFileError)
     weight_map = fields.get("weight_map")
@@ -308,7 +311,7 @@ def _open_shards(index: Path, opened: ExitStack) -> _Tensors:
     shards: dict[str, _Tensors] = {}
     tensors: _Tensors = {}
     for name, shard in weight_map.items():
-        # A bare name stays in the folder. (It may be a link: in the hub's cache every file is one.)
+        # A plain name cannot point outside the folder. (Links are allowed: the hub's cache consists of them.)
         if not isinstance(shard, str) or not re.fullmatch(rf"(?!\.)[^/\\\0]*{re.escape(suffix)}", shard):
             raise ModelFileError(
                 f"{index.name}: tensor {quoted(name)}: {quoted(shard)} is not a plain {suffix} file name"
@@ -327,18 +330,20 @@ _OWN_PARTS = ("h", "wte", "wpe", "ln_f", "lm_head")
 
 
 def _match(config: ModelConfig, tensors: _Tensors) -> dict[str, tuple[TensorFile, str]]:
-    """For each spec's name the file and the name there; raises for a tensor missing, wrong or unknown."""
+    """Spec's name -> (file, name in it). Raises `ModelFileError` for a missing, wrong or unknown tensor."""
     named: _Tensors = {}
     for stored, (file, info) in tensors.items():
         name = stored.removeprefix("transformer.")
         if name in named:
             where = f"{file.path.name}: tensor {quoted(name)}"
-            raise ModelFileError(f"{where} is there with and without 'transformer.' in front")
+            raise ModelFileError(f"{where} appears with and without the prefix 'transformer.'")
         named[name] = file, info
     specs = {spec.name: spec for spec in tensor_specs(config)}
     ignored = [name for name, (file, _) in named.items() if name not in specs and _ignore(name, config, file)]
     if ignored:
-        _LOG.info("ignored %d tensors that are not GPT-2's: %s", len(ignored), quoted(sorted(ignored), 60))
+        _LOG.info(
+            "ignored %d tensors that are not part of GPT-2: %s", len(ignored), quoted(sorted(ignored), 60)
+        )
     found = {}
     for spec in specs.values():
         if spec.name not in named:
@@ -358,11 +363,11 @@ def _check_tensor(file: TensorFile, info: StoredTensor, shape: tuple[int, ...]) 
         raise ModelFileError(f"{where} has dtype {info.dtype} ({', '.join(SUPPORTED_DTYPES)} are supported)")
     if info.shape != shape:
         found = quoted(list(info.shape))
-        raise ModelFileError(f"{where} has shape {found}, the config asks for {list(shape)}")
+        raise ModelFileError(f"{where} has shape {found}, but the config needs {list(shape)}")
 
 
 def _ignore(name: str, config: ModelConfig, file: TensorFile) -> bool:
-    """Whether a tensor that is not GPT-2's deserves a line in the log; raises if it must not be left out."""
+    """Whether to log that a tensor is ignored. `ModelFileError`: ignoring it would give another model."""
     where = f"{file.path.name}: tensor {quoted(name)}"
     in_layer = _LAYER_NAME.fullmatch(name)
     if in_layer and int(in_layer[1]) >= config.n_layer:
@@ -379,7 +384,7 @@ def _check_tied(wte: tuple[TensorFile, StoredTensor], head: tuple[TensorFile, St
     tied = (head[1].dtype, head[1].shape) == (wte[1].dtype, wte[1].shape)
     if tied:
         a, b = (np.frombuffer(file.view(info.name), np.uint8) for file, info in (wte, head))
-        step = 1 << 20  # in pieces, so that no copy of the size of an embedding is made
+        step = 1 << 20  # in pieces, because a copy of the whole embedding would be large
         tied = all(np.array_equal(a[i : i + step], b[i : i + step]) for i in range(0, a.size, step))
     if not tied:
         raise ModelFileError(f"{where} differs from {quoted(wte[1].name)}, to which the config ties it")

@@ -1,8 +1,8 @@
-"""The formats q8 and q4 in NumPy: how stored matrices are laid out, and which numbers they stand for.
+"""The formats q8 and q4 in NumPy: how quantized matrices are laid out, and which weights they stand for.
 
-native/quantized.h states both formats; the structured dtypes here are its structs. In a file such a matrix is
-a tensor of dtype U8, [bytes], laid out as in memory; the folder's `config.json` names its format in
-`quantization`. A new format is a `Format` here and a row in `FORMATS`.
+native/quantized.h defines both formats; the structured dtypes here are its structs. In a file, a quantized
+matrix is a tensor of dtype U8, [bytes], laid out as in memory, and `quantization` in the folder's
+`config.json` names the format. A new format is a `Format` here and an entry of `FORMATS`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Blocks = NDArray[np.void]
 """Blocks of a matrix, [panels, blocks]."""
 
 Columns = NDArray[np.void]
-"""What a format stores per column, [panels]; empty for a format that stores nothing."""
+"""What a format stores per column, [panels]; empty for a format that stores nothing per column."""
 
 PANEL = 32
-"""Columns side by side, the lanes of a block."""
+"""Columns in a panel, which are the lanes of a block."""
 
 VERSION = 1
-"""Version of the formats' layout; every change of it increments the number."""
+"""The version of the formats' layout; incremented whenever the layout changes."""
 
 MAX_WEIGHT = np.float32(1e15)
-"""Larger weights are quantized as this one, so that no scale overflows; as in native/quantized.c."""
+"""Magnitudes above this are clipped when quantizing, so that no scale overflows; as in native/quantized.c."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format of stored matrices: w = scale * q - offset, with integers q in [min_q, max_q].
+    """A format of quantized matrices: w = scale * q - offset, with integers q in [min_q, max_q].
 
-    order: a block's steps of k as axes (outer, inner, step). block, columns: the structs. scales: scale and
-    offset of each block and lane, float32 [panels, blocks, 32]. has_sound_scales: whether every scale is one
-    that quantizing makes, so that every weight is finite. unpack: the blocks' q to integers
-    [panels, blocks, outer, inner, 32, step]. pack: integers so arranged, as bytes, to q.
+    order: the steps of k in a block as axes (outer, inner, step). block, columns: the structs. scales: gives
+    scale and offset of each block and lane, float32 [panels, blocks, 32]. has_sound_scales: whether
+    quantizing could have made every scale, so that every weight is finite. unpack: from the q of blocks to
+    integers [panels, blocks, outer, inner, 32, step]. pack: from such integers, as bytes, to the q of blocks.
     """
 
     name: str
@@ -72,14 +72,14 @@ class Format:
         return panels * (blocks * self.block.itemsize + self.columns.itemsize)
 
     def split(self, stored: Bytes, n_in: int, n_out: int) -> tuple[Blocks, Columns]:
-        """Views of a stored matrix [n_in, n_out]: its blocks, and what it stores per column."""
+        """Views of a stored matrix [n_in, n_out]: its blocks, and its data per column."""
         panels, blocks = self.n_blocks(n_in, n_out)
         end = panels * blocks * self.block.itemsize
         columns = stored[end:].view(self.columns) if self.columns.itemsize else np.empty(0, self.columns)
         return stored[:end].view(self.block).reshape(panels, blocks), columns
 
     def is_sound(self, stored: Bytes, n_in: int, n_out: int) -> bool:
-        """Whether every scale is one that quantizing makes; then every weight is a finite number."""
+        """Whether quantizing could have made every scale; then every weight is finite."""
         return self.has_sound_scales(*self.split(stored, n_in, n_out))
 
     def dequantize(self, stored: Bytes, n_in: int, n_out: int) -> Floats:
@@ -90,12 +90,12 @@ class Format:
     def scales_of_weights(self, stored: Bytes, n_in: int, n_out: int) -> tuple[Floats, Floats]:
         """Scale and offset of every weight of a stored matrix, each [n_in, n_out]."""
 
-        def of_each(x: Floats) -> Floats:
+        def per_weight(x: Floats) -> Floats:
             rows = x.transpose(1, 0, 2).reshape(x.shape[1], -1)[:, :n_out]  # [block, n_out]
             return np.repeat(rows, self.rows, axis=0)[:n_in]
 
         scale, offset = self.scales(*self.split(stored, n_in, n_out))
-        return of_each(scale), of_each(offset)
+        return per_weight(scale), per_weight(offset)
 
     def integers(self, stored: Bytes, n_in: int, n_out: int) -> Integers:
         """The integers of a stored matrix, [n_in, n_out]."""
@@ -104,7 +104,7 @@ class Format:
         return q.transpose(1, 2, 3, 5, 0, 4).reshape(-1, len(q) * PANEL)[:n_in, :n_out]
 
     def with_integers(self, stored: Bytes, q: Integers) -> Bytes:
-        """A copy of a stored matrix with other integers, [n_in, n_out]; the padding's are 0."""
+        """A copy of a stored matrix with other integers: q [n_in, n_out], and 0 in the padding."""
         copy = np.array(stored)
         blocks, _ = self.split(copy, *q.shape)
         panels, n = blocks.shape
@@ -121,7 +121,7 @@ def _q8_scales(blocks: Blocks, columns: Columns) -> tuple[Floats, Floats]:
 
 
 def _q8_is_sound(blocks: Blocks, columns: Columns) -> bool:
-    # A bfloat16's bits are larger where it is NaN, infinite or negative.
+    # The bits of NaN, infinity and negative values are larger than those of any finite positive bfloat16.
     maximum = (int((MAX_WEIGHT / np.float32(127)).view(np.uint32)) + 0xFFFF) >> 16
     return bool((blocks["scale"] <= maximum).all())
 
@@ -141,7 +141,7 @@ Q8 = Format(
     order=(2, 8, 4),  # group, quad, step
     min_q=-127,
     max_q=127,
-    # q: [group, quad, lane, step]. The scale is a bfloat16's bits.
+    # q: [group, quad, lane, step]. The scale is a bfloat16 as its 16 bits.
     block=np.dtype([("q", "i1", (2, 8, PANEL, 4)), ("scale", "<u2", PANEL)]),
     columns=np.dtype([]),
     scales=_q8_scales,
@@ -155,8 +155,8 @@ Q4 = Format(
     order=(4, 2, 4),  # pair of quads, half, step
     min_q=0,
     max_q=15,
-    # q: [pair of quads, lane, step], even quads in the lower halves of the bytes, odd ones in the upper. The
-    # blocks' scales and offsets count in units of the column's, which come after all blocks.
+    # q: [pair of quads, lane, step], with even quads in the low half of each byte and odd ones in the high
+    # half. A block's scale and offset are multiples of the column's, which are stored after all blocks.
     block=np.dtype([("q", "u1", (4, PANEL, 4)), ("scale", "u1", PANEL), ("offset", "u1", PANEL)]),
     columns=np.dtype([("scale", "<f4", PANEL), ("offset", "<f4", PANEL)]),
     scales=_q4_scales,
@@ -170,17 +170,17 @@ FORMATS: Mapping[str, Format] = {format.name: format for format in (Q8, Q4)}
 
 
 def format_of(fields: Mapping[str, object], name: str = "config.json") -> Format | None:
-    """The format that a config's fields say the matrices have; None: they are floats.
+    """The format of the matrices according to a config's fields; None if they are floats.
 
-    ConfigError: another format, or another version of it.
+    ConfigError: an unknown format, or another version of it.
     """
-    about = fields.get("quantization")
-    if about is None:
+    entry = fields.get("quantization")
+    if entry is None:
         return None
-    found = about.get("format") if isinstance(about, dict) else None
-    if not isinstance(about, dict) or not isinstance(found, str) or found not in FORMATS:
-        raise ConfigError(f"{name}: quantization {quoted(about)} is not supported ({', '.join(FORMATS)} are)")
-    if type(about.get("version")) is not int or about["version"] != VERSION:
-        version = quoted(about.get("version"))
+    format = entry.get("format") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(format, str) or format not in FORMATS:
+        raise ConfigError(f"{name}: quantization {quoted(entry)} is not supported ({', '.join(FORMATS)} are)")
+    if type(entry.get("version")) is not int or entry["version"] != VERSION:
+        version = quoted(entry.get("version"))
         raise ConfigError(f"{name}: quantization has version {version}; this gpt2c reads version {VERSION}")
-    return FORMATS[found]
+    return FORMATS[format]

@@ -20,7 +20,7 @@ import numpy as np
 
 from .._checks import n_common
 from ..errors import CancelledError
-from ..session import BATCH_ROWS, Session, feed_batch
+from ..session import Session, batch_rows, feed_batch
 from .continuation import Continuation, Token
 
 
@@ -42,7 +42,7 @@ def run_batch(
     for row in rows:
         row.start()
     with ExitStack() as stack:
-        most = min(BATCH_ROWS, n_ctx)
+        most = min(batch_rows(), n_ctx)
         batch = _Batch(lambda: stack.enter_context(new_session()), rows, min(n_places, most), most, n_vocab)
         try:
             batch.run()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .._checks import n_common
 from ..errors import CancelledError, OptionError
 from ..options import Plan
-from ..session import BATCH_ROWS, Session, feed_batch
+from ..session import Session, batch_rows, feed_batch
 from .continuation import Beam, Continuation, Source, Token
 from .sampling import NO_TOKEN_LEFT
 from .settings import GenerationSettings
@@ -132,7 +132,7 @@ class _Sessions:
     ) -> None:
         self._new_session = new_session
         self._can_copy = plan.copies_sessions
-        self._most_rows = min(BATCH_ROWS, row.config.n_ctx) if plan.is_incremental else 1
+        self._most_rows = min(batch_rows(), row.config.n_ctx) if plan.is_incremental else 1
         self._row = row
         self._free: list[Session] = []
         self._of_beams = [first]

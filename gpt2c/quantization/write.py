@@ -1,7 +1,7 @@
-"""A folder in Hugging Face layout whose matrices are in 8 or 4 bits; gpt2c loads it like any other.
+"""Writer of folders in Hugging Face layout whose matrices are quantized; gpt2c loads them like any other.
 
-config.json says so: `"quantization": {"format": "q4", "version": 1}`. A matrix is a tensor of dtype U8,
-[bytes], as it lies in memory (gpt2c/checkpoints/formats.py); all else is float32.
+config.json names the format: `"quantization": {"format": "q4", "version": 1}`. A matrix is a tensor of dtype
+U8, [bytes], laid out as in memory (gpt2c/checkpoints/formats.py); all other tensors are float32.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from ..checkpoints.writers.huggingface import config_fields, copy_vocabulary, wr
 from ..errors import ModelFileError, OptionError
 from .calibration import calibrated, calibrated_order
 
-_F32 = 0  # gpt2c_dtype of include/gpt2c.h
-
 
 def write_quantized(
     checkpoint: Checkpoint,
@@ -37,27 +35,28 @@ def write_quantized(
 ) -> None:
     """Quantize a model, tensor by tensor, into a new folder. format: "q8" or "q4".
 
-    calibrate: ids of a text that rounding is fitted to (calibration.py), none for plain rounding. requantize:
-    what to store in place of a matrix as plain rounding gives it, for who tries something else.
+    calibrate: token ids of a text for error feedback (calibration.py); empty for plain rounding. requantize:
+    called for each tensor with its stored bytes, returns the bytes to store instead; for experiments.
+    progress: called with the bytes written so far and the total.
 
-    Nothing is left half written. `OptionError`: no such format; `ModelFileError`: the model is quantized
-    already, a weight is not a number, or the folder is there already or cannot be written.
+    The folder is written whole or not at all. `OptionError`: no such format; `ModelFileError`: the model is
+    quantized already, a weight is not finite, or the folder exists or cannot be written.
     """
     if format not in FORMATS:
         raise OptionError(f"unknown format {quoted(format)} (choose from {', '.join(FORMATS)})")
     if checkpoint.quantization:
         raise ModelFileError(
-            f"the model is in {checkpoint.quantization} already: quantize the one that it was made from"
+            f"the model is in {checkpoint.quantization} already: quantize the model that it was made from"
         )
     store = _rounder(checkpoint, format)
     specs = tuple(checkpoint.specs())
     pieces: Iterator[Bytes]
-    if calibrate:  # vectors first, then matrices as they run
+    if calibrate:  # vectors first, then the matrices in the order of their calibration
         vectors = tuple(spec for spec in specs if not spec.is_matrix)
         matrices = calibrated_order(specs)
         specs = (*vectors, *matrices)
-        made = calibrated(checkpoint, format, calibrate, store)
-        pieces = chain(_in_order(store, vectors), (stored for _, stored in made))
+        rounded = calibrated(checkpoint, format, calibrate, store)
+        pieces = chain(_in_order(store, vectors), (stored for _, stored in rounded))
     else:
         pieces = _in_order(store, specs)
     if requantize:
@@ -80,19 +79,21 @@ def _entry(spec: TensorSpec, format: str) -> tuple[str, tuple[int, ...], str]:
 
 
 def _rounder(checkpoint: Checkpoint, format: str) -> Callable[[TensorSpec], Bytes]:
-    """How the C core stores a tensor in a model of that format. Any number of threads may ask."""
+    """A function that gives a tensor's bytes as the C core stores them in that format. It is thread-safe."""
     binding = bindings.select()
     isas = [(name, supported) for name, _, supported in binding.isas()]
     plan = options.resolve(weights=format, isas=isas)
     native = binding.Model(native_config(checkpoint.config, plan, [name for name, _ in isas]))
+
+    f32 = bindings.enum("dtype")["f32"]
 
     def store(spec: TensorSpec) -> Bytes:
         at = spec.kind_index, max(spec.layer, 0)
         values = checkpoint.array(spec)
         checkpoint.release(spec.kind, spec.layer)
         if spec.is_matrix and not np.isfinite(values).all():
-            raise ModelFileError(f"tensor {spec.name!r} holds a number that is not finite")
-        native.set(*at, _F32, values.reshape(-1).view(np.uint8))
+            raise ModelFileError(f"tensor {spec.name!r} has an element that is not finite")
+        native.set(*at, f32, values.reshape(-1).view(np.uint8))
         out = np.empty(native.tensor_bytes(*at), np.uint8)
         native.get(*at, out)
         return out
@@ -103,6 +104,6 @@ def _rounder(checkpoint: Checkpoint, format: str) -> Callable[[TensorSpec], Byte
 def _in_order(store: Callable[[TensorSpec], Bytes], specs: Sequence[TensorSpec]) -> Iterator[Bytes]:
     n_threads = usable_cores()
     with ThreadPoolExecutor(n_threads) as pool:
-        # A few at a time: a tensor waits to be written no longer than its neighbours take.
+        # A few at a time, so that few tensors are in memory at once.
         for first in range(0, len(specs), 2 * n_threads):
             yield from pool.map(store, specs[first : first + 2 * n_threads])

@@ -1,1 +1,1 @@
-"""From text to token ids and back: byte-level BPE."""
+"""Text to token ids and back: byte-level BPE."""

@@ -1,9 +1,9 @@
-"""Byte-level BPE as GPT-2 defines it, small enough to read in one sitting.
+"""Byte-level BPE as GPT-2 defines it, short enough to read in one sitting.
 
-Text is cut into pieces by a regular expression, each piece is turned into UTF-8 bytes, and inside a
-piece the adjacent pair that comes first in the list of merges is joined until no listed pair is left
-(Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019, section 2.2). `tokenizer.py` runs
-tiktoken instead wherever `merges_give_every_token` proves that both give the same ids.
+A regular expression cuts the text into pieces, and each piece is encoded as UTF-8 bytes. Inside a piece, the
+adjacent pair that comes first in the list of merges is joined, again and again, until no pair is in the list
+(Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019, section 2.2). `tokenizer.py` runs tiktoken
+instead if `merges_give_every_token` proves that both give the same ids.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from itertools import pairwise
 
 Ranks = Mapping[tuple[bytes, bytes], int]
 Recipe = tuple[int, bytes, bytes]  # a token's merge: rank, left part, right part
-BYTE: Recipe = (-1, b"", b"")  # of a single byte, which no merge makes
+BYTE: Recipe = (-1, b"", b"")  # the recipe of a single byte, which no merge makes
 
-# Contractions, then letters, digits and other marks with at most one space in front, then white space
-# without the last space before a word. GPT-2's own pattern; `regex` and tiktoken both read it, each with the
+# GPT-2's own pattern: contractions; then letters, digits or other marks, each with at most one leading space;
+# then white space without the last space before a word. `regex` and tiktoken both take it, each with the
 # letters and numbers of the Unicode version that it knows.
 PIECE_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# What `\s` means there: Unicode's White_Space, which str.isspace() and `re` get wrong (U+001C to U+001F).
+# What `\s` means there: Unicode's White_Space. (str.isspace() and `re` add U+001C to U+001F.)
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
-# In vocab.json each byte is one visible character: bytes that print in Latin-1 stand for themselves,
-# the others (controls, spaces, the soft hyphen) are numbered upwards from U+0100.
+# In vocab.json each byte is one visible character. Bytes that are printable in Latin-1 stand for themselves;
+# the others (controls, spaces, the soft hyphen) become U+0100, U+0101, ...
 PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 BYTE_TO_CHAR = {byte: chr(byte) for byte in PRINTABLE}
 for _byte in range(256):
@@ -40,27 +40,29 @@ CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 
 
 def piece_border(text: str, at: int) -> bool | None:
-    """Whether PIECE_PATTERN ends a piece before text[at]: True or False where it cuts text[:at] and
-    text[at:] as it cuts the whole (but for the one piece that spans the place, if False), else None.
+    """Whether a piece of PIECE_PATTERN ends before text[at].
+
+    True or False: text[:at] and text[at:] are cut as in the whole text, except that with False one piece
+    spans the cut. None: that is not certain.
     """
     before, here, after = text[at - 1], text[at], text[at + 1 : at + 2]
     a, b = _kind(before), _kind(here)
     if not a or not b:
         return None
     if a == "space":
-        # The last white space before a word belongs to it or stands alone.
+        # The last white space before a word belongs to the word or is a piece alone.
         return None if b != "space" else bool(after) and after not in WHITE_SPACE
     if b == "space":
         return True
     if a != b:
         return None if before == "'" else True
-    if a == "L":  # far enough from an apostrophe not to be in a contraction
+    if a == "L":  # no contraction if the last three characters are letters
         return False if at >= 3 and _kind(text[at - 2]) == _kind(text[at - 3]) == "L" else None
     return None if here == "'" and after.isalpha() else False
 
 
 def _kind(char: str) -> str:
-    """The class of PIECE_PATTERN that a character is in; "" for those this Python's Unicode lacks."""
+    """The class that a character has in PIECE_PATTERN; "" if this Python's Unicode does not know it."""
     if char in WHITE_SPACE:
         return "space"
     category = unicodedata.category(char)
@@ -68,10 +70,10 @@ def _kind(char: str) -> str:
 
 
 def bpe_merge(piece: bytes, ranks: Ranks) -> list[bytes]:
-    """Split one piece into tokens: join the best-ranked pair, the leftmost of equals, until none is left.
+    """Split a piece into tokens: join the pair of lowest rank, the leftmost on a tie, while there is one.
 
-    `ranks` maps a pair of tokens to its place in the list of merges. Quadratic in the piece's length,
-    because every step looks at every pair; `bpe_merge_long` finds the same tokens with a heap.
+    `ranks` maps a pair of tokens to its index in the list of merges. Takes quadratic time in the piece's
+    length, because every step looks at every pair; `bpe_merge_long` finds the same tokens with a heap.
     """
     parts = [piece[i : i + 1] for i in range(len(piece))]
     while True:
@@ -84,10 +86,10 @@ def bpe_merge(piece: bytes, ranks: Ranks) -> list[bytes]:
 
 
 def bpe_merge_long(piece: bytes, ranks: Ranks) -> list[bytes]:
-    """`bpe_merge` in O(n log n): the same tokens, for pieces of thousands of bytes.
+    """`bpe_merge` in O(n log n), for pieces of thousands of bytes; gives the same tokens.
 
-    Candidates wait in a heap as (rank, position). A merge leaves the old candidates there; one whose
-    two tokens are no longer what they were is skipped when it comes up.
+    Pairs are in a heap, ordered by (rank, position). A merge does not remove outdated pairs from the heap; a
+    pair whose two tokens have changed since is skipped when it is popped.
     """
     n = len(piece)
     token = [piece[i : i + 1] for i in range(n)]  # b"" once it has been joined to the left
@@ -111,20 +113,22 @@ def bpe_merge_long(piece: bytes, ranks: Ranks) -> list[bytes]:
 
 
 def recipes(ranks: Ranks) -> dict[bytes, Recipe]:
-    """The merge that makes each token: its rank and the two parts."""
+    """Token -> the merge that makes it: its rank and the two parts."""
     return {left + right: (rank, left, right) for (left, right), rank in ranks.items()}
 
 
 def stay_apart(
     left: bytes, right: bytes, ranks: Ranks, recipe_of: Mapping[bytes, Recipe], limit: float = math.inf
 ) -> bool:
-    """Whether no merge ranked before `limit` ever crosses from token `left` into token `right`.
+    """Whether no merge with a rank below `limit` joins bytes of token `left` with bytes of token `right`.
 
-    If so, and there is no limit, the tokens of two texts that end in `left` and begin with `right` are
-    together the tokens of the joined text. The walk undoes the merges along the border, latest first:
-    a pair that was adjacent there would have been joined if it ranks before the merge that ended it.
-    The leftmost of equal pairs is joined first, hence `wins_tie` where the crossing pair is the left one.
-    Needs ranks for which `merges_give_every_token` holds.
+    If so without a limit, the tokens of a text that ends in `left`, followed by those of a text that begins
+    with `right`, are the tokens of both texts joined. Needs ranks for which `merges_give_every_token` holds.
+
+    The loop undoes the merges next to the border between the two tokens, latest first. Each step uncovers a
+    pair of parts at the border. That pair would have been joined if its rank is below that of the merge just
+    undone. On a tie the leftmost pair is joined first: the one at the border if the undone merge is to the
+    right of it (`wins_tie`).
     """
     wins_tie = False
     left_rank, _, left_end = recipe_of.get(left, BYTE)
@@ -145,11 +149,11 @@ def stay_apart(
 
 
 def merges_give_every_token(ranks: Ranks) -> bool:
-    """Whether `bpe_merge` turns the bytes of every merged token back into that token.
+    """Whether `bpe_merge` gives, for the bytes of every merged token, that token alone.
 
-    Then it is enough to know which tokens there are and in which order: looking up a whole piece, or
-    joining any two tokens whose bytes together are a token, cannot differ from following the pairs.
-    tiktoken does both. Every part must be a byte or the result of an earlier merge.
+    Then the set of tokens and their order determine the result: to look up a whole piece, or to join any two
+    tokens whose bytes together are a token, gives the same as to follow the list of pairs. tiktoken does
+    both. Every part must be a byte or the result of an earlier merge.
     """
     recipe_of = recipes(ranks)
     if len(recipe_of) != len(ranks):  # two merges make the same token

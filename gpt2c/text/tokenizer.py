@@ -1,8 +1,8 @@
-"""Text to token ids and back: byte-level BPE from the checkpoint's own files, with tiktoken's ids.
+"""Text to token ids and back: byte-level BPE from the checkpoint's vocabulary files.
 
-The files are read and checked here; `bpe.py` says what their merges mean. tiktoken's core does the work
-when the ids follow the order of the merges and the merges give every token, for then it cannot differ
-from them; otherwise the readable loop of `bpe.py` does it. tiktoken is imported by the first `encode`.
+The files are read and checked here; `bpe.py` defines what their merges mean. If the ids follow the order of
+the merges and the merges give every token, tiktoken gives the same ids, and encodes. Otherwise the readable
+loop of `bpe.py` encodes. tiktoken is imported by the first `encode`.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_FILE_BYTES = 100_000_000
-MOST_ENTRIES = 2_000_000  # commas; GPT-2's tokenizer.json has some 200,000
-LONG_PIECE = 1000  # bytes; from here on the heap is quicker than the readable loop
-WINDOW = 1024  # characters given to tiktoken at once where a text has a very long word
-UNSETTLED = 16  # tokens at a window's end that the text after it might still change
+MAX_ENTRIES = 2_000_000  # commas in a file; GPT-2's tokenizer.json has about 200,000
+LONG_PIECE = 1000  # bytes from which on the heap is faster than the readable loop
+WINDOW = 1024  # characters that tiktoken gets at once if a text has a very long word
+UNSETTLED = 16  # tokens at the end of a window that the text after it might change
 WHITE_SPACE = re.compile(f"[{bpe.WHITE_SPACE}]")
 NOT_WHITE_SPACE = re.compile(f"[^{bpe.WHITE_SPACE}]")
 
 
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.json")
-"""What `read_vocabulary` looks for in a folder."""
+"""The files that `read_vocabulary` looks for in a folder."""
 
 
 class Tokenizer:
     """A checkpoint's vocabulary: `encode` and `decode`, and the bytes of single tokens.
 
-    `n_vocab` is the config's (without a config, the highest id + 1). An id below it that no file names is
-    padding: it stands for no bytes. `eos_token_id` is the config's, else that of `<|endoftext|>`, else None.
+    `n_vocab` is the config's (without a config, the highest id + 1). An id below it that no file lists is
+    padding: it has no bytes. `eos_token_id` is the config's, else the id of `<|endoftext|>`, else None.
     Special tokens are those that are neither a byte nor the result of a merge. Any number of threads may
     use one tokenizer.
     """
 
     def __init__(self, vocabulary: Vocabulary, config: ModelConfig | None = None) -> None:
-        """Check a vocabulary and its fit to a model; ModelFileError names the file and the entry."""
-        ids, source, place = vocabulary.ids, vocabulary.source, vocabulary.place
+        """Check a vocabulary, and that it fits a model. ModelFileError names the file and the entry."""
+        ids, source, place = vocabulary.ids, vocabulary.source, vocabulary.merge_place
         _check_ids(vocabulary, config.n_vocab if config else None)
         self.n_vocab: int = config.n_vocab if config else max(ids.values(), default=-1) + 1
         token_bytes = {char: bytes([byte]) for char, byte in bpe.CHAR_TO_BYTE.items()}
@@ -88,15 +88,17 @@ class Tokenizer:
     def from_folder(cls, folder: Path, config: ModelConfig | None = None) -> Tokenizer:
         """Read `vocab.json` and `merges.txt` (and `added_tokens.json`), else `tokenizer.json`.
 
-        ModelNotFoundError if they are not there, ModelFileError if they hold no byte-level BPE or more ids
-        than the config's n_vocab.
+        ModelNotFoundError: the files do not exist. ModelFileError: they hold no byte-level BPE, or an id that
+        is not below the config's n_vocab.
         """
         return cls(read_vocabulary(Path(folder)), config)
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """The ids of a text. `<|endoftext|>` in it is ordinary text unless `allow_special`.
+        """The ids of a text.
 
-        A lone surrogate counts as U+FFFD, as in tiktoken. TokenError if `text` is not a str.
+        allow_special: whether names of special tokens in the text, such as `<|endoftext|>`, become those
+        tokens; otherwise they are ordinary text. A lone surrogate is encoded as U+FFFD, as in tiktoken.
+        TokenError if `text` is not a str.
         """
         if not isinstance(text, str):
             raise TokenError(f"encode() takes a str, not {type(text).__name__}")
@@ -131,7 +133,7 @@ class Tokenizer:
         return self._bytes_of.get(index, b"")
 
     def has_tokens_of(self, other: Tokenizer) -> bool:
-        """Whether every id stands for the same bytes in both."""
+        """Whether every id has the same bytes in both vocabularies."""
         return self._bytes_of == other._bytes_of
 
     @cached_property
@@ -141,7 +143,7 @@ class Tokenizer:
 
     @cached_property
     def _core(self) -> tiktoken.Encoding | None:
-        """tiktoken over this vocabulary; None where it could give other ids than the merges do."""
+        """tiktoken with this vocabulary; None if its ids could differ from those of the merges."""
         if not self._ids_follow_merges or not bpe.merges_give_every_token(self._ranks):
             return None
         try:
@@ -160,7 +162,7 @@ class Tokenizer:
         return self._core.encode_ordinary(text)
 
     def _encode_readable(self, text: str) -> list[int]:
-        """What GPT-2's tokenizer is, step by step; also the oracle that tests hold tiktoken against."""
+        """Encode a text as GPT-2's tokenizer is defined, step by step. Tests compare tiktoken with it."""
         import regex
 
         ids: list[int] = []
@@ -173,11 +175,11 @@ class Tokenizer:
     def _encode_windows(
         self, core: tiktoken.Encoding, text: str, window: int = WINDOW, unsettled: int = UNSETTLED
     ) -> list[int]:
-        """The same ids, window by window, for a text with a very long word or stretch of white space.
+        """Encode window by window a text with a very long word or run of white space; gives the same ids.
 
-        tiktoken takes long over such a word (before 0.13, quadratic time) and panics at a million spaces
-        before a letter. Each window is cut at one of its own tokens' ends, a little before its end, where
-        it is certain that the two sides are encoded as in the whole text. A text that cannot be cut there
+        tiktoken is slow for such a word (before 0.13 it takes quadratic time) and panics at a million spaces
+        before a letter. Each window is cut between two of its tokens, a little before its end, at a place
+        where both sides are certain to be encoded as in the whole text. If there is no such place, the text
         is encoded with windows of twice the length.
         """
         ids: list[int] = []
@@ -197,8 +199,10 @@ class Tokenizer:
     def _cuts(
         self, text: str, end: int, tokens: list[int], unsettled: int
     ) -> Iterator[tuple[int, int, bool]]:
-        """Where tokens of a text up to `end` can be cut, from the end on, for a few hundred tokens:
-        how many tokens are before, the place in `text`, and whether a piece ends there.
+        """The places where text[:end] can be cut between its tokens, from the end backwards.
+
+        Yields the number of tokens before the place, its index in `text`, and whether a piece ends there;
+        stops after a few hundred tokens.
         """
         at = end
         for n_tokens in range(len(tokens) - 1, max(0, len(tokens) - 500), -1):
@@ -219,16 +223,17 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the files hold, not yet checked: ids by token, and merges as (number, left, right).
+    """The content of vocabulary files, not yet checked: ids by token, and merges as (number, left, right).
 
     Tokens are spelled as in vocab.json, where each byte is one visible character (`bpe.BYTE_TO_CHAR`).
-    `source` is the file with the ids; `place` and a merge's number say where a merge stands.
+    `source` is the file with the ids. For error messages, `merge_place` followed by a merge's number says
+    where the merge is, for example "merges.txt: line" and 7.
     """
 
     ids: dict[str, Any]
     merges: list[tuple[int, str, str]]
     source: Path
-    place: str
+    merge_place: str
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -242,7 +247,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if both.exists():
         return _vocabulary_of_tokenizer_json(both)
     missing = merges if vocab.exists() else vocab
-    raise ModelNotFoundError(f"{missing}: no such file, nor a tokenizer.json beside it")
+    raise ModelNotFoundError(f"{missing}: no such file, and no tokenizer.json next to it")
 
 
 def _read_text(path: Path) -> str:
@@ -252,7 +257,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise ModelFileError(f"{path}: more than {MAX_FILE_BYTES // 1_000_000} MB")
+        raise ModelFileError(f"{path}: has more than {MAX_FILE_BYTES // 1_000_000} MB")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -265,12 +270,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         if len(found) < len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ModelFileError(f"{path}: key {_show(twice)} is there twice")
+            raise ModelFileError(f"{path}: key {_show(twice)} appears twice")
         return found
 
     text = _read_text(path)
-    if text.count(",") >= MOST_ENTRIES:
-        raise ModelFileError(f"{path}: more than {MOST_ENTRIES} entries")
+    if text.count(",") >= MAX_ENTRIES:
+        raise ModelFileError(f"{path}: has more than {MAX_ENTRIES} entries")
     try:
         value = json.loads(text, object_pairs_hook=without_duplicates)
     except ModelFileError:
@@ -307,11 +312,11 @@ def _merge(number: int, parts: Any, place: str) -> tuple[int, str, str]:
 
 
 def _vocabulary_of_tokenizer_json(path: Path) -> Vocabulary:
-    """Hugging Face's one-file form, if it is GPT-2's kind of tokenizer; anything else is refused by name."""
+    """Read Hugging Face's one-file form. ModelFileError names what differs from GPT-2's kind of tokenizer."""
     content = _read_json(path)
     model = _part(content, "model", path)
     splitter = _part(content, "pre_tokenizer", path)
-    wanted = [
+    conditions = [
         ("model.type", model.get("type", "BPE"), "BPE"),
         ("pre_tokenizer.type", splitter.get("type"), "ByteLevel"),
         ("pre_tokenizer.add_prefix_space", splitter.get("add_prefix_space", True), False),
@@ -319,7 +324,7 @@ def _vocabulary_of_tokenizer_json(path: Path) -> Vocabulary:
         ("normalizer", content.get("normalizer"), None),
         ("model.byte_fallback", model.get("byte_fallback") or False, False),
     ]
-    for name, value, supported in wanted:
+    for name, value, supported in conditions:
         if value != supported:
             raise ModelFileError(f"{path}: {name} is {_show(value)}; only {supported!r} is supported")
     ids = dict(_part(content, "model.vocab", path))
@@ -354,13 +359,13 @@ def _check_ids(vocabulary: Vocabulary, n_vocab: int | None) -> None:
     token_of: dict[int, str] = {}
     for token, id in vocabulary.ids.items():
         if type(id) is not int or id < 0:
-            wrong = f"has id {_show(id)}, not an integer from 0 up"
+            wrong = f"has id {_show(id)}, not an integer >= 0"
         elif n_vocab is not None and id >= n_vocab:
             wrong = f"has id {_show(id)}, but the config's vocabulary ends at {n_vocab - 1}"
-        elif id >= MOST_ENTRIES:
-            wrong = f"has id {_show(id)}, which no vocabulary reaches (at most {MOST_ENTRIES - 1})"
+        elif id >= MAX_ENTRIES:
+            wrong = f"has id {_show(id)}, which is too large (at most {MAX_ENTRIES - 1})"
         elif id in token_of:
-            wrong = f"has id {id}, as has {_show(token_of[id])}"
+            wrong = f"has id {id}, which {_show(token_of[id])} has too"
         elif not token:
             wrong = "is empty"
         else:
@@ -374,7 +379,7 @@ def _decode_token(token: str, where: str) -> bytes:
         return bytes([bpe.CHAR_TO_BYTE[char] for char in token])
     except KeyError as error:
         char = error.args[0]
-        raise ModelFileError(f"{where}: {_show(token)} holds {char!r}, which stands for no byte") from None
+        raise ModelFileError(f"{where}: {_show(token)} contains {char!r}, which encodes no byte") from None
 
 
 def _encode_special(token: str, source: Path) -> bytes:
@@ -385,14 +390,14 @@ def _encode_special(token: str, source: Path) -> bytes:
 
 
 def _show(value: object) -> str:
-    """A value for an error message: one line, and not a long one."""
+    """A value for an error message: its repr, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _has_long_run(text: str) -> bool:
-    """Whether a stretch of white space, or one without any, may be longer than a window."""
-    starts = range(0, len(text) - WINDOW + 1, WINDOW)  # any stretch of two windows holds a whole one of these
+    """Whether a run of white space, or one without any, may be longer than WINDOW characters."""
+    starts = range(0, len(text) - WINDOW + 1, WINDOW)  # any run of 2 * WINDOW contains one of these windows
     return any(
         not WHITE_SPACE.search(text, i, i + WINDOW) or not NOT_WHITE_SPACE.search(text, i, i + WINDOW)
         for i in starts

@@ -1,4 +1,5 @@
-/* What the example programs share: numbers on the command line, instruction sets by name. */
+/* What programs that run a model in C share (generate.c and tests/native/sessions.c): numbers on the command
+ * line, instruction sets by name. */
 #ifndef GPT2C_EXAMPLES_COMMON_H
 #define GPT2C_EXAMPLES_COMMON_H
 
@@ -8,11 +9,11 @@
 
 #include "gpt2c.h"
 
-/* A whole number in [least, most], or the program's usage and its end. */
-static inline long example_number(const char *text, long least, long most, int (*usage)(void)) {
+/* A whole number in [min, max], or the program's usage and its end. */
+static inline long example_number(const char *text, long min, long max, int (*usage)(void)) {
     char *end;
     const long value = strtol(text, &end, 10);
-    if (*text == 0 || *end != 0 || value < least || value > most) exit(usage());
+    if (*text == 0 || *end != 0 || value < min || value > max) exit(usage());
     return value;
 }
 
@@ -21,7 +22,7 @@ static inline int32_t example_find_isa(const char *name) {
     int32_t found = -1;
     for (int32_t i = 0; i < gpt2c_isa_count(); i++) {
         gpt2c_isa_info info;
-        if (gpt2c_isa_get(i, &info) != GPT2C_OK || !info.supported) continue;
+        if (gpt2c_isa_get(i, &info) != GPT2C_STATUS_OK || !info.supported) continue;
         if (name == NULL || strcmp(name, info.name) == 0) found = i;
     }
     return found;

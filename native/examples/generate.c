@@ -63,7 +63,7 @@ static void parse(int argc, char **argv, arguments *a) {
     a->path = argv[optind++];
     a->n_ids = (size_t)(argc - optind);
     a->ids = malloc(a->n_ids * sizeof *a->ids);
-    if (a->ids == NULL) exit(fail("prompt", GPT2C_OUT_OF_MEMORY));
+    if (a->ids == NULL) exit(fail("prompt", GPT2C_STATUS_OUT_OF_MEMORY));
     for (size_t i = 0; i < a->n_ids; i++)
         a->ids[i] = (int32_t)example_number(argv[optind + (int)i], 0, INT32_MAX, usage);
 }
@@ -76,14 +76,14 @@ static int generate(gpt2c_session *session, const arguments *a) {
     for (size_t begin = 0; begin < a->n_ids; begin += chunk) {
         const size_t n = a->n_ids - begin < chunk ? a->n_ids - begin : chunk;
         const gpt2c_status status = gpt2c_session_feed(session, a->ids + begin, n, &outputs);
-        if (status != GPT2C_OK) return fail("prompt", status);
+        if (status != GPT2C_STATUS_OK) return fail("prompt", status);
     }
     const double first = now_ms();
     printf("%d", (int)next);
     for (int32_t i = 1; i < a->n_new; i++) {
         const int32_t token = next;
         const gpt2c_status status = gpt2c_session_feed(session, &token, 1, &outputs);
-        if (status != GPT2C_OK) return fail("next token", status);
+        if (status != GPT2C_STATUS_OK) return fail("next token", status);
         printf(" %d", (int)next);
     }
     printf("\n");
@@ -94,9 +94,9 @@ static int generate(gpt2c_session *session, const arguments *a) {
 static int run(const arguments *a) {
     gpt2c_model_config config;
     gpt2c_status status = gpt2c_packed_info(a->path, 1, &config);
-    if (status != GPT2C_OK) return fail(a->path, status);
+    if (status != GPT2C_STATUS_OK) return fail(a->path, status);
     config.isa = example_find_isa(a->isa);
-    if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_UNSUPPORTED);
+    if (config.isa < 0) return fail(a->isa != NULL ? a->isa : "isa", GPT2C_STATUS_UNSUPPORTED);
     config.switches = a->switches;
     config.n_threads = a->n_threads;
     config.kv_f16 = a->kv_f16;
@@ -105,10 +105,10 @@ static int run(const arguments *a) {
     gpt2c_model *model;
     gpt2c_session *session;
     status = gpt2c_packed_open(a->path, NULL, &config, &model);
-    if (status != GPT2C_OK) return fail(a->path, status);
+    if (status != GPT2C_STATUS_OK) return fail(a->path, status);
     status = gpt2c_session_create(model, NULL, NULL, &session);
     gpt2c_model_free(model); /* the session holds it from here on */
-    if (status != GPT2C_OK) return fail("session", status);
+    if (status != GPT2C_STATUS_OK) return fail("session", status);
     const int result = generate(session, a);
     gpt2c_session_free(session);
     return result;

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import change_json
 
 Refused = Callable[[Path, str], None]
@@ -68,7 +69,7 @@ def test_sizes_of_a_model_that_the_file_is_not(folder: Path, refused: Refused) -
     )
     refused(
         folder,
-        "model.safetensors: tensor 'wte.weight' has shape [128, 32], the config asks for [16777216, 65536]",
+        "model.safetensors: tensor 'wte.weight' has shape [128, 32], but the config needs [16777216, 65536]",
     )
 
 

@@ -38,22 +38,22 @@ GGUFS = {
     "half a header": (b"GGUF\3", "is truncated, or its header is damaged (byte 4)"),
     "another format": (b"GGML" + bytes(100), "is not a GGUF file"),
     "the other byte order": (gguf(version=3 << 24), "GGUF version 50331648 is not supported (2 and 3 are)"),
-    "2^63 tensors": (gguf(n_tensors=2**63), f"would have {2**63} tensors (at most 1048576)"),
-    "2^64 - 1 keys": (gguf(n_keys=2**64 - 1), f"would have {2**64 - 1} keys (at most 1048576)"),
+    "2^63 tensors": (gguf(n_tensors=2**63), f"claims {2**63} tensors (at most 1048576)"),
+    "2^64 - 1 keys": (gguf(n_keys=2**64 - 1), f"claims {2**64 - 1} keys (at most 1048576)"),
     "keys that are not there": (gguf(n_keys=1000), "is truncated, or its header is damaged (byte 24)"),
     "a text of 2^63 bytes": (
         gguf(0, 1, struct.pack("<Q", 2**63)),
-        f"text of {2**63} bytes at byte 32 (at most 1048576)",
+        f"string of {2**63} bytes at byte 32 (at most 1048576)",
     ),
     "text that is none": (gguf(0, 1, struct.pack("<Q", 1) + b"\xff"), "text at byte 32 is not UTF-8"),
     "an unknown type": (gguf(0, 1, text("a") + struct.pack("<I", 99)), "'a' has the unknown type 99"),
     "a list of 2^63 numbers": (
         gguf(0, 1, text("a") + struct.pack("<IIQ", 9, 0, 2**63)),
-        f"'a' would have {2**63} entries",
+        f"'a' claims {2**63} entries",
     ),
     "a list of 2^63 empty texts": (
         gguf(0, 1, text("a") + struct.pack("<IIQ", 9, 8, 2**63)),
-        f"'a' would have {2**63} entries",
+        f"'a' claims {2**63} entries",
     ),
     "lists in lists": (
         gguf(0, 1, text("a") + struct.pack("<IIQ", 9, 9, 1)),
@@ -67,7 +67,7 @@ GGUFS = {
     "no tensors": (gguf(0, 1, KEY + text("gpt2")), "tensor 'token_embd.weight' is missing"),
     "an alignment of 0": (
         gguf(0, 1, text("general.alignment") + struct.pack("<II", 4, 0)),
-        "general.alignment 0 is no power of two",
+        "general.alignment 0 is not a power of two",
     ),
     "0 dimensions": (gguf(1, 0, tensor("a", ())), "tensor 'a' has 0 dimensions (1 to 4)"),
     "a tensor of 2^252 numbers": (
@@ -84,7 +84,7 @@ GGUFS = {
     ),
     "one tensor twice": (
         gguf(2, 0, 2 * tensor("a", (1,)) + bytes(100)),
-        "tensor 'a' is there twice",
+        "tensor 'a' appears twice",
     ),
     "two tensors in one place": (
         gguf(2, 0, tensor("a", (1,)) + tensor("b", (1,)) + bytes(100)),
@@ -123,7 +123,7 @@ def test_a_gguf_vocabulary_that_is_no_list(tmp_path: Path, refused: Refused, par
     (tmp_path / "m.gguf").write_bytes(
         gguf(1, len(keys), rest + tensor("token_embd.weight", (4, 5)) + bytes(200))
     )
-    refused(tmp_path / "m.gguf", "m.gguf: tokenizer.ggml.tokens and merges must be lists of text")
+    refused(tmp_path / "m.gguf", "m.gguf: tokenizer.ggml.tokens and merges must be lists of strings")
 
 
 def test_a_gguf_file_cut_short_anywhere(folder: Path, tmp_path: Path, binding: str) -> None:
@@ -163,7 +163,7 @@ def test_a_pickle_that_would_run_code(
     payload = pickle.dumps({"wte.weight": Runs()}, 2)
     (folder / "pytorch_model.bin").write_bytes(archive(payload) if as_zip else payload)
     with pytest.raises(
-        gpt2c.ModelFileError, match=r"^pytorch_model\.bin: torch cannot read it as weights alone: "
+        gpt2c.ModelFileError, match=r"^pytorch_model\.bin: torch cannot load it as weights only: "
     ):
         gpt2c.load(folder / "pytorch_model.bin", binding=binding)
     assert not (folder / "ran").exists()
@@ -171,7 +171,7 @@ def test_a_pickle_that_would_run_code(
 
 def test_a_compressed_archive(folder: Path, refused: Refused) -> None:
     (folder / "pytorch_model.bin").write_bytes(archive(b"\0" * 10_000_000, zipfile.ZIP_DEFLATED))
-    refused(folder / "pytorch_model.bin", "pytorch_model.bin: 'archive/data.pkl' in it is compressed")
+    refused(folder / "pytorch_model.bin", "pytorch_model.bin: its member 'archive/data.pkl' is compressed")
 
 
 def test_one_number_shown_as_a_billion(folder: Path, refused: Refused) -> None:
@@ -179,7 +179,9 @@ def test_one_number_shown_as_a_billion(folder: Path, refused: Refused) -> None:
     state = torch_state(folder)
     state["transformer.wte.weight"] = torch.zeros(1).expand(1 << 30)
     torch.save(state, folder / "pytorch_model.bin")
-    line = "pytorch_model.bin: tensor 'transformer.wte.weight' is not stored whole"
+    line = (
+        "pytorch_model.bin: tensor 'transformer.wte.weight' is not a dense CPU tensor with all its elements"
+    )
     refused(folder / "pytorch_model.bin", line)
 
 
@@ -194,7 +196,9 @@ def test_a_tensor_without_numbers_of_its_own(folder: Path, refused: Refused, kin
         "sparse": lambda like: like.to_sparse(),
     }[kind](state["transformer.wte.weight"])
     torch.save(state, folder / "pytorch_model.bin")
-    line = "pytorch_model.bin: tensor 'transformer.wte.weight' is not stored whole"
+    line = (
+        "pytorch_model.bin: tensor 'transformer.wte.weight' is not a dense CPU tensor with all its elements"
+    )
     refused(folder / "pytorch_model.bin", line)
 
 
@@ -205,11 +209,11 @@ def test_a_norm_of_a_single_number(folder: Path, refused: Refused) -> None:
     content["model"] = {name: t for name, t in content["model"].items() if not name.endswith(".bias")}
     content["model"]["transformer.ln_f.weight"] = torch.tensor(1.0)
     torch.save(content, folder / "x.pt")
-    refused(folder / "x.pt", "x.pt: tensor 'transformer.ln_f.weight' has shape [], the config asks for [32]")
+    refused(folder / "x.pt", "x.pt: tensor 'transformer.ln_f.weight' has shape [], but the config needs [32]")
 
 
 CONTENTS = {
-    "a list": ([1, 2], "holds list, not tensors by name"),
+    "a list": ([1, 2], "holds list, not a dict of tensors"),
     "a number among tensors": ({"wte.weight": 5}, "'wte.weight' is int, not a tensor"),
     "sizes that are none": (
         {"model": {}, "model_args": {"n_layer": "2"}},
@@ -242,6 +246,6 @@ def test_a_file_of_llmc_cut_short_or_longer(folder: Path, tmp_path: Path, refuse
     data = (tmp_path / "whole.bin").read_bytes()
     for changed in (data[:1024], data[:-1], data + b"\0"):
         (tmp_path / "x.bin").write_bytes(changed)
-        refused(tmp_path / "x.bin", f"x.bin: has {len(changed)} bytes, a model of its sizes {len(data)}")
+        refused(tmp_path / "x.bin", f"x.bin: has {len(changed)} bytes; a model of its sizes has {len(data)}")
     (tmp_path / "x.bin").write_bytes(data[:1000])
-    refused(tmp_path / "x.bin", "x.bin: is too short for a checkpoint of llm.c (1000 bytes)")
+    refused(tmp_path / "x.bin", "x.bin: is too short for an llm.c checkpoint (1000 bytes)")

@@ -46,7 +46,7 @@ def test_a_link_to_itself(folder: Path, refused: Refused) -> None:
 
 def test_a_link_to_nothing(folder: Path, refused: Refused) -> None:
     replaced(folder, "config.json").symlink_to("nowhere")
-    refused(folder, f"'{folder}/config.json' is not there")
+    refused(folder, f"'{folder}/config.json' does not exist")
 
 
 def test_a_link_to_a_secret_tells_nothing_of_it(folder: Path, refused: Refused, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_link_to_a_secret_tells_nothing_of_it(folder: Path, refused: Refused, 
     n = int.from_bytes(b"password", "little")
     refused(
         folder,
-        f"model.safetensors: is not a safetensors file, or damaged: its header would have {n} bytes "
+        f"model.safetensors: is not a safetensors file, or damaged: its header claims {n} bytes "
         "(at most 100000000)",
     )
 
@@ -68,4 +68,6 @@ def test_a_link_out_of_the_folder_is_read_as_the_file_it_leads_to(
 ) -> None:
     os.rename(folder / "model.safetensors", tmp_path / "elsewhere")
     (folder / "model.safetensors").symlink_to("../elsewhere")
-    refused(folder, f"{folder}/vocab.json: no such file, nor a tokenizer.json beside it")  # all else is good
+    refused(
+        folder, f"{folder}/vocab.json: no such file, and no tokenizer.json next to it"
+    )  # all else is good

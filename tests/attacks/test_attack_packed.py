@@ -128,7 +128,7 @@ def test_a_bad_file_in_the_cache_is_replaced_with_a_warning(
     folder: Path, binding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPT2C_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packed_cache, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(packed_cache, "MIN_BYTES", 0)
     packed_cache._warned.clear()
     with gpt2c.load(folder, binding=binding) as model:
         expected = model.logits([1, 2, 3]).tolist()
@@ -145,7 +145,7 @@ def test_a_bad_file_in_the_cache_is_replaced_with_a_warning(
             warnings.simplefilter("always")
             with gpt2c.load(folder, binding=binding) as model:
                 assert model.logits([1, 2, 3]).tolist() == expected
-        assert len(caught) == 1 and "; made anew" in str(caught[0].message)
+        assert len(caught) == 1 and "; rebuilt" in str(caught[0].message)
 
 
 def test_the_fuzzers_seeds_are_files_of_this_version(binding: str) -> None:

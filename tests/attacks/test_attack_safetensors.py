@@ -91,7 +91,7 @@ HEADERS = {
     ),
     "metadata that is no text": (
         lambda entries: entries.update(__metadata__={"format": 7}),
-        f"{ST}__metadata__ must map text to text",
+        f"{ST}__metadata__ must map strings to strings",
     ),
 }
 
@@ -107,11 +107,11 @@ def test_a_header_that_lies(
 TEXTS = {
     "a header of 2^63 bytes": (
         (2**63).to_bytes(8, "little"),
-        f"is not a safetensors file, or damaged: its header would have {2**63} bytes (at most 100000000)",
+        f"is not a safetensors file, or damaged: its header claims {2**63} bytes (at most 100000000)",
     ),
     "a header of 100 MB and a byte": (
         (100_000_001).to_bytes(8, "little") + b"{}",
-        "is not a safetensors file, or damaged: its header would have 100000001 bytes (at most 100000000)",
+        "is not a safetensors file, or damaged: its header claims 100000001 bytes (at most 100000000)",
     ),
     "a header longer than the file": (
         (100_000_000).to_bytes(8, "little") + b"{}",

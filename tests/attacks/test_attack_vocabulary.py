@@ -37,10 +37,10 @@ IDS: dict[str, tuple[Callable[[Ids], None], str]] = {
         lambda ids: ids.update(zzz=2**63),
         f"token 'zzz' has id {2**63}, but the config's vocabulary ends at 8191",
     ),
-    "negative": (lambda ids: ids.update(zzz=-1), "token 'zzz' has id -1, not an integer from 0 up"),
-    "twice": (lambda ids: ids.update(zzz=5), "token 'zzz' has id 5, as has '&'"),
-    "a float": (lambda ids: ids.update(zzz=1.0), "token 'zzz' has id 1.0, not an integer from 0 up"),
-    "null": (lambda ids: ids.update(zzz=None), "token 'zzz' has id None, not an integer from 0 up"),
+    "negative": (lambda ids: ids.update(zzz=-1), "token 'zzz' has id -1, not an integer >= 0"),
+    "twice": (lambda ids: ids.update(zzz=5), "token 'zzz' has id 5, which '&' has too"),
+    "a float": (lambda ids: ids.update(zzz=1.0), "token 'zzz' has id 1.0, not an integer >= 0"),
+    "null": (lambda ids: ids.update(zzz=None), "token 'zzz' has id None, not an integer >= 0"),
     "of no token": (lambda ids: ids.update({"": ids.pop("zzz", 8191)}), "token '' is empty"),
 }
 
@@ -75,9 +75,9 @@ def test_a_merge_that_refers_to_nothing(with_words: Path, refused: Refused, text
 
 TEXTS = {
     "a list": (b"[]", "not a JSON object"),
-    "a key twice": (b'{"a": 0, "a": 1}', "key 'a' is there twice"),
+    "a key twice": (b'{"a": 0, "a": 1}', "key 'a' appears twice"),
     "not UTF-8": (b'{"\xff": 0}', "not UTF-8 at byte 2"),
-    "entries without end": (b'{"a":[' + b"0," * 2_000_001 + b"0]}", "more than 2000000 entries"),
+    "entries without end": (b'{"a":[' + b"0," * 2_000_001 + b"0]}", "has more than 2000000 entries"),
 }
 
 

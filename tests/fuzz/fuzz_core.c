@@ -13,17 +13,17 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MOST_SESSIONS 3
-#define MOST_IDS 40
-#define MOST_VOCABULARY 300
-#define MOST_EVENTS 40
+#define MAX_SESSIONS 3
+#define MAX_IDS 40
+#define MAX_VOCABULARY 300
+#define MAX_EVENTS 40
 
 typedef struct program {
     const uint8_t *data;
     size_t n;
     gpt2c_model_config config;
     gpt2c_model *model;
-    gpt2c_session *sessions[MOST_SESSIONS];
+    gpt2c_session *sessions[MAX_SESSIONS];
 } program;
 
 static uint32_t byte(program *p) {
@@ -33,10 +33,10 @@ static uint32_t byte(program *p) {
 }
 
 /* Mostly small and valid; now and then anything. */
-static int32_t size(program *p, uint32_t most) {
+static int32_t size(program *p, uint32_t max) {
     const uint32_t b = byte(p);
     if (b == 255) return (int32_t)(byte(p) << 24 | byte(p) << 16 | byte(p) << 8 | byte(p));
-    return (int32_t)(1 + b % most);
+    return (int32_t)(1 + b % max);
 }
 
 static int32_t flag(program *p) {
@@ -53,7 +53,7 @@ static void create(program *p) {
         .n_embd = size(p, 40),
         .n_inner = size(p, 70),
         .n_ctx = size(p, 70),
-        .n_vocab = size(p, MOST_VOCABULARY),
+        .n_vocab = size(p, MAX_VOCABULARY),
         .layer_norm_epsilon = byte(p) == 255 ? -1.0f : 1e-5f,
         .isa = (int32_t)(byte(p) % (uint32_t)(gpt2c_isa_count() + 1)),
         .switches = byte(p) % 65,
@@ -74,22 +74,22 @@ static void create(program *p) {
     /* Huge and valid would only be slow. */
     if (p->config.n_embd > 100 || p->config.n_inner > 100 || p->config.n_ctx > 100 || p->config.n_layer > 4)
         p->config.n_layer = 0;
-    if (p->config.n_vocab > MOST_VOCABULARY) p->config.n_vocab = 0;
-    if (gpt2c_model_create(&p->config, &p->model) != GPT2C_OK && p->model != NULL) abort();
+    if (p->config.n_vocab > MAX_VOCABULARY) p->config.n_vocab = 0;
+    if (gpt2c_model_create(&p->config, &p->model) != GPT2C_STATUS_OK && p->model != NULL) abort();
 }
 
 static size_t numbers_of(const gpt2c_model_config *c, int tensor) {
     const size_t e = (size_t)c->n_embd, inner = (size_t)c->n_inner;
     switch (tensor) {
-    case GPT2C_WTE:
-    case GPT2C_LM_HEAD: return e * (size_t)c->n_vocab;
-    case GPT2C_WPE: return e * (size_t)c->n_ctx;
-    case GPT2C_ATTN_QKV_WEIGHT: return 3 * e * e;
-    case GPT2C_ATTN_QKV_BIAS: return 3 * e;
-    case GPT2C_ATTN_PROJ_WEIGHT: return e * e;
-    case GPT2C_MLP_FC_WEIGHT:
-    case GPT2C_MLP_PROJ_WEIGHT: return e * inner;
-    case GPT2C_MLP_FC_BIAS: return inner;
+    case GPT2C_TENSOR_WTE:
+    case GPT2C_TENSOR_LM_HEAD: return e * (size_t)c->n_vocab;
+    case GPT2C_TENSOR_WPE: return e * (size_t)c->n_ctx;
+    case GPT2C_TENSOR_ATTN_QKV_WEIGHT: return 3 * e * e;
+    case GPT2C_TENSOR_ATTN_QKV_BIAS: return 3 * e;
+    case GPT2C_TENSOR_ATTN_PROJ_WEIGHT: return e * e;
+    case GPT2C_TENSOR_MLP_FC_WEIGHT:
+    case GPT2C_TENSOR_MLP_PROJ_WEIGHT: return e * inner;
+    case GPT2C_TENSOR_MLP_FC_BIAS: return inner;
     default: return e;
     }
 }
@@ -105,7 +105,7 @@ static void *filled(program *p, size_t n) {
 static void set(program *p, int tensor, int32_t layer) {
     const gpt2c_dtype dtype = (gpt2c_dtype)(byte(p) % (GPT2C_DTYPE_COUNT + 1));
     const size_t n = p->model != NULL ? numbers_of(&p->config, tensor) : 5;
-    const size_t n_bytes = n * (dtype == GPT2C_F32 ? 4 : 2) + (byte(p) == 255);
+    const size_t n_bytes = n * (dtype == GPT2C_DTYPE_F32 ? 4 : 2) + (byte(p) == 255);
     void *data = filled(p, n_bytes + 1);
     (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, dtype, (uint8_t *)data + byte(p) % 2, n_bytes);
     free(data);
@@ -116,7 +116,7 @@ static void set_all(program *p) {
         for (int tensor = 0; tensor < GPT2C_TENSOR_COUNT; tensor++) {
             const size_t n_bytes = 4 * numbers_of(&p->config, tensor);
             void *data = filled(p, n_bytes);
-            (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, GPT2C_F32, data, n_bytes);
+            (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, GPT2C_DTYPE_F32, data, n_bytes);
             free(data);
         }
 }
@@ -127,10 +127,10 @@ static void stored(program *p) {
     const int32_t layer = (int32_t)(byte(p) % 4);
     const size_t n_bytes = gpt2c_model_tensor_bytes(p->model, tensor, layer);
     uint8_t *data = malloc(n_bytes + 1);
-    if (gpt2c_model_get(p->model, tensor, layer, data, n_bytes) == GPT2C_OK) {
+    if (gpt2c_model_get(p->model, tensor, layer, data, n_bytes) == GPT2C_STATUS_OK) {
         const size_t place = byte(p) << 8 | byte(p);
         data[place % n_bytes] ^= (uint8_t)byte(p);
-        (void)gpt2c_model_set(p->model, tensor, layer, GPT2C_STORED, data, n_bytes);
+        (void)gpt2c_model_set(p->model, tensor, layer, GPT2C_DTYPE_STORED, data, n_bytes);
     }
     free(data);
 }
@@ -141,11 +141,11 @@ static void packed(program *p) {
     gpt2c_model *mapped;
     uint64_t before = 0, after = 0;
     snprintf(path, sizeof path, "/dev/shm/gpt2c-fuzz-%d", (int)getpid());
-    if (gpt2c_packed_save(p->model, path, "fuzz") != GPT2C_OK) return;
+    if (gpt2c_packed_save(p->model, path, "fuzz") != GPT2C_STATUS_OK) return;
     gpt2c_model_config config = p->config;
     config.switches = byte(p) % 64;
     config.fused = flag(p);
-    if (gpt2c_packed_open(path, byte(p) % 2 ? "fuzz" : NULL, &config, &mapped) == GPT2C_OK) {
+    if (gpt2c_packed_open(path, byte(p) % 2 ? "fuzz" : NULL, &config, &mapped) == GPT2C_STATUS_OK) {
         (void)gpt2c_model_checksum(p->model, &before);
         (void)gpt2c_model_checksum(mapped, &after);
         if (before != after || gpt2c_model_layout(p->model) != gpt2c_model_layout(mapped)) abort();
@@ -156,19 +156,19 @@ static void packed(program *p) {
     unlink(path);
 }
 
-static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MOST_SESSIONS]; }
+static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MAX_SESSIONS]; }
 
 /* What a session holds, maybe with a bit flipped, into another one, of whatever model. */
 static void move_state(program *p) {
     gpt2c_session *from = some_session(p), *to = some_session(p);
     const size_t n = gpt2c_session_n_past(from), n_bytes = gpt2c_session_state_bytes(from, n);
     uint8_t *data = malloc(n_bytes + 1);
-    if (gpt2c_session_get_state(from, data, n_bytes) == GPT2C_OK) {
+    if (gpt2c_session_get_state(from, data, n_bytes) == GPT2C_STATUS_OK) {
         const size_t place = byte(p) << 8 | byte(p);
         if (n_bytes > 0) data[place % n_bytes] ^= (uint8_t)byte(p);
         const size_t before = gpt2c_session_n_past(to);
         const gpt2c_status status = gpt2c_session_set_state(to, n, data, n_bytes);
-        if (gpt2c_session_n_past(to) != (status == GPT2C_OK ? n : before)) abort();
+        if (gpt2c_session_n_past(to) != (status == GPT2C_STATUS_OK ? n : before)) abort();
     }
     free(data);
 }
@@ -177,44 +177,44 @@ static void copy(program *p) {
     gpt2c_session *to = some_session(p), *from = some_session(p);
     const size_t n = byte(p) % 80, before = gpt2c_session_n_past(to);
     const gpt2c_status status = gpt2c_session_copy(to, from, n);
-    if (gpt2c_session_n_past(to) != (status == GPT2C_OK ? n : before)) abort();
+    if (gpt2c_session_n_past(to) != (status == GPT2C_STATUS_OK ? n : before)) abort();
 }
 
 static void watch(program *p) {
-    static gpt2c_trace_event events[MOST_EVENTS];
-    int32_t ids[MOST_IDS];
+    static gpt2c_trace_event events[MAX_EVENTS];
+    int32_t ids[MAX_IDS];
     size_t rows[GPT2C_SWITCH_COUNT], number, candidates;
     gpt2c_session *session = some_session(p);
-    const size_t capacity = byte(p) % (MOST_EVENTS + 1);
+    const size_t capacity = byte(p) % (MAX_EVENTS + 1);
     (void)gpt2c_session_trace(session, capacity > 0 ? events : NULL, capacity);
     (void)gpt2c_session_traced(session, &number);
     (void)gpt2c_session_rows(session, rows);
     (void)gpt2c_session_separate_passes(session, &number);
     (void)gpt2c_session_screened(session, &number, &candidates);
-    const size_t n = byte(p) % MOST_IDS;
-    if (gpt2c_session_ids(session, ids, n) == GPT2C_OK && n > gpt2c_session_n_past(session)) abort();
+    const size_t n = byte(p) % MAX_IDS;
+    if (gpt2c_session_ids(session, ids, n) == GPT2C_STATUS_OK && n > gpt2c_session_n_past(session)) abort();
 }
 
 static void open_session(program *p) {
-    gpt2c_session **session = &p->sessions[byte(p) % MOST_SESSIONS];
+    gpt2c_session **session = &p->sessions[byte(p) % MAX_SESSIONS];
     gpt2c_session_free(*session);
-    if (gpt2c_session_create(p->model, NULL, NULL, session) != GPT2C_OK && *session != NULL) abort();
+    if (gpt2c_session_create(p->model, NULL, NULL, session) != GPT2C_STATUS_OK && *session != NULL) abort();
 }
 
 static size_t fill_ids(program *p, int32_t *ids) {
-    const size_t n = byte(p) % MOST_IDS;
+    const size_t n = byte(p) % MAX_IDS;
     for (size_t i = 0; i < n; i++) {
         const uint32_t b = byte(p);
-        ids[i] = b == 255 ? (int32_t)(byte(p) << 24) : (int32_t)(b % MOST_VOCABULARY);
+        ids[i] = b == 255 ? (int32_t)(byte(p) << 24) : (int32_t)(b % MAX_VOCABULARY);
     }
     return n;
 }
 
 /* The session's own model may be another one than p->model by now: outputs have room for any. */
 static void feed(program *p) {
-    static float logits[MOST_IDS * MOST_VOCABULARY], last[MOST_VOCABULARY], hidden[MOST_IDS * 110];
+    static float logits[MAX_IDS * MAX_VOCABULARY], last[MAX_VOCABULARY], hidden[MAX_IDS * 110];
     gpt2c_session *session = some_session(p);
-    int32_t ids[MOST_IDS], all[MOST_IDS], next = -1;
+    int32_t ids[MAX_IDS], all[MAX_IDS], next = -1;
     const size_t n = fill_ids(p, ids);
     const uint32_t which = byte(p);
     const gpt2c_outputs outputs = {
@@ -227,16 +227,16 @@ static void feed(program *p) {
     const size_t before = gpt2c_session_n_past(session);
     const gpt2c_status status = gpt2c_session_feed(session, ids, n, &outputs);
     const size_t after = gpt2c_session_n_past(session);
-    if (after != before + (status == GPT2C_OK ? n : 0)) abort();
-    if (status == GPT2C_OK && (which & 8) && (next < 0 || next >= MOST_VOCABULARY)) abort();
+    if (after != before + (status == GPT2C_STATUS_OK ? n : 0)) abort();
+    if (status == GPT2C_STATUS_OK && (which & 8) && (next < 0 || next >= MAX_VOCABULARY)) abort();
 }
 
 static void batch(program *p) {
-    static float logits[MOST_SESSIONS * MOST_VOCABULARY];
-    int32_t ids[MOST_IDS], next[MOST_SESSIONS];
-    size_t n_ids[MOST_SESSIONS], left = fill_ids(p, ids);
-    gpt2c_session *sessions[MOST_SESSIONS];
-    const size_t n = byte(p) % (MOST_SESSIONS + 1);
+    static float logits[MAX_SESSIONS * MAX_VOCABULARY];
+    int32_t ids[MAX_IDS], next[MAX_SESSIONS];
+    size_t n_ids[MAX_SESSIONS], left = fill_ids(p, ids);
+    gpt2c_session *sessions[MAX_SESSIONS];
+    const size_t n = byte(p) % (MAX_SESSIONS + 1);
     for (size_t i = 0; i < n; i++) {
         sessions[i] = some_session(p);
         n_ids[i] = left > 0 ? byte(p) % (left + 1) : 0;
@@ -334,7 +334,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     for (size_t i = 0; i < 60 && p.n > 0; i++) step(&p);
     gpt2c_memory_fail_at(0);
     gpt2c_model_free(p.model);
-    for (size_t i = 0; i < MOST_SESSIONS; i++) gpt2c_session_free(p.sessions[i]);
+    for (size_t i = 0; i < MAX_SESSIONS; i++) gpt2c_session_free(p.sessions[i]);
     gpt2c_memory_stats stats;
     gpt2c_memory_get(&stats);
     if (stats.live_bytes != 0) abort();

@@ -30,11 +30,11 @@ static uint64_t checksum(const uint8_t *bytes, size_t n) {
 
 static void feed(gpt2c_model *model, int32_t n_vocab) {
     gpt2c_session *session;
-    if (gpt2c_session_create(model, NULL, NULL, &session) != GPT2C_OK) return;
+    if (gpt2c_session_create(model, NULL, NULL, &session) != GPT2C_STATUS_OK) return;
     const int32_t id = n_vocab - 1;
     int32_t next = -1;
     const gpt2c_outputs outputs = {.next_id = &next};
-    if (gpt2c_session_feed(session, &id, 1, &outputs) == GPT2C_OK && (next < 0 || next >= n_vocab)) abort();
+    if (gpt2c_session_feed(session, &id, 1, &outputs) == GPT2C_STATUS_OK && (next < 0 || next >= n_vocab)) abort();
     gpt2c_session_free(session);
 }
 
@@ -54,12 +54,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 
     gpt2c_model_config config;
     if (written) (void)gpt2c_packed_info(path, 1, &config);
-    if (written && gpt2c_packed_info(path, 0, &config) == GPT2C_OK) {
+    if (written && gpt2c_packed_info(path, 0, &config) == GPT2C_STATUS_OK) {
         config.switches = 63;
         config.n_threads = 1;
         config.fused = 1;
         gpt2c_model *model;
-        if (gpt2c_packed_open(path, NULL, &config, &model) == GPT2C_OK) {
+        if (gpt2c_packed_open(path, NULL, &config, &model) == GPT2C_STATUS_OK) {
             feed(model, config.n_vocab);
             gpt2c_model_free(model);
         }

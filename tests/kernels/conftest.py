@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +13,24 @@ ISAS = [name for name, _, supported in bindings.select().isas() if supported]
 TARGETS = [{"binding": binding, "isa": isa} for binding in bindings.NAMES for isa in ISAS]
 
 
+def live_bytes() -> dict[str, int]:
+    """Bytes that each binding's core has allocated and not yet freed."""
+    return {name: bindings.load(name).memory()[0] for name in bindings.NAMES}
+
+
+@pytest.fixture(autouse=True)
+def frees_what_it_allocates() -> Iterator[None]:
+    """Fail a test that leaves memory allocated in C."""
+    before = live_bytes()
+    yield
+    if live_bytes() != before:
+        gc.collect()  # references may form a cycle
+    assert live_bytes() == before
+
+
 @pytest.fixture(params=TARGETS, ids=lambda target: "-".join(target.values()))
 def on(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """Where to run: keyword arguments of a kernel. Whatever a test allocates in C it also gives back."""
+    """Where to run: keyword arguments of a kernel."""
     bindings.load(request.param["binding"])
     yield dict(request.param)
 

@@ -1,1 +1,1 @@
-"""What tools/train.py is made of: the model, its data, the optimizers, the loop. PyTorch is an extra."""
+"""The parts of tools/train.py: the model, its data, the optimizers and the loop. PyTorch is an extra."""

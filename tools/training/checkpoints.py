@@ -1,4 +1,4 @@
-"""A model in training as a `Checkpoint`, so that every writer of gpt2c takes it."""
+"""A model in training as a `Checkpoint`, so that gpt2c's writers can write it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .model import GPT2
 
 
 class _Memory:
-    """A `TensorFile` of a model in memory."""
+    """A `TensorFile` whose tensors are in memory: copies of a model's weights as float32."""
 
     config: ModelConfig | None = None
     vocabulary: Vocabulary | None = None
@@ -30,16 +30,16 @@ class _Memory:
         return self._arrays[name].reshape(-1).view(np.uint8).data
 
     def release(self, name: str) -> None:
-        """Nothing: the arrays are the model."""
+        """Do nothing: the arrays are not read from a file."""
 
     def fingerprint(self) -> str:
-        raise NotImplementedError("a model in training is not kept packed")
+        raise NotImplementedError("a model in training has no packed file")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def checkpoint_of(model: GPT2, fields: dict[str, object], vocabulary: Path) -> Checkpoint:
-    """The weights of now. fields: what its config.json is to say; vocabulary: the folder with its files."""
+    """The model's current weights. fields: of its config.json; vocabulary: the folder with its files."""
     memory = _Memory(model, vocabulary / "in memory")
     return Checkpoint(model.config, fields, vocabulary, {name: (memory, name) for name in memory.tensors})

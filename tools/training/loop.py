@@ -28,7 +28,7 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run does, apart from its model and data. The defaults are those of tools/train.py."""
+    """The settings of a run, except for its model and data. The defaults are those of tools/train.py."""
 
     schedule: Schedule
     batch: int = 16
@@ -46,9 +46,9 @@ class Settings:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Numbers below the smallest normal one count as 0: in gradients they take long and matter to nobody.
+    """Flush denormal numbers to 0 in the block: in gradients they are slow and do not matter.
 
-    Only while it trains: in weights that are read or written, those of half precision matter.
+    Only for training: when weights are read or written, denormal numbers of half precision matter.
     """
     torch.set_flush_denormal(True)
     try:
@@ -58,11 +58,12 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 class Trainer:
-    """A model on its way: `run()` takes it from the step it is at to the schedule's last.
+    """Trains a model. `run()` starts at the step that was reached and ends after the schedule's last one.
 
-    folder: gets log.jsonl, a line for each step and validation, and checkpoint.pt, from which a run goes on
-    with the same numbers as if it had not stopped (on the same machine, with as many threads).
-    teacher: the model learns its probabilities instead of the text's tokens.
+    folder: where log.jsonl, with one line per step and validation, and checkpoint.pt are written. A run that
+    is resumed from checkpoint.pt computes the same numbers as one that was not interrupted (on the same
+    machine, with the same number of threads). teacher: the model learns its probabilities instead of the
+    text's tokens.
     """
 
     def __init__(
@@ -86,14 +87,14 @@ class Trainer:
             return model(ids)
 
     def _objective(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """What is made small: ids, targets [batch, n] -> a scalar."""
+        """The loss that is minimized: ids, targets [batch, n] -> a scalar."""
         logits = self._logits(self.model, ids)
         if self._teacher is None:
             return cross_entropy(logits, targets)
         return divergence(logits, self._logits(self._teacher, ids))
 
     def run(self, report: Report = lambda row: None) -> None:
-        """Train to the end, or until `stopped_by_interrupt` says so; `report` hears every row of the log."""
+        """Train to the end or to an interrupt (`stopped_by_interrupt`). report: gets every row of the log."""
         s = self.settings
         with open(self._folder / LOG, "a", encoding="utf-8") as log, _denormals_flushed():
 
@@ -120,7 +121,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         row = {"step": self.step + 1, "loss": loss.item(), "rate": rate, "gradient_norm": norm.item()}
         if not math.isfinite(row["loss"] + row["gradient_norm"]):
-            raise Gpt2cError(f"step {self.step + 1} has the loss {row['loss']}: try a smaller --lr")
+            values = f"loss {row['loss']}, gradient norm {row['gradient_norm']}"
+            raise Gpt2cError(f"step {self.step + 1} is not finite ({values}): try a smaller --lr")
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -130,7 +132,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean nats a token over the first windows of the validation text, one behind the other."""
+        """Mean nats per token over the first windows of the validation text, in order."""
         assert self._valid
         device, total, n = self.settings.device, 0.0, 0
         for ids, targets in self._valid.in_order(self.settings.batch, self.settings.valid_windows):
@@ -141,7 +143,7 @@ class Trainer:
 
     @contextmanager
     def stopped_by_interrupt(self) -> Iterator[None]:
-        """Ctrl-C ends `run()` behind the step it is in, with a checkpoint; a second one at once."""
+        """Let Ctrl-C end `run()` after the current step, with a checkpoint; a second Ctrl-C at once."""
 
         def stop(signum: int, frame: object) -> None:
             self._stop = True
@@ -169,10 +171,11 @@ class Trainer:
             raise Gpt2cError(f"cannot write {CHECKPOINT}: {error.strerror or error}") from error
 
     def resume(self) -> None:
-        """Go on where checkpoint.pt ends; what the log has behind that is dropped.
+        """Continue from checkpoint.pt; rows of the log after its step are dropped.
 
-        The schedule may have other n_steps and n_decay than before if no step's rate would have been another.
-        Gpt2cError: there is no checkpoint, or it is not one of this model; OptionError: the schedule.
+        The schedule may have other n_steps and n_decay than before if the rates of the completed steps stay
+        the same. Gpt2cError: there is no checkpoint, or it is one of another model; OptionError: the schedule
+        does not fit.
         """
         try:
             state = torch.load(self._folder / CHECKPOINT, map_location=self.settings.device)
@@ -181,15 +184,15 @@ class Trainer:
                 optimizer.load_state_dict(saved)
         except OSError as error:
             raise Gpt2cError(
-                f"no {CHECKPOINT} to go on from in {str(self._folder)!r}: {error.strerror}"
+                f"no {CHECKPOINT} to continue from in {str(self._folder)!r}: {error.strerror}"
             ) from None
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).split("\n")[0]
-            raise Gpt2cError(f"{CHECKPOINT} is not of this model and optimizer: {reason}") from None
+            raise Gpt2cError(f"{CHECKPOINT} does not belong to this model and optimizer: {reason}") from None
         before, now, self.step = Schedule(**state["schedule"]), self.settings.schedule, state["step"]
         if now.n_steps < self.step:
-            raise OptionError(f"--steps {now.n_steps}: {self.step} are done already")
+            raise OptionError(f"--steps {now.n_steps}: {self.step} steps are already done")
         if any(before.rate(step) != now.rate(step) for step in range(self.step)):
-            raise OptionError(f"the {self.step} steps that are done would have had other learning rates")
+            raise OptionError(f"the {self.step} steps that are done had other learning rates")
         rows = [row for row in read_log(self._folder / LOG) if row["step"] <= self.step]
         (self._folder / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""GPT-2 in PyTorch, written to be trained: tensors have the names and shapes of the files.
+"""GPT-2 in PyTorch for training. Tensors have the names and shapes of a checkpoint's files.
 
 A projection is Conv1D as in GPT-2: weight [n_in, n_out], y = x @ weight + bias.
 """
@@ -23,8 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
 }
 
-CHUNK = 128  # positions; 64 and 256 are slower
-INITIAL_STD = 0.02  # GPT-2's, as are the rules of initialize()
+CHUNK = 128  # positions per chunk of attention; 64 and 256 are slower
+INITIAL_STD = 0.02  # GPT-2's
 
 
 class Conv1D(nn.Module):
@@ -40,18 +40,19 @@ class Conv1D(nn.Module):
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(q k^T scale) v with no look ahead: all [batch, n_head, n, head_dim].
+    """softmax(q k^T scale) v with a causal mask: q, k, v [batch, n_head, n, head_dim] -> the same.
 
-    By rows of `CHUNK` positions, each over the keys up to its end, as plain products: on a CPU, compiled and
-    in bfloat16, about twice as fast as `scaled_dot_product_attention`, mostly in its gradient.
+    Works in chunks of `CHUNK` positions, each over the keys up to its end, as plain products. On a CPU,
+    compiled and in bfloat16, this is about twice as fast as `scaled_dot_product_attention`, mostly in the
+    gradient.
     """
     attended = []
     for begin in range(0, q.shape[2], CHUNK):
         end = min(begin + CHUNK, q.shape[2])
         scores = (q[:, :, begin:end] @ k[:, :, :end].transpose(-1, -2)).float() * scale
-        seen = torch.ones(end - begin, end, dtype=torch.bool, device=q.device).tril(begin)
-        shares = scores.masked_fill(~seen, -math.inf).softmax(-1).to(v.dtype)
-        attended.append(shares @ v[:, :, :end])
+        visible = torch.ones(end - begin, end, dtype=torch.bool, device=q.device).tril(begin)
+        weights = scores.masked_fill(~visible, -math.inf).softmax(-1).to(v.dtype)
+        attended.append(weights @ v[:, :, :end])
     return torch.cat(attended, 2)
 
 
@@ -89,7 +90,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer: attention and MLP, each behind a layer norm and added to what came in."""
+    """A layer: attention and MLP, each one after a layer norm and with a residual connection."""
 
     def __init__(self, config: ModelConfig, divisor: float) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class GPT2(nn.Module):
             self.lm_head = nn.Linear(config.n_embd, config.n_vocab, bias=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids [batch, n] -> logits [batch, n, n_vocab], of the next id at each position."""
+        """ids [batch, n] -> logits [batch, n, n_vocab] of the next id at each position."""
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
         for block in self.h:
             x = block(x)
@@ -126,29 +127,33 @@ class GPT2(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """GPT-2's start: matrices N(0, 0.02), those into the residual stream less by sqrt(2 n_layer)."""
+        """Set GPT-2's initial weights: matrices are normal with standard deviation 0.02.
+
+        That of projections into the residual stream is divided by sqrt(2 n_layer).
+        """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                shrunk = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1
-                parameter.normal_(0, INITIAL_STD / shrunk, generator=generator)
+                divisor = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1
+                parameter.normal_(0, INITIAL_STD / divisor, generator=generator)
 
     @torch.no_grad()
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take the weights of a checkpoint with this config."""
+        """Copy the weights of a checkpoint, which must have this config."""
         state = {spec.name: torch.from_numpy(checkpoint.array(spec)) for spec in checkpoint.specs()}
         self.load_state_dict(state)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats a token: logits [batch, n, n_vocab], targets [batch, n] -> a scalar."""
+    """Mean nats per token: logits [batch, n, n_vocab], targets [batch, n] -> a scalar."""
     return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence from the teacher's probabilities, nats a token.
+    """Mean Kullback-Leibler divergence from the teacher's probabilities, in nats per token.
 
-    Both [batch, n, n_vocab]. Hinton et al., "Distilling the knowledge in a neural network" (2015).
+    logits, teacher: [batch, n, n_vocab] -> a scalar. Hinton et al., "Distilling the knowledge in a neural
+    network" (2015).
     """
     ours, theirs = (functional.log_softmax(part.float().flatten(0, 1), -1) for part in (logits, teacher))
     return functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")

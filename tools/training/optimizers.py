@@ -1,4 +1,4 @@
-"""Which optimizer steps which parameters, and the learning rate of a step."""
+"""The optimizers of the parameters, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ OPTIMIZERS = ("muon", "adamw")
 
 @dataclass(frozen=True)
 class Schedule:
-    """A rate that rises linearly over `n_warmup` steps, stays, and falls to 0 over the last `n_decay`.
+    """A learning rate that rises linearly, stays at `peak`, and falls linearly to 0.
 
-    Until the decay begins, the rate does not depend on `n_steps`: a run may be resumed with another.
+    It rises over the first `n_warmup` steps and falls over the last `n_decay` of `n_steps`. Until the decay
+    begins, the rate does not depend on `n_steps`, so a run may be resumed with another value.
     """
 
     peak: float
@@ -24,7 +25,7 @@ class Schedule:
     n_decay: int
 
     def rate(self, step: int) -> float:
-        """Of step number `step`, the first being 0."""
+        """The learning rate of a step: 0, 1, ..."""
         rising = (step + 1) / max(self.n_warmup, 1)
         falling = (self.n_steps - step) / max(self.n_decay, 1)
         return self.peak * min(1.0, rising, falling)
@@ -36,8 +37,8 @@ def optimizers(
     """The optimizers that together step every parameter once.
 
     "adamw": one AdamW. "muon": Muon for the matrices inside the layers, AdamW for embeddings, biases and
-    norms. Muon's update is scaled to the size that AdamW's has, so that one rate serves both (Liu et al.,
-    "Muon is scalable for LLM training", 2025). Weight decay is for matrices alone.
+    norms. Muon's updates are scaled to the size of AdamW's, so that both use one rate (Liu et al., "Muon is
+    scalable for LLM training", 2025). Weight decay applies to matrices only.
     """
     matrices, inner, vectors = [], [], []
     for path, parameter in model.named_parameters():
@@ -55,7 +56,7 @@ def optimizers(
 
 
 def set_rate(made: list[Optimizer], rate: float) -> None:
-    """Have the next step take this learning rate."""
+    """Set the learning rate of the next step."""
     for optimizer in made:
         for group in optimizer.param_groups:
             group["lr"] = rate

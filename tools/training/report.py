@@ -1,4 +1,4 @@
-"""What a run shows: a bar on a terminal, else lines; and in the end a picture of its loss."""
+"""The output of a run: a progress bar on a terminal, else lines, and a plot of the loss at the end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 
 Report = Callable[[dict[str, Any]], None]
 
-SMOOTHED = 50  # steps that a point of the picture's line is the mean of
+SMOOTHED = 50  # steps that each point of the training loss is the mean of
 
 
 @contextmanager
 def progress(n_steps: int, n_done: int, every: int) -> Iterator[Report]:
-    """Hears the rows of a run's log. A bar where standard error is a terminal and rich is installed (the
-    extra `progress`), else a line for each `every` steps and each validation.
+    """Yield a function that shows the rows of a run's log.
+
+    It draws a bar if standard error is a terminal and rich (the extra `progress`) is installed. Otherwise it
+    prints a line every `every` steps and at each validation.
     """
     try:
         from rich.console import Console
@@ -54,12 +56,12 @@ def _words(row: dict[str, Any]) -> str:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log, steps and validations in the order in which they came."""
+    """The rows of a log: steps and validations, in the order of the run."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def draw_loss(log: Path, picture: Path) -> None:
-    """Draw a run's training and validation loss. ImportError without matplotlib (the extra `plot`)."""
+    """Plot the training and validation loss of a run. ImportError without matplotlib (the extra `plot`)."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -78,7 +80,7 @@ def draw_loss(log: Path, picture: Path) -> None:
     if valid:
         axes.plot(*zip(*valid, strict=True), marker="o", markersize=3, label="validation")
     axes.set_xlabel("step")
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

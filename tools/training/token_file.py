@@ -1,6 +1,6 @@
-"""Files of token ids: uint16 behind a header of 256 int32, as llm.c writes and reads them.
+"""Files of token ids in llm.c's format: a header of 256 int32, then the ids as uint16.
 
-The header holds a magic number, a version and the number of tokens; the rest of it is 0.
+The header holds a magic number, a version and the number of tokens; its remainder is 0.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gpt2c.errors import Gpt2cError
 
 MAGIC, VERSION = 20240520, 1
 HEADER_BYTES = 1024
-MOST_IDS = 1 << 16
-"""A vocabulary of more ids does not fit into uint16."""
+MAX_IDS = 1 << 16
+"""Maximum size of a vocabulary whose ids fit into uint16."""
 
 
 def is_token_file(path: Path) -> bool:
-    """Whether a file starts as one. Gpt2cError: it cannot be read."""
+    """Whether a file starts with the magic number. Gpt2cError: it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == MAGIC.to_bytes(4, "little")
@@ -30,21 +30,23 @@ def is_token_file(path: Path) -> bool:
 
 
 def read_tokens(path: Path) -> NDArray[np.uint16]:
-    """The ids of a token file, [n], mapped and not read. Gpt2cError: it is none."""
+    """The ids of a token file, uint16 [n], memory-mapped. Gpt2cError: it is not a valid token file."""
     if not is_token_file(path):
-        raise Gpt2cError(f"{str(path)!r} is no token file (tools/prepare_text.py writes them)")
+        raise Gpt2cError(f"{str(path)!r} is not a token file (tools/prepare_text.py writes them)")
     header = np.fromfile(path, "<i4", 3)
     n_bytes = os.path.getsize(path)
-    version, n = (int(number) for number in header[1:]) if len(header) == 3 else (VERSION, 0)
+    version, n = (int(field) for field in header[1:]) if len(header) == 3 else (VERSION, 0)
     if version != VERSION:
-        raise Gpt2cError(f"{str(path)!r} is a token file of version {version}; version {VERSION} is read")
+        raise Gpt2cError(
+            f"{str(path)!r} is a token file of version {version} (only version {VERSION} is supported)"
+        )
     if n < 1 or n_bytes != HEADER_BYTES + 2 * n:
-        raise Gpt2cError(f"{str(path)!r} promises {n:,} tokens, but has {n_bytes:,} bytes")
+        raise Gpt2cError(f"{str(path)!r} claims {n:,} tokens, but has {n_bytes:,} bytes")
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (n,))
 
 
 def write_tokens(path: Path, ids: NDArray[np.uint16]) -> None:
-    """Write a token file beside its place and rename it there. Gpt2cError: nothing was changed."""
+    """Write a token file under a temporary name and rename it to `path`. Gpt2cError: nothing was changed."""
     check_writable(path)
     header = np.zeros(HEADER_BYTES // 4, "<i4")
     header[:3] = MAGIC, VERSION, len(ids)

@@ -1,7 +1,7 @@
-"""Files of weights: a reader for each kind of file, all with one small surface, `TensorFile`.
+"""Readers of weight files, one per file format, with one small interface: `TensorFile`.
 
-`open_weights` picks the reader by the file's name. Readers hand out tensors under Hugging Face's names
-and in its orientation, projections [n_in, n_out]; what a GPT-2 consists of is checkpoint.py's business.
+`open_weights` picks the reader by the file's name. Readers return tensors under Hugging Face's names and in
+its orientation: projections are [n_in, n_out]. Which tensors a GPT-2 has is defined in checkpoint.py.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = [
 ]
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-"""Of the files that `open_weights` reads."""
+"""The suffixes of the files that `open_weights` reads."""
 
 
 def open_weights(path: str | os.PathLike[str]) -> TensorFile:
-    """Open a file of weights; its suffix says which kind it is, and for `.bin` its first bytes.
+    """Open a weight file. Its suffix decides how it is read, and for `.bin` also its first bytes.
 
-    Raises `ModelNotFoundError`, `ModelFileError`, `ConfigError` (what the file says of its model), or
-    `BackendUnavailable` where the format needs a package that is not installed.
+    Raises `ModelNotFoundError`, `ModelFileError`, `ConfigError` (for a config in the file), or
+    `BackendUnavailable` if the format needs a package that is not installed.
     """
-    # Imported here, because a model needs one of them at most.
+    # Imported here, because a model needs at most one of them.
     path = Path(path)
     if path.suffix == ".safetensors":
         from .safetensors import open_safetensors
@@ -58,5 +58,5 @@ def open_weights(path: str | os.PathLike[str]) -> TensorFile:
 
 
 def names_of_suffixes() -> str:
-    """The suffixes for a message: ".a, .b or .c"."""
+    """The suffixes as a message lists them: ".a, .b or .c"."""
     return f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"

@@ -1,4 +1,4 @@
-"""What all readers share: the surface that they have, and files mapped into memory."""
+"""What all readers share: their interface, and files mapped into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...text.tokenizer import Vocabulary
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file. `dtype` is as in safetensors: "F32", "F16", "BF16", or one that no model has."""
+    """A tensor in a file. `dtype`: a name as in safetensors; a model's tensors are "F32", "F16" or "BF16"."""
 
     name: str
     dtype: str
@@ -26,21 +26,21 @@ class StoredTensor:
 
 
 class TensorFile(Protocol):
-    """An open file of weights. Safe to read from many threads."""
+    """An open weight file. Safe to read from many threads."""
 
     path: Path
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """By name."""
+        """The tensors by name."""
 
     @property
     def config(self) -> ModelConfig | None:
-        """What the file itself says of its model; None where a config.json beside it does."""
+        """The config in the file; None if it is in a config.json in the same folder."""
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The file's own; None where files beside it have it."""
+        """The vocabulary in the file; None if it is in other files of the same folder."""
 
     def view(self, name: str) -> memoryview:
         """A tensor's raw little-endian bytes, row-major, of any alignment. A view outlives `close()`.
@@ -49,20 +49,17 @@ class TensorFile(Protocol):
         """
 
     def release(self, name: str) -> None:
-        """Say that a tensor's pages are not needed in memory for now; views stay good."""
+        """Allow the system to drop a tensor's pages from memory. Views stay valid: pages are read again."""
 
     def fingerprint(self) -> str:
-        """Text that changes when the file does. Raises `ClosedError` after `close()`."""
+        """A string that changes when the file does. Raises `ClosedError` after `close()`."""
 
     def close(self) -> None:
-        """Let go of the file. Again is harmless."""
+        """Release the file. May be called again."""
 
 
 class MappedFile:
-    """A file mapped read-only, the part of a `TensorFile` that does not depend on its format.
-
-    `path`: the file; `tensors`: name -> what it is, for the subclass to fill.
-    """
+    """A file mapped read-only: the part of a `TensorFile` that does not depend on the file's format."""
 
     config: ModelConfig | None = None
     vocabulary: Vocabulary | None = None
@@ -76,8 +73,7 @@ class MappedFile:
         n_header: int,
         ranges: Mapping[str, tuple[int, int]],
     ) -> None:
-        """`n_header`: how many bytes at the start say what the rest means; `ranges`: where the tensors
-        lie, (offset, bytes)."""
+        """n_header: bytes of the header at the start of the file. ranges: name -> (offset, bytes)."""
         self.path = path
         self._tensors = MappingProxyType(dict(tensors))
         self._map: mmap.mmap | None = data
@@ -87,14 +83,14 @@ class MappedFile:
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """By name."""
+        """The tensors by name."""
         return self._tensors
 
     def fingerprint(self) -> str:
-        """Text that changes when the file does: of its size, time and header, and a sample of its data.
+        """A hash of the file's size, its modification time, its header and 16 samples of its data.
 
-        The sample, 16 pieces all over the file, is for other weights of the same shapes whose time was
-        set back to the same: by an archive, a container image, `cp -p`. Raises `ClosedError`.
+        The samples distinguish weights of the same shapes in files of the same time: archives, container
+        images and `cp -p` set the time of a file. Raises `ClosedError` after `close()`.
         """
         data = self._open()
         n_bytes, first = len(data), self._n_header
@@ -105,22 +101,22 @@ class MappedFile:
         return digest.hexdigest()
 
     def release(self, name: str) -> None:
-        """See `TensorFile`. Nothing where a reader does not know a tensor's place."""
+        """See `TensorFile`. Does nothing for a tensor that is not in the ranges."""
         if self._map is not None and name in self._ranges and hasattr(mmap, "MADV_DONTNEED"):
             offset, n_bytes = self._ranges[name]
-            # Whole pages; what a neighbour still needs of the first and last one is read again.
+            # Whole pages: if a neighbour still needs the first or last one, it is read again.
             first = offset // mmap.PAGESIZE * mmap.PAGESIZE
             if n_bytes > 0:
                 self._map.madvise(mmap.MADV_DONTNEED, first, offset + n_bytes - first)
 
     def _open(self) -> mmap.mmap:
         if self._map is None:
-            raise ClosedError(f"{self.path.name}: was closed")
+            raise ClosedError(f"{self.path.name}: is closed")
         return self._map
 
     def close(self) -> None:
-        """Give up the mapping; the memory goes when the last view does. Again is harmless."""
-        # Not mmap.close(): it refuses while a view exists, and dropping the reference unmaps too.
+        """Release the mapping; the memory is freed with the last view. May be called again."""
+        # Not mmap.close(), which fails while a view exists. Dropping the reference unmaps, too.
         self._map = None
 
     def __enter__(self) -> MappedFile:
@@ -133,12 +129,12 @@ class MappedFile:
 
 
 def is_projection(name: str) -> bool:
-    """Whether a tensor is one of the four matrices of a layer, which other formats keep as [n_out, n_in]."""
+    """Whether a tensor is one of the four matrices of a layer, which other formats store as [n_out, n_in]."""
     return name.startswith("h.") and ".c_" in name and name.endswith(".weight")
 
 
 def map_file(path: Path) -> tuple[mmap.mmap, int]:
-    """A regular file of at least one byte, mapped read-only, and its time in nanoseconds."""
+    """Map a regular, non-empty file read-only. Returns the map and the modification time in nanoseconds."""
     require_regular_file(path, ModelFileError)
     try:
         with open(path, "rb") as file:
@@ -148,5 +144,5 @@ def map_file(path: Path) -> tuple[mmap.mmap, int]:
             return mmap.mmap(file.fileno(), about.st_size, access=mmap.ACCESS_READ), about.st_mtime_ns
     except ModelFileError:
         raise
-    except (OSError, OverflowError, ValueError) as e:  # ValueError: it has become shorter meanwhile
+    except (OSError, OverflowError, ValueError) as e:  # ValueError: the file became shorter meanwhile
         raise ModelFileError(f"{path.name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e

@@ -1,11 +1,11 @@
-"""GGUF files of architecture gpt2, as llama.cpp's tools write them; with their own vocabulary.
+"""Reader of GGUF files of architecture gpt2, as llama.cpp's tools write them, vocabulary included.
 
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) is a header of counts, metadata as
-typed key and value, a table of tensors, and the aligned data. It is read here, not by the `gguf` package,
-whose reader trusts every count and length in the file; quantized tensors are made float32 by that
-package's own `dequantize`, for which it is an extra.
+typed keys and values, a table of tensors, and the aligned data. The header is parsed here, because the reader
+of the `gguf` package trusts every count and length in the file. That package (an extra) only converts
+quantized tensors to float32.
 
-llama.cpp computes gpt2 with GELU's tanh form, so that is what such a file means.
+llama.cpp computes gpt2 with the tanh form of GELU, so that is the activation of such a model.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ...errors import BackendUnavailable, ModelFileError
 from ...text.tokenizer import Vocabulary
 from .base import MappedFile, StoredTensor, is_projection, map_file
 
-# GGUF's types of metadata, as struct has them.
+# GGUF's types of metadata -> format characters of `struct`.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-# Of tensors: those that need no conversion.
+# Types of tensors that need no conversion -> dtype, bytes per element.
 _PLAIN = {0: ("F32", 4), 1: ("F16", 2), 30: ("BF16", 2)}
 
-_UNUSED = 5  # of a vocabulary's types of tokens
+_UNUSED = 5  # the type of a vocabulary's unused tokens
 
-_MOST_ENTRIES = 1 << 20  # keys, tensors
-_MOST_STRING = 1 << 20
+_MAX_ENTRIES = 1 << 20  # keys, tensors, elements of an array
+_MAX_STRING_BYTES = 1 << 20
 
-# llama.cpp's names and Hugging Face's.
+# llama.cpp's names -> Hugging Face's.
 _PARTS = {
     "attn_norm": "ln_1",
     "attn_qkv": "attn.c_attn",
@@ -60,7 +60,7 @@ _IN_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,8})\.(\w+)\.(weight|bias)")
 
 
 def huggingface_name(name: str) -> str:
-    """llama.cpp's name of a tensor -> Hugging Face's; a name that gpt2 has not stays as it is."""
+    """llama.cpp's name of a tensor -> Hugging Face's; a name that gpt2 does not have stays unchanged."""
     match = _IN_LAYER.fullmatch(name)
     if match and match[2] in _PARTS:
         return f"h.{match[1]}.{_PARTS[match[2]]}.{match[3]}"
@@ -68,7 +68,7 @@ def huggingface_name(name: str) -> str:
 
 
 def gguf_name(name: str) -> str:
-    """Hugging Face's name of a tensor of a GPT-2 -> llama.cpp's. `KeyError` for another name."""
+    """Hugging Face's name of a tensor of a GPT-2 -> llama.cpp's. `KeyError` for any other name."""
     match = re.fullmatch(r"h\.(\d+)\.(.+)\.(weight|bias)", name)
     if match:
         return f"blk.{match[1]}.{_THEIR_PARTS[match[2]]}.{match[3]}"
@@ -76,16 +76,18 @@ def gguf_name(name: str) -> str:
 
 
 def padding_token(id: int) -> str:
-    """What llama.cpp's converter calls an id that no token has."""
+    """The name that llama.cpp's converter gives to an id without a token."""
     return f"[PAD{id}]"
 
 
 @dataclass(frozen=True)
 class _Place:
+    """Where a tensor's bytes are in the file, and how they are stored."""
+
     offset: int
     n_bytes: int
     ggml_type: int
-    stored_shape: tuple[int, ...]  # row-major, slowest first
+    stored_shape: tuple[int, ...]  # row-major, slowest dimension first
 
 
 class GgufFile(MappedFile):
@@ -96,15 +98,15 @@ class GgufFile(MappedFile):
         self.metadata, table = reader.read_header()
         self._places = {huggingface_name(name): place for name, place in table.items()}
         if len(self._places) != len(table):
-            raise ModelFileError(f"{path.name}: two tensors have names for the same part")
-        tensors = {name: _told(name, place) for name, place in self._places.items()}
+            raise ModelFileError(f"{path.name}: two tensors have names for the same part of the model")
+        tensors = {name: _as_viewed(name, place) for name, place in self._places.items()}
         ranges = {name: (place.offset, place.n_bytes) for name, place in self._places.items()}
         super().__init__(path, data, mtime_ns, tensors, reader.at, ranges)
         self.config = self._read_config()
         self.vocabulary = self._read_vocabulary()
 
     def view(self, name: str) -> memoryview:
-        """See `TensorFile.view`; a matrix is transposed and a quantized tensor made float32 on the way."""
+        """See `TensorFile.view`; a matrix is transposed, and a quantized tensor is converted to float32."""
         place = self._places[name]
         raw = np.frombuffer(self._open(), np.uint8, place.n_bytes, place.offset)
         if place.ggml_type in _PLAIN:
@@ -123,7 +125,9 @@ class GgufFile(MappedFile):
                 f"{name}: general.architecture {quoted(architecture)} is not supported (gpt2 is)"
             )
         if self.metadata.get("split.count", 1) not in (0, 1):
-            raise ModelFileError(f"{name}: is one of several parts; merge them with llama-gguf-split")
+            raise ModelFileError(
+                f"{name}: is one part of a split model; merge the parts with llama-gguf-split"
+            )
         embedding = self.tensors.get("wte.weight")
         if embedding is None:
             raise ModelFileError(f"{name}: tensor 'token_embd.weight' is missing")
@@ -141,7 +145,7 @@ class GgufFile(MappedFile):
         return config_of_fields(fields, name)
 
     def _is_tied(self) -> bool:
-        """A head of its own may be a copy of the embedding: older converters always wrote one."""
+        """Whether the file has no head, or one equal to the embedding: older converters always wrote one."""
         head, wte = self._places.get("lm_head.weight"), self._places["wte.weight"]
         if head is None:
             return True
@@ -158,7 +162,7 @@ class GgufFile(MappedFile):
         name = self.path.name
         lists = isinstance(tokens, list) and isinstance(merges, list)
         if not lists or not all(isinstance(text, str) for text in (*tokens, *merges)):
-            raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of text")
+            raise ModelFileError(f"{name}: tokenizer.ggml.tokens and merges must be lists of strings")
         types = self.metadata.get("tokenizer.ggml.token_type")
         types = types if isinstance(types, list) else []
         ids: dict[str, Any] = {}
@@ -166,7 +170,7 @@ class GgufFile(MappedFile):
             if token == padding_token(id) and types[id : id + 1] == [_UNUSED]:
                 continue
             if ids.setdefault(token, id) != id:
-                raise ModelFileError(f"{name}: token {quoted(token)} is there twice")
+                raise ModelFileError(f"{name}: token {quoted(token)} appears twice")
         place = f"{name}: merge"
         pairs = []
         for number, merge in enumerate(merges, 1):
@@ -189,7 +193,8 @@ def open_gguf(path: Path) -> GgufFile:
     return file
 
 
-def _told(name: str, place: _Place) -> StoredTensor:
+def _as_viewed(name: str, place: _Place) -> StoredTensor:
+    """A tensor with the dtype and shape of what `view` returns."""
     shape = place.stored_shape[::-1] if is_projection(name) else place.stored_shape
     dtype, _ = _PLAIN.get(place.ggml_type, ("F32", 4))
     return StoredTensor(name, dtype, shape)
@@ -215,7 +220,7 @@ def _dequantized(raw: np.ndarray, place: _Place, name: str) -> np.ndarray:
 
 
 def _size_of(ggml_type: int, n: int, where: str) -> int:
-    """Bytes of n numbers in one of ggml's types."""
+    """Bytes of n elements in one of ggml's types."""
     if ggml_type in _PLAIN:
         return n * _PLAIN[ggml_type][1]
     gguf = _gguf_package(where)
@@ -224,12 +229,12 @@ def _size_of(ggml_type: int, n: int, where: str) -> int:
     except (ValueError, KeyError):
         raise ModelFileError(f"{where}: unknown type {ggml_type}") from None
     if n % block:
-        raise ModelFileError(f"{where}: {n} numbers are no whole blocks of {block}")
+        raise ModelFileError(f"{where}: {n} elements are not a multiple of the block size {block}")
     return int(n // block * n_bytes)
 
 
 class _Reader:
-    """Walks a header: no count, length or offset is believed before it is compared with the file's end."""
+    """Parses a header. Checks every count, length and offset against the file's size before using it."""
 
     def __init__(self, data: mmap.mmap, name: str) -> None:
         self._data = data
@@ -237,6 +242,7 @@ class _Reader:
         self.at = 0
 
     def read_header(self) -> tuple[dict[str, Any], dict[str, _Place]]:
+        """The metadata, and where each tensor is."""
         if self._take(4) != b"GGUF":
             raise ModelFileError(f"{self._name}: is not a GGUF file")
         version = self._scalar("I")
@@ -252,7 +258,7 @@ class _Reader:
         infos = [self._tensor_info() for _ in range(n_tensors)]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ModelFileError(f"{self._name}: general.alignment {quoted(alignment)} is no power of two")
+            raise ModelFileError(f"{self._name}: general.alignment {quoted(alignment)} is not a power of two")
         start = -(-self.at // alignment) * alignment
         return metadata, self._places(infos, start)
 
@@ -262,7 +268,7 @@ class _Reader:
         for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
             where = f"{self._name}: tensor {quoted(name)}"
             if name in places:
-                raise ModelFileError(f"{where} is there twice")
+                raise ModelFileError(f"{where} appears twice")
             place = _Place(start + offset, _size_of(kind, math.prod(shape), where), kind, shape)
             if place.offset < end:
                 raise ModelFileError(f"{where}: overlaps the tensor before it")
@@ -293,15 +299,15 @@ class _Reader:
 
     def _count(self, what: str) -> int:
         n = self._scalar("Q")
-        if n > _MOST_ENTRIES:
-            raise ModelFileError(f"{self._name}: would have {n} {what} (at most {_MOST_ENTRIES})")
+        if n > _MAX_ENTRIES:
+            raise ModelFileError(f"{self._name}: claims {n} {what} (at most {_MAX_ENTRIES})")
         return int(n)
 
     def _string(self) -> str:
         n = self._scalar("Q")
-        if n > _MOST_STRING:
+        if n > _MAX_STRING_BYTES:
             raise ModelFileError(
-                f"{self._name}: text of {n} bytes at byte {self.at} (at most {_MOST_STRING})"
+                f"{self._name}: string of {n} bytes at byte {self.at} (at most {_MAX_STRING_BYTES})"
             )
         try:
             return self._take(n).decode()
@@ -318,11 +324,11 @@ class _Reader:
         kind, n = self._scalar("I"), self._scalar("Q")
         if kind in _SCALARS:
             code = _SCALARS[kind]
-            if n > _MOST_ENTRIES:
-                raise ModelFileError(f"{self._name}: {quoted(key)} would have {n} entries")
+            if n > _MAX_ENTRIES:
+                raise ModelFileError(f"{self._name}: {quoted(key)} claims {n} entries")
             return list(struct.unpack(f"<{n}{code}", self._take(n * struct.calcsize("<" + code))))
         if kind != _STRING:
             raise ModelFileError(f"{self._name}: {quoted(key)} is a list of the unknown type {kind}")
-        if n > (len(self._data) - self.at) // 8:  # each has its length at least
-            raise ModelFileError(f"{self._name}: {quoted(key)} would have {n} entries")
+        if n > (len(self._data) - self.at) // 8:  # a string takes at least the 8 bytes of its length
+            raise ModelFileError(f"{self._name}: {quoted(key)} claims {n} entries")
         return [self._string() for _ in range(n)]

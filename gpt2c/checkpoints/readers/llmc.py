@@ -1,12 +1,12 @@
-"""llm.c's checkpoints, such as gpt2_124M.bin: version 3 in float32, version 5 in bfloat16.
+"""Reader of llm.c checkpoints, such as gpt2_124M.bin: version 3 in float32, version 5 in bfloat16.
 
-A header of 256 int32 (magic 20240326, version, context, vocabulary, layers, heads, width, padded
-vocabulary) and then every tensor, those of all layers together, in the order of `_ORDER`. Linear layers
-are [n_out, n_in], the embedding has rows of zeros behind the vocabulary. The format is that of
-`write_model` in llm.c's train_gpt2.py; the model is GPT-2 itself, so its activation is `gelu_new`.
+The file is a header of 256 int32 (magic 20240326, version, context, vocabulary, layers, heads, width, padded
+vocabulary), then the embeddings, then the tensors in the order of `_ORDER`, each for all layers at once.
+Linear layers are [n_out, n_in]; the embedding ends with rows of zeros that pad the vocabulary. The format is
+that of `write_model` in llm.c's train_gpt2.py. The model is GPT-2 itself, so its activation is `gelu_new`.
 
-Other versions have no place for the padded vocabulary or another order, and are refused. So are llm.c's
-debug states (magic 20240327) and tokenizers (20240328).
+Other versions lack the padded vocabulary or have another order; they are refused. So are llm.c's debug states
+(magic 20240327) and tokenizers (20240328).
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from .base import MappedFile, StoredTensor, is_projection, map_file
 _MAGIC = 20240326
 _DTYPES = {3: ("F32", 4), 5: ("BF16", 2)}  # by version
 _N_HEADER = 1024
-_RELATED = {20240327: "a debug state of llm.c", 20240328: "a tokenizer of llm.c"}
+_RELATED = {20240327: "an llm.c debug state", 20240328: "an llm.c tokenizer"}
 
-# Each kind of tensor as its name, and how many times n_embd its rows and columns have; a single number
-# is a vector's.
+# Each kind of tensor: its name, and its shape in the file in multiples of n_embd.
 _ORDER: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("h.N.ln_1.weight", (1,)),
     ("h.N.ln_1.bias", (1,)),
@@ -48,7 +47,7 @@ _ORDER: tuple[tuple[str, tuple[int, ...]], ...] = (
 
 
 class LlmcFile(MappedFile):
-    """An open checkpoint of llm.c; made by `open_llmc`."""
+    """An open llm.c checkpoint; made by `open_llmc`."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class LlmcFile(MappedFile):
         self.config = config
 
     def view(self, name: str) -> memoryview:
-        """See `TensorFile.view`; a matrix is transposed on the way."""
+        """See `TensorFile.view`; a matrix is copied and transposed."""
         tensor, (offset, _) = self._tensors[name], self._ranges[name]
         stored_as = np.dtype("<f4" if tensor.dtype == "F32" else "<u2")
         array = np.frombuffer(self._open(), stored_as, math.prod(tensor.shape), offset)
@@ -75,7 +74,7 @@ class LlmcFile(MappedFile):
 
 
 def is_llmc(path: Path) -> bool:
-    """Whether a file begins as llm.c's files do."""
+    """Whether a file begins with one of llm.c's magic numbers."""
     require_regular_file(path, ModelFileError)
     try:
         with open(path, "rb") as file:
@@ -86,16 +85,16 @@ def is_llmc(path: Path) -> bool:
 
 
 def open_llmc(path: Path) -> LlmcFile:
-    """Map a checkpoint after checking its header against its size. Raises `ModelFileError`, `ConfigError`."""
+    """Map an llm.c checkpoint whose header fits its size. Raises `ModelFileError`, `ConfigError`."""
     data, mtime_ns = map_file(path)
     if len(data) < _N_HEADER:
-        raise ModelFileError(f"{path.name}: is too short for a checkpoint of llm.c ({len(data)} bytes)")
+        raise ModelFileError(f"{path.name}: is too short for an llm.c checkpoint ({len(data)} bytes)")
     magic, version, n_ctx, n_vocab, n_layer, n_head, n_embd, n_padded = np.frombuffer(data, "<i4", 8).tolist()
     if magic != _MAGIC:
-        raise ModelFileError(f"{path.name}: is {_RELATED.get(magic, 'no checkpoint of llm.c')}, not a model")
+        raise ModelFileError(f"{path.name}: is {_RELATED.get(magic, 'a file of another kind')}, not a model")
     if version not in _DTYPES:
         raise ModelFileError(
-            f"{path.name}: version {version} of llm.c's checkpoints is not read (3 and 5 are)"
+            f"{path.name}: llm.c checkpoint version {version} is not supported (3 and 5 are)"
         )
     sizes = {
         "n_layer": n_layer,
@@ -106,18 +105,18 @@ def open_llmc(path: Path) -> LlmcFile:
     }
     config = config_of_fields(sizes, path.name)
     if not n_vocab <= n_padded <= 2 * n_vocab + 1024:
-        raise ModelFileError(f"{path.name}: {n_padded} rows are no padding of a vocabulary of {n_vocab}")
+        raise ModelFileError(f"{path.name}: a vocabulary of {n_vocab} cannot be padded to {n_padded} rows")
     dtype, width = _DTYPES[version]
     tensors, offsets, end = _places(config, n_padded, dtype, width)
     if end != len(data):
-        raise ModelFileError(f"{path.name}: has {len(data)} bytes, a model of its sizes {end}")
+        raise ModelFileError(f"{path.name}: has {len(data)} bytes; a model of its sizes has {end}")
     return LlmcFile(path, data, mtime_ns, config, tensors, offsets)
 
 
 def _places(
     config: ModelConfig, n_padded: int, dtype: str, width: int
 ) -> tuple[dict[str, StoredTensor], dict[str, int], int]:
-    """Every tensor, where it begins, and where the last one ends."""
+    """The tensors, the offset of each one, and the offset at which the last one ends."""
     tensors: dict[str, StoredTensor] = {}
     offsets: dict[str, int] = {}
     end = _N_HEADER

@@ -1,4 +1,4 @@
-"""A file whose matrices are stored in 8 or 4 bits, handed out as float32 or as they are stored."""
+"""Weight files whose matrices are quantized to 8 or 4 bits, read as float32 or as the stored bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .base import StoredTensor, TensorFile
 
 
 class QuantizedFile:
-    """A `TensorFile` over another one: its quantized matrices look like F32 ones.
+    """A `TensorFile` on top of another one, whose quantized matrices appear as F32 tensors.
 
-    matrices: their names -> (shape, whether that is [n_out, n_in]). Raises `ModelFileError` where one is
-    not what the format makes of that shape.
+    matrices: name -> (shape, whether that is [n_out, n_in]). Raises `ModelFileError` if a matrix does not
+    have the dtype and size that the format gives to that shape.
     """
 
     config: ModelConfig | None = None
@@ -44,20 +44,20 @@ class QuantizedFile:
         if found.dtype != "U8" or found.shape != (n_bytes,):
             raise ModelFileError(
                 f"{self.path.name}: tensor {quoted(found.name)} is {found.dtype} of shape "
-                f"{quoted(list(found.shape))}, {self._format.name} asks for U8 of shape [{n_bytes}]"
+                f"{quoted(list(found.shape))}, but {self._format.name} needs U8 of shape [{n_bytes}]"
             )
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """By name; the matrices as what `view` makes of them."""
+        """The tensors by name; a matrix is the F32 tensor that `view` returns."""
         return self._tensors
 
     def stored(self, name: str) -> tuple[str, memoryview] | None:
-        """A quantized matrix's format, and its bytes as they are; None for any other tensor."""
+        """The format and the stored bytes of a quantized matrix; None for any other tensor."""
         return (self._format.name, self._matrix(name)[0]) if name in self._matrices else None
 
     def view(self, name: str) -> memoryview:
-        """See `TensorFile`; a matrix is dequantized each time."""
+        """See `TensorFile`; a matrix is dequantized at each call."""
         if name not in self._matrices:
             return self._file.view(name)
         raw, n_in, n_out = self._matrix(name)
@@ -66,12 +66,12 @@ class QuantizedFile:
         return np.ascontiguousarray(w.T if transposed else w).reshape(-1).view(np.uint8).data
 
     def _matrix(self, name: str) -> tuple[memoryview, int, int]:
-        """Its bytes, whose scales are good ones, n_in and n_out."""
+        """A matrix's stored bytes, n_in and n_out. `ModelFileError`: a scale is not valid."""
         raw = self._file.view(name)
         shape, transposed = self._matrices[name]
         n_in, n_out = shape[::-1] if transposed else shape
         if not self._format.is_sound(np.frombuffer(raw, np.uint8), n_in, n_out):
-            wrong = "a scale is negative, too large or no number"
+            wrong = "a scale is negative, too large or not a number"
             raise ModelFileError(f"{self.path.name}: tensor {quoted(name)} is damaged: {wrong}")
         return raw, n_in, n_out
 

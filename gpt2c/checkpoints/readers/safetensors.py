@@ -1,13 +1,13 @@
-"""A reader of our own for the safetensors format: mapped, not copied, and trusting nothing.
+"""Reader of the safetensors format that maps files, copies nothing and trusts nothing in them.
 
-The format (https://huggingface.co/docs/safetensors) is an 8-byte little-endian header length, a JSON
-header that gives each tensor's dtype, shape and byte range, and the raw data. Files are mapped into
-memory, read-only; tensors come out as views of the mapping. Nothing in a header is believed before it
-is checked against the file's real size: see `open_safetensors`. (A file that another program cuts
-short while it is mapped ends the process with a bus error; no reader of mapped files can help that.)
+The format (https://huggingface.co/docs/safetensors) is an 8-byte little-endian header length, a JSON header
+that gives each tensor's dtype, shape and byte range, and the raw data. Files are mapped read-only, and
+tensors are views of the map. The whole header is checked against the file's size first; see
+`open_safetensors`. (If another program truncates a file while it is mapped, the process ends with a bus
+error. No reader of mapped files can prevent that.)
 
-Views are raw bytes on purpose. A header may have any length (that of the published gpt2 file is
-14,283), so tensors may start at odd addresses and must not be read through float pointers.
+Views are raw bytes, not floats: a header may have any length (that of the published gpt2 file is 14,283), so
+tensors may start at odd addresses and must not be read through float pointers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...errors import ModelFileError
 from .base import MappedFile, StoredTensor
 
 MAX_HEADER_BYTES = 100_000_000
-"""Longest safetensors header that is read; the same limit as the safetensors package."""
+"""Maximum length of a safetensors header; the same limit as in the safetensors package."""
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -33,12 +33,12 @@ DTYPE_BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
 }  # fmt: skip
-"""Bits an element, of every dtype that the format defines."""
+"""Bits per element of every dtype that the format defines."""
 
 
 @dataclass(frozen=True)
 class TensorInfo(StoredTensor):
-    """Where one tensor lies: `n_bytes` bytes from `offset`, counted from the start of the file."""
+    """A tensor and its place: `n_bytes` bytes at `offset` from the start of the file."""
 
     offset: int
     n_bytes: int
@@ -67,8 +67,8 @@ class SafetensorsFile(MappedFile):
     def view(self, name: str) -> memoryview:
         """The raw bytes of a tensor: one-dimensional, read-only, not copied, of any alignment.
 
-        A view keeps the mapping alive, also past `close()`. Raises `KeyError` for a name that is
-        not in `tensors`, `ClosedError` after `close()`.
+        A view keeps the map alive, also after `close()`. Raises `KeyError` for a name that is not in
+        `tensors`, `ClosedError` after `close()`.
         """
         offset, n_bytes = self._ranges[name]
         return memoryview(self._open())[offset : offset + n_bytes]
@@ -78,13 +78,14 @@ class SafetensorsFile(MappedFile):
 
 
 def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
-    """Map a safetensors file after checking its header against its size.
+    """Map a safetensors file whose header fits its size.
 
-    Checked: the header has at most 100 MB, lies within the file and is a strict JSON object; every
-    dtype is known; every shape holds non-negative integers and needs just the bytes that its range
-    holds; the ranges cover the data exactly, without overlap, hole or remainder; `__metadata__` maps
-    text to text. Raises `ModelNotFoundError` when there is no such file, else `ModelFileError` that
-    names the file and the tensor.
+    Checked: the header has at most 100 MB, is inside the file and is a strict JSON object; every dtype is
+    known; every shape holds non-negative integers, and its range has exactly the bytes that it needs; the
+    ranges cover the data without overlap, hole or remainder; `__metadata__` maps strings to strings.
+
+    Raises `ModelNotFoundError` if there is no such file, else `ModelFileError`, which names the file and the
+    tensor.
     """
     path = Path(path)
     name = path.name
@@ -101,7 +102,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> SafetensorsFile:
             data = mmap.mmap(file.fileno(), n_file, access=mmap.ACCESS_READ)
     except ModelFileError:
         raise
-    except (OSError, OverflowError, ValueError) as e:  # ValueError: it has become shorter meanwhile
+    except (OSError, OverflowError, ValueError) as e:  # ValueError: the file became shorter meanwhile
         raise ModelFileError(f"{name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
     return SafetensorsFile(path, tensors, MappingProxyType(metadata), data, n_header, about.st_mtime_ns)
 
@@ -110,11 +111,13 @@ def _header_length(start: bytes, n_file: int, name: str) -> int:
     if len(start) < 8:
         raise ModelFileError(f"{name}: is too short for a safetensors file ({n_file} bytes)")
     if start == b"version ":
-        raise ModelFileError(f"{name}: is a Git LFS pointer, not the weights; run 'git lfs pull' beside it")
+        raise ModelFileError(
+            f"{name}: is a Git LFS pointer, not the weights; run 'git lfs pull' in its folder"
+        )
     n_header = int.from_bytes(start, "little")
     if n_header > MAX_HEADER_BYTES:
         raise ModelFileError(
-            f"{name}: is not a safetensors file, or damaged: its header would have {n_header} bytes "
+            f"{name}: is not a safetensors file, or damaged: its header claims {n_header} bytes "
             f"(at most {MAX_HEADER_BYTES})"
         )
     if n_header > n_file - 8:
@@ -129,7 +132,7 @@ def _parse_header(header: bytes, n_data: int, name: str) -> tuple[dict[str, Tens
     metadata = entries.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise ModelFileError(f"{name}: __metadata__ must map text to text")
+        raise ModelFileError(f"{name}: __metadata__ must map strings to strings")
     n_before = 8 + len(header)
     tensors = [_parse_entry(key, entry, n_before, name) for key, entry in entries.items()]
     tensors.sort(key=lambda info: (info.offset, info.n_bytes))
@@ -138,7 +141,7 @@ def _parse_header(header: bytes, n_data: int, name: str) -> tuple[dict[str, Tens
 
 
 def _parse_entry(key: str, entry: object, n_before: int, name: str) -> TensorInfo:
-    """One tensor's header entry, checked by itself; `n_before` bytes precede the data."""
+    """A tensor from its header entry, which is checked alone; `n_before` bytes precede the data."""
     where = f"{name}: tensor {quoted(key)}"
     if not isinstance(entry, dict):
         raise ModelFileError(f"{where}: its entry must be an object, not {quoted(entry)}")
@@ -166,7 +169,7 @@ def _parse_entry(key: str, entry: object, n_before: int, name: str) -> TensorInf
 
 
 def _check_cover(tensors: list[TensorInfo], n_before: int, n_data: int, name: str) -> None:
-    """The tensors, sorted by offset, must cover the file's `n_data` bytes of data exactly once."""
+    """Check that the tensors, sorted by offset, cover the `n_data` bytes of data exactly once."""
     end = n_before
     for info in tensors:
         if info.offset != end:
@@ -179,4 +182,4 @@ def _check_cover(tensors: list[TensorInfo], n_before: int, n_data: int, name: st
             f"the file at {n_before + n_data}"
         )
     if end - n_before < n_data:
-        raise ModelFileError(f"{name}: {n_data - (end - n_before)} bytes after the last tensor")
+        raise ModelFileError(f"{name}: {n_data - (end - n_before)} bytes follow the last tensor")

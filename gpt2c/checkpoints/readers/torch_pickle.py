@@ -1,11 +1,12 @@
-"""What torch.save wrote: Hugging Face's pytorch_model.bin, and nanoGPT's ckpt.pt.
+"""Reader of files that torch.save wrote: Hugging Face's pytorch_model.bin, and nanoGPT's ckpt.pt.
 
-Such a file is a pickle, which could run any code; it is read only through torch's loader with
-`weights_only`, which builds tensors and plain containers and refuses all else. Torch is an extra.
+These files are pickles, which can run any code when they are loaded. They are read only through torch's
+loader with `weights_only`, which builds tensors and plain containers and refuses everything else. Torch is an
+extra.
 
-nanoGPT's checkpoint says its sizes itself (`model_args`). Its linear layers are [n_out, n_in], its
-activation is the GELU of the error function (`nn.GELU()`), and `bias=False` leaves all biases out: they
-are then zeros.
+A nanoGPT checkpoint contains its sizes (`model_args`). Its linear layers are [n_out, n_in], and its
+activation is the GELU of the error function (`nn.GELU()`). With `bias=False` it has no biases; they are read
+as zeros.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from .base import MappedFile, StoredTensor, map_file
 
 _DTYPES = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}
 
-# nanoGPT's names for sizes, and ours. Its other arguments change nothing here; one that is not listed
-# belongs to a relative of nanoGPT that computes something else.
+# nanoGPT's names of sizes -> names in a config.json. The other arguments change nothing here. An argument
+# that is in neither list comes from a derivative of nanoGPT, which may compute something else.
 _NANOGPT_SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -39,7 +40,7 @@ _LINEAR = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c
 
 
 class TorchFile(MappedFile):
-    """An open file of torch.save; made by `open_torch`."""
+    """An open file that torch.save wrote; made by `open_torch`."""
 
     def __init__(
         self,
@@ -50,13 +51,14 @@ class TorchFile(MappedFile):
         transposed: tuple[str, ...] = (),
         config: ModelConfig | None = None,
     ) -> None:
-        """`state`: name -> torch tensor; `transposed`: ends of the names whose matrices are [out, in]."""
+        """state: name -> torch tensor. transposed: endings of the names of [n_out, n_in] matrices."""
 
-        def told(name: str, tensor: Any) -> StoredTensor:
+        def as_viewed(name: str, tensor: Any) -> StoredTensor:
             shape = tuple(tensor.shape[::-1] if name.endswith(transposed) else tensor.shape)
             return StoredTensor(name, _DTYPES.get(str(tensor.dtype), str(tensor.dtype)), shape)
 
-        super().__init__(path, data, mtime_ns, {name: told(name, t) for name, t in state.items()}, 0, {})
+        tensors = {name: as_viewed(name, tensor) for name, tensor in state.items()}
+        super().__init__(path, data, mtime_ns, tensors, 0, {})
         self.config = config
         self._state = state
         self._transposed = transposed
@@ -71,13 +73,13 @@ class TorchFile(MappedFile):
         return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
     def close(self) -> None:
-        """Let go of the tensors; the memory goes when the last view does."""
+        """Release the tensors; their memory is freed with the last view."""
         super().close()
         self._state = {}
 
 
 def open_torch(path: Path) -> TorchFile:
-    """Open a file of torch.save. Raises `ModelFileError`, `ConfigError`, `BackendUnavailable`."""
+    """Open a file that torch.save wrote. Raises `ModelFileError`, `ConfigError`, `BackendUnavailable`."""
     data, mtime_ns = map_file(path)
     content = _load(path)
     if isinstance(content, dict) and {"model", "model_args"} <= content.keys():
@@ -97,23 +99,23 @@ def _load(path: Path) -> Any:
         ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about the age of the format
+            warnings.simplefilter("ignore")  # torch warns about the old format
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    # What it raises for a file that is none of its own is any of a dozen classes.
+    # For a file that torch did not write, it raises any of a dozen classes.
     except Exception as e:
         reason = next(iter(str(e).split("\n")), "").strip()[:200]
         raise ModelFileError(
-            f"{path.name}: torch cannot read it as weights alone: {reason or type(e).__name__}"
+            f"{path.name}: torch cannot load it as weights only: {reason or type(e).__name__}"
         ) from e
 
 
 def _check_zip(path: Path) -> None:
-    """torch.save compresses nothing, so what is compressed is no model, and could be of any size."""
+    """Refuse an archive with compressed members: torch.save makes none, and they could unpack to any size."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ModelFileError(f"{path.name}: {quoted(entry.filename)} in it is compressed")
+                    raise ModelFileError(f"{path.name}: its member {quoted(entry.filename)} is compressed")
     except (zipfile.BadZipFile, OSError, NotImplementedError) as e:
         raise ModelFileError(f"{path.name}: is a damaged archive: {e}") from None
 
@@ -122,15 +124,17 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     import torch
 
     if not isinstance(content, dict):
-        raise ModelFileError(f"{path.name}: holds {type(content).__name__}, not tensors by name")
+        raise ModelFileError(f"{path.name}: holds {type(content).__name__}, not a dict of tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ModelFileError(f"{path.name}: {quoted(name)} is {type(tensor).__name__}, not a tensor")
-        # One number shown as many (a stride of 0) would need memory that the file never had. A meta tensor
-        # has no numbers; and a nested one calls itself strided, and has no shape.
+        # A tensor with a stride of 0 shows one element as many, which would take memory that the file does
+        # not have. A meta tensor has no elements. A nested tensor is "strided", too, but has no shape.
         is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested
         if not is_plain or tensor.untyped_storage().nbytes() < tensor.nbytes:
-            raise ModelFileError(f"{path.name}: tensor {quoted(name)} is not stored whole")
+            raise ModelFileError(
+                f"{path.name}: tensor {quoted(name)} is not a dense CPU tensor with all its elements"
+            )
     return content
 
 
@@ -146,7 +150,8 @@ def _nanogpt(path: Path, data: mmap.mmap, mtime_ns: int, content: dict[str, Any]
     sizes = {ours: arguments.get(theirs) for theirs, ours in _NANOGPT_SIZES.items()}
     config = config_of_fields({**sizes, "activation_function": "gelu"}, f"{path.name}: model_args")
     state = _state_dict(path, content["model"])
-    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}  # of torch.compile
+    # torch.compile adds the prefix.
+    state = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     if not arguments.get("bias", True):
         for name in [name for name in state if name.endswith(".weight") and _has_bias(name)]:
             zeros = torch.from_numpy(np.zeros(state[name].shape[:1], np.float32))

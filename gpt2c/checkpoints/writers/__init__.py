@@ -1,6 +1,6 @@
-"""Models written to disk: a folder in Hugging Face layout, or a GGUF file.
+"""Writers of models: a folder in Hugging Face layout, or a GGUF file.
 
-A writer takes a `Checkpoint`, walks its tensors one by one, and so never holds a model whole.
+A writer takes a `Checkpoint` and writes one tensor after the other, so a whole model is never in memory.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ from .huggingface import write_folder
 __all__ = ["DTYPES", "Progress", "encode", "write_folder", "write_gguf"]
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and the bytes there will be."""
+"""Called with the number of bytes written so far and the total number of bytes."""

@@ -1,4 +1,4 @@
-"""A file or folder that is there whole or not at all: made beside its place, and moved there at the end."""
+"""Files and folders that are written whole or not at all: a temporary name first, renamed at the end."""
 
 from __future__ import annotations
 
@@ -14,45 +14,50 @@ from ...errors import ModelFileError
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when the block ends, and vanishes if an exception ends it.
+    """Yield an empty folder to fill, and rename it to `path` when the block ends.
 
-    `ModelFileError`: there is something at `path` already, or the folder it is to be in cannot be written.
+    If an exception ends the block, the folder is deleted. Threads and processes that write to one `path` at
+    the same time do not disturb each other: each has a temporary folder of its own. `ModelFileError`: `path`
+    exists, also if only at the end, or cannot be written.
     """
-    partial = _beside(path)
+    partial = _temporary_name(path)
     try:
         partial.mkdir()
     except OSError as e:
         raise ModelFileError(f"{quoted(str(path), 300)} cannot be written: {e.strerror}") from None
-    with _moved_in_the_end(partial, path):
+    with _renamed_at_the_end(partial, path):
         yield partial
         for file in partial.iterdir():
-            _to_disk(file)
+            _flush_to_disk(file)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """As `new_folder`, for a file, which the block makes."""
-    partial = _beside(path)
-    with _moved_in_the_end(partial, path):
+    """Yield a name under which the block creates a file; otherwise as `new_folder`."""
+    partial = _temporary_name(path)
+    with _renamed_at_the_end(partial, path):
         yield partial
-        _to_disk(partial)
+        _flush_to_disk(partial)
 
 
-def _beside(path: Path) -> Path:
+def _temporary_name(path: Path) -> Path:
+    """A name in the folder of `path`, a different one at each call."""
     path = path.absolute()
     if os.path.lexists(path):
-        raise ModelFileError(f"{quoted(str(path), 300)} is there already: remove it, or choose another name")
-    with suppress(OSError):  # what follows will say it better
+        raise ModelFileError(f"{quoted(str(path), 300)} already exists: remove it, or choose another name")
+    with suppress(OSError):  # creating the file or folder fails next, with a better message
         path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent / f".{path.name}.partial-{os.getpid()}"
+    # Random, because threads of one process may write to the same path. (tempfile makes files that only
+    # their owner can read.)
+    return path.parent / f".{path.name}.partial-{os.urandom(4).hex()}"
 
 
 @contextmanager
-def _moved_in_the_end(partial: Path, path: Path) -> Iterator[None]:
+def _renamed_at_the_end(partial: Path, path: Path) -> Iterator[None]:
     try:
         yield
-        if os.path.lexists(path):  # made by another meanwhile
-            raise ModelFileError(f"{quoted(str(path), 300)} has come up meanwhile")
+        if os.path.lexists(path):  # another writer was faster
+            raise ModelFileError(f"{quoted(str(path), 300)} appeared meanwhile")
         os.rename(partial, path)
     except OSError as e:
         raise ModelFileError(f"{quoted(str(path), 300)} cannot be written: {e.strerror or e}") from e
@@ -63,7 +68,7 @@ def _moved_in_the_end(partial: Path, path: Path) -> Iterator[None]:
             partial.unlink(missing_ok=True)
 
 
-def _to_disk(file: Path) -> None:
-    """A disk that is full may only say so here."""
+def _flush_to_disk(file: Path) -> None:
+    """Flush a file to the disk. OSError: the disk is full, which some file systems report only now."""
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())

@@ -1,7 +1,8 @@
-"""A GGUF file of architecture gpt2, for llama.cpp and what is built on it; by the package `gguf`.
+"""Writer of GGUF files of architecture gpt2, for llama.cpp and programs built on it. Uses the package `gguf`.
 
-Matrices take the dtype asked for; vectors and the position embedding are float32, as llama.cpp has them.
-llama.cpp computes GELU's tanh form and attention's plain scale; a model with others is refused.
+Matrices are written in the requested dtype; vectors and the position embedding are float32, as in llama.cpp's
+own files. llama.cpp computes the tanh form of GELU and the plain scale of attention; a model that needs
+another is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def write_gguf(
     dtype: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a model as a new GGUF file. dtype: a key of `DTYPES`; None keeps each matrix's own.
+    """Write a model as a new GGUF file.
 
-    Nothing is left half written. `ConfigError`: llama.cpp would compute something else; `ModelFileError`:
-    the file is there already, cannot be written, or a weight is too large for f16; `BackendUnavailable`:
-    the package is not installed.
+    dtype: of the matrices, a key of `DTYPES`; None: the one that each matrix has in the source. The file is
+    written whole or not at all. `ConfigError`: llama.cpp would compute another model; `ModelFileError`: the
+    file exists or cannot be written, or a weight is too large for f16; `BackendUnavailable`: the package
+    `gguf` is not installed.
     """
     try:
         import gguf
@@ -80,12 +82,12 @@ def _write_tensors(
 
 def _check(checkpoint: Checkpoint) -> None:
     config = checkpoint.config
-    others = [
+    conditions = [
         ("activation_function", config.activation_function, "gelu_new"),
         ("scale_attn_weights", config.scale_attn_weights, True),
         ("scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx, False),
     ]
-    for key, value, supported in others:
+    for key, value, supported in conditions:
         if value != supported:
             raise ConfigError(f"GGUF has no gpt2 with {key} {value!r}: llama.cpp would compute {supported!r}")
 
@@ -109,17 +111,17 @@ def _add_metadata(writer: Any, gguf: Any, checkpoint: Checkpoint, name: str, dty
     writer.add_feed_forward_length(config.n_inner)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    shorter = dtypes - {"f32"}
+    halves = dtypes - {"f32"}
     types = gguf.LlamaFileType
-    of = {"f16": types.MOSTLY_F16, "bf16": types.MOSTLY_BF16}
-    writer.add_file_type(of[min(shorter)] if shorter else types.ALL_F32)
+    file_types = {"f16": types.MOSTLY_F16, "bf16": types.MOSTLY_BF16}
+    writer.add_file_type(file_types[min(halves)] if halves else types.ALL_F32)
     try:
         vocabulary = checkpoint.read_vocabulary()
-    except ModelNotFoundError:  # then it is a model for ids only, there as here
+    except ModelNotFoundError:  # the file then takes token ids only, as the model does
         writer.add_tokenizer_model("none")
         writer.add_vocab_size(config.n_vocab)
         return
-    Tokenizer(vocabulary, config)  # says what is wrong with it
+    Tokenizer(vocabulary, config)  # raises if the vocabulary is invalid
     _add_vocabulary(writer, gguf, vocabulary, config.n_vocab)
     if config.eos_token_id is not None:
         writer.add_bos_token_id(config.eos_token_id)

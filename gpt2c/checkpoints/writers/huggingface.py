@@ -1,4 +1,4 @@
-"""A folder in Hugging Face layout: config.json, model.safetensors, and the vocabulary's files."""
+"""Writer of folders in Hugging Face layout: config.json, model.safetensors, and the vocabulary's files."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def write_folder(
 ) -> None:
     """Write a model as a new folder that `transformers` loads with the same weights.
 
-    dtype: a key of `DTYPES`; None keeps each tensor's own. Nothing is left half written.
-    `ModelFileError`: the folder is there already, cannot be written, or a weight is too large for f16.
+    dtype: a key of `DTYPES`; None: each tensor has its dtype in the source. The folder is written whole or
+    not at all. `ModelFileError`: the folder exists or cannot be written, or a weight is too large for f16.
     """
     specs = tuple(checkpoint.specs())
     dtypes = [dtype or NAME_OF_STORED[checkpoint.dtype(spec.kind, spec.layer)] for spec in specs]
@@ -38,7 +38,7 @@ def write_folder(
         write_json(partial / "config.json", config_fields(checkpoint, dtypes))
         copy_vocabulary(checkpoint, partial)
         with open(partial / "model.safetensors", "wb") as file:
-            # transformers writes the names so, and finds them so beside an untied lm_head.
+            # The names that transformers writes, and expects when there is an untied lm_head.
             names = [spec.name if spec.kind == "lm_head" else f"transformer.{spec.name}" for spec in specs]
             stored = (DTYPES[dtype][0] for dtype in dtypes)
             entries = zip(names, (spec.shape for spec in specs), stored, strict=True)
@@ -62,14 +62,18 @@ def write_safetensors(
     pieces: Iterable[memoryview],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a safetensors file: `entries` are its tensors, (name, shape, dtype), `pieces` their bytes."""
+    """Write a safetensors file.
+
+    entries: (name, shape, dtype as in safetensors) of each tensor, in the order of their data. pieces: the
+    data, in pieces of any length. progress: called after each piece.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape, dtype in entries:
         start, end = end, end + math.prod(shape) * DTYPE_BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the data is aligned
+    text += b" " * (-len(text) % 8)  # aligns the data to 8 bytes
     n_done = file.write(len(text).to_bytes(8, "little") + text)
     n_all = n_done + end
     for piece in pieces:
@@ -79,13 +83,16 @@ def write_safetensors(
 
 
 def config_fields(checkpoint: Checkpoint, dtypes: Iterable[str]) -> dict[str, Any]:
-    """What config.json says: a source's own fields where it has them, else those of its `ModelConfig`."""
+    """The fields of config.json: those of the source's `ModelConfig`, overridden by its own config.json.
+
+    dtypes: those of the written tensors, keys of `DTYPES`.
+    """
     names = sorted(set(dtypes))
     fields = {**_fields_of(checkpoint.config), **checkpoint.config_fields}
-    fields["architectures"] = ["GPT2LMHeadModel"]  # whatever else the source had is not written
+    fields["architectures"] = ["GPT2LMHeadModel"]  # the only part of the source that is written
     fields["torch_dtype"] = DTYPES[names[0]][2] if len(names) == 1 else "float32"
-    fields.pop("quantization", None)  # weights come dequantized
-    fields.pop("dtype", None)  # what torch_dtype is called from transformers 5 on
+    fields.pop("quantization", None)  # the weights are dequantized
+    fields.pop("dtype", None)  # the name of torch_dtype since transformers 5
     return fields
 
 
@@ -110,7 +117,7 @@ def _fields_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
-    """The files of a model's vocabulary, where it has one, into another folder."""
+    """Copy the files of a model's vocabulary, if it has one, into another folder."""
     own = checkpoint.own_vocabulary
     if own:
         write_vocabulary(own, folder)
@@ -123,12 +130,12 @@ def copy_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
-    """vocab.json and merges.txt, into a folder that is there."""
+    """Write vocab.json and merges.txt into an existing folder."""
     write_json(folder / "vocab.json", vocabulary.ids)
     lines = ["#version: 0.2", *(f"{left} {right}" for _, left, right in vocabulary.merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """As people read it."""
+    """Write a JSON file, indented for people to read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

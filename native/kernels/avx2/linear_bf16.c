@@ -12,7 +12,7 @@
 #include "lanes.h"
 #include "tile_avx2.h"
 
-#define MOST_ROWS 4
+#define MAX_ROWS 4
 
 static GPT2C_ALWAYS_INLINE __m256 first_of(__m256i words) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
@@ -26,7 +26,7 @@ static GPT2C_ALWAYS_INLINE __m256 second_of(__m256i words) {
 static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
                                          const uint32_t *w, size_t columns, const size_t rows,
                                          const size_t vectors) {
-    __m256 sums[MOST_ROWS][4];
+    __m256 sums[MAX_ROWS][4];
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++)
         GPT2C_UNROLL(4)
@@ -79,5 +79,5 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
 }
 
 void gpt2c_linear_bf16_avx2(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows, gpt2c_finish_row_avx2);
+    gpt2c_linear_tiled(args, rows, columns, MAX_ROWS, sum_rows, gpt2c_finish_row_avx2);
 }

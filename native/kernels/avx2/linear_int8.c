@@ -105,8 +105,8 @@ static GPT2C_ALWAYS_INLINE __m256 gpt2c_add_scaled(__m256 sum, __m256 scale, __m
     return _mm256_fmadd_ps(scale, _mm256_mul_ps(_mm256_set1_ps(x), _mm256_cvtepi32_ps(dots)), sum);
 }
 
-static GPT2C_ALWAYS_INLINE __m256 gpt2c_sub_scaled(__m256 sum, __m256 least, float x) {
-    return _mm256_fnmadd_ps(least, _mm256_set1_ps(x), sum);
+static GPT2C_ALWAYS_INLINE __m256 gpt2c_sub_scaled(__m256 sum, __m256 offset, float x) {
+    return _mm256_fnmadd_ps(offset, _mm256_set1_ps(x), sum);
 }
 
 #include "kernels/tiled/linear_int8.h"

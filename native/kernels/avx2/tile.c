@@ -115,15 +115,15 @@ void gpt2c_tile_avx2(const gpt2c_tile *tile, size_t rows) {
     const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
     size_t b = 0;
     for (; rows == 1 && b + 4 <= blocks; b += 4) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        sum_tile_1x4(&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        sum_tile_1x4(&remaining);
     }
     for (; rows <= 2 && b + 2 <= blocks; b += 2) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&remaining);
     }
     for (; b < blocks; b++) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        sum_tile_Nx1(&rest, rows);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        sum_tile_Nx1(&remaining, rows);
     }
 }

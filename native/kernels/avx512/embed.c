@@ -5,7 +5,7 @@
 #include "lanes.h"
 
 void gpt2c_embed_avx512(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe) {
-    if (wte->layout != GPT2C_PANELS) {
+    if (wte->layout != GPT2C_LAYOUT_PANELS) {
         gpt2c_embed_ref(out, wte, token, wpe);
         return;
     }

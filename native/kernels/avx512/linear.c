@@ -9,10 +9,10 @@
 
 static inline __m512 behind_sum(const gpt2c_linear_args *args, __m512 sum, size_t n, size_t i) {
     switch (args->epilogue) {
-    case GPT2C_THEN_GELU: return gpt2c_gelu16(sum);
-    case GPT2C_THEN_GELU_TABLE: return gpt2c_gelu_table16(sum, args->gelu_table);
-    case GPT2C_THEN_ADD: return _mm512_add_ps(gpt2c_load(args->residual + i, n), sum);
-    case GPT2C_PLAIN:
+    case GPT2C_EPILOGUE_GELU: return gpt2c_gelu16(sum);
+    case GPT2C_EPILOGUE_GELU_TABLE: return gpt2c_gelu_table16(sum, args->gelu_table);
+    case GPT2C_EPILOGUE_ADD: return _mm512_add_ps(gpt2c_load(args->residual + i, n), sum);
+    case GPT2C_EPILOGUE_NONE:
     default: return sum;
     }
 }

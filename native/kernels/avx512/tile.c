@@ -121,16 +121,16 @@ void gpt2c_tile_avx512(const gpt2c_tile *tile, size_t rows) {
     const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
     size_t b = 0;
     for (; rows == 1 && b + 8 <= blocks; b += 8) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        sum_tile_1x8(&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        sum_tile_1x8(&remaining);
     }
     for (; rows == 1 && b + 4 <= blocks; b += 4) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        sum_tile_1x4(&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        sum_tile_1x4(&remaining);
     }
     for (; b < blocks; b += 2) {
-        gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        if (b + 1 == blocks) rest.w_odd = 0; /* there is no second block: the first one again */
-        sum_tile_Nx2(&rest, rows);
+        gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        if (b + 1 == blocks) remaining.w_odd = 0; /* there is no second block: the first one again */
+        sum_tile_Nx2(&remaining, rows);
     }
 }

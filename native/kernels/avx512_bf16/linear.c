@@ -1,7 +1,7 @@
 /* Linear layers over bfloat16 panels by VDPBF16PS: for each of 16 columns two products of bfloat16
  * numbers at once, added to a float32 sum, which is twice the arithmetic of an FMA.
  *
- * x is rounded to bfloat16 too, once for all columns (`prepare`), and for one row as for many, so that
+ * x is rounded to bfloat16 too, once for all columns (`pack`), and for one row as for many, so that
  * both have the same bits. The instruction rounds to nearest even whatever the mode, and takes and
  * gives subnormal numbers as 0.
  *
@@ -16,10 +16,10 @@
 
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
 
-/* Words of a row of prepared x. */
-static size_t row_words(size_t n_in) { return gpt2c_prepared_bytes(n_in) / sizeof(uint32_t); }
+/* Words of a row of packed x. */
+static size_t row_words(size_t n_in) { return gpt2c_packed_x_bytes(n_in) / sizeof(uint32_t); }
 
-void gpt2c_prepare_bf16_avx512_bf16(void *out, const float *x, size_t rows, size_t n_in) {
+void gpt2c_pack_bf16_avx512_bf16(void *out, const float *x, size_t rows, size_t n_in) {
     uint16_t *pairs = out;
     for (size_t r = 0; r < rows; r++, x += n_in, pairs += 2 * row_words(n_in)) {
         for (size_t k = 0; k < n_in; k += GPT2C_LANES) {
@@ -84,7 +84,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile(gpt2c_sums to, const uint32_t *x, size_
 static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, gpt2c_sums sums) {
     const size_t n_in = args->w->n_in, pairs = (n_in + 1) / 2;
     const size_t stride = row_words(n_in), n = rows.end - rows.begin;
-    const uint32_t *x = (const uint32_t *)args->prepared + rows.begin * stride;
+    const uint32_t *x = (const uint32_t *)args->packed_x + rows.begin * stride;
     for (size_t c = columns.begin; c < columns.end;) {
         const size_t left = columns.end - c;
         gpt2c_sums to = sums;

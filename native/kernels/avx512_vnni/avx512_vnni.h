@@ -6,14 +6,14 @@
 
 extern const gpt2c_kernels gpt2c_kernels_avx512_vnni;
 
-void gpt2c_prepare_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in);
+void gpt2c_pack_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in);
 /* Of both formats. */
 void gpt2c_linear_int8_avx512_vnni(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 
-#define GPT2C_KERNELS_AVX512_VNNI                               \
-    .prepare[GPT2C_PANELS_Q8] = gpt2c_prepare_int8_avx512_vnni, \
-    .prepare[GPT2C_PANELS_Q4] = gpt2c_prepare_int8_avx512_vnni, \
-    .linear[GPT2C_PANELS_Q8] = gpt2c_linear_int8_avx512_vnni,   \
-    .linear[GPT2C_PANELS_Q4] = gpt2c_linear_int8_avx512_vnni
+#define GPT2C_KERNELS_AVX512_VNNI                                    \
+    .pack[GPT2C_LAYOUT_PANELS_Q8] = gpt2c_pack_int8_avx512_vnni,     \
+    .pack[GPT2C_LAYOUT_PANELS_Q4] = gpt2c_pack_int8_avx512_vnni,     \
+    .linear[GPT2C_LAYOUT_PANELS_Q8] = gpt2c_linear_int8_avx512_vnni, \
+    .linear[GPT2C_LAYOUT_PANELS_Q4] = gpt2c_linear_int8_avx512_vnni
 
 #endif

@@ -13,6 +13,9 @@
 #include "kernels/tiled/int8.h"
 #include "kernels/tiled/linear.h"
 
+/* One kernel does both formats, so that they share the code around the loops: 1 is q4, 0 is q8. */
+static GPT2C_ALWAYS_INLINE int gpt2c_is_q4(const gpt2c_matrix *w) { return w->layout == GPT2C_LAYOUT_PANELS_Q4; }
+
 /* A linear layer of one row. */
 void gpt2c_linear_int8_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns);
 

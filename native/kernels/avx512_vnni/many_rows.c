@@ -6,7 +6,7 @@
  * group of 32 steps the integers are scaled and added: 3 operations (q4: 4) behind 8 dot products. */
 #include "int8_avx512_vnni.h"
 
-#define MOST_ROWS 6
+#define MAX_ROWS 6
 #define EACH_ROWS(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
 
 /* Groups in a piece of a panel: 27 KB of q8, 30 of q4. */
@@ -16,7 +16,7 @@
 typedef struct unpacked {
     uint8_t q[GPT2C_GROUP_QUADS][GPT2C_PANEL][GPT2C_QUAD];
     float scale[GPT2C_PANEL];
-    float least[GPT2C_PANEL]; /* of q4 */
+    float offset[GPT2C_PANEL]; /* of q4 */
 } unpacked;
 
 static void unpack_q8(unpacked *to, const gpt2c_q8_block *panel, gpt2c_span groups) {
@@ -39,7 +39,7 @@ static void unpack_q4(unpacked *to, const gpt2c_q4_block *panel, const gpt2c_q4_
                 _mm512_store_si512(to->q[quad + 1][v * GPT2C_LANES], two.w[1]);
             }
             _mm512_store_ps(to->scale + v * GPT2C_LANES, gpt2c_q4_scales(largest->scale, panel[g].scale, v));
-            _mm512_store_ps(to->least + v * GPT2C_LANES, gpt2c_q4_scales(largest->least, panel[g].least, v));
+            _mm512_store_ps(to->offset + v * GPT2C_LANES, gpt2c_q4_scales(largest->offset, panel[g].offset, v));
         }
     }
 }
@@ -48,7 +48,7 @@ static void unpack_q4(unpacked *to, const gpt2c_q4_block *panel, const gpt2c_q4_
 typedef struct tile {
     const unpacked *w;
     size_t groups;
-    const gpt2c_int8_group *x[2]; /* the first row's, and those of its rest, or NULL */
+    const gpt2c_int8_group *x[2]; /* the first row's, and those of its remainder, or NULL */
     size_t n_in;
     const float *from; /* sums so far, rows `from_stride` apart; NULL: none yet */
     size_t from_stride;
@@ -60,14 +60,14 @@ typedef struct tile {
 /* sums += one group. `rows` and `q4` are constants wherever this is used, so all loops vanish. */
 static GPT2C_ALWAYS_INLINE void add_group(__m512 sums[][2], const unpacked *w, const gpt2c_int8_group *x, size_t n_in,
                                           const size_t rows, const int q4) {
-    __asm__("" : "+r"(w)); /* or a rest's weights would be kept in registers, of which there are not enough */
+    __asm__("" : "+r"(w)); /* or a remainder's weights would be kept in registers, of which there are not enough */
     /* Rows 0 to 2 and 3 to 5 from an address each, which leaves enough registers for addresses. */
     const gpt2c_int8_group *first[2] = {x, gpt2c_rows_down(x, 3, n_in)};
-    __m512i integers[MOST_ROWS][2];
+    __m512i integers[MAX_ROWS][2];
     GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows; r++) {
-        const int32_t offset = gpt2c_rows_down(first[r / 3], r % 3, n_in)->offset;
-        integers[r][0] = integers[r][1] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(offset);
+        const int32_t correction = gpt2c_rows_down(first[r / 3], r % 3, n_in)->correction;
+        integers[r][0] = integers[r][1] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(correction);
     }
     GPT2C_UNROLL(8)
     for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad++) {
@@ -84,13 +84,13 @@ static GPT2C_ALWAYS_INLINE void add_group(__m512 sums[][2], const unpacked *w, c
     GPT2C_UNROLL(2)
     for (size_t v = 0; v < 2; v++) {
         const __m512 scale = _mm512_load_ps(w->scale + v * GPT2C_LANES);
-        const __m512 least = q4 ? _mm512_load_ps(w->least + v * GPT2C_LANES) : scale;
+        const __m512 offset = q4 ? _mm512_load_ps(w->offset + v * GPT2C_LANES) : scale;
         GPT2C_UNROLL(6)
         for (size_t r = 0; r < rows; r++) {
             const gpt2c_int8_group *group = gpt2c_rows_down(first[r / 3], r % 3, n_in);
             const __m512 dots = _mm512_cvtepi32_ps(integers[r][v]);
             sums[r][v] = _mm512_fmadd_ps(scale, _mm512_mul_ps(_mm512_set1_ps(group->scale), dots), sums[r][v]);
-            if (q4) sums[r][v] = _mm512_fnmadd_ps(least, _mm512_set1_ps(group->scaled_sum), sums[r][v]);
+            if (q4) sums[r][v] = _mm512_fnmadd_ps(offset, _mm512_set1_ps(group->scaled_sum), sums[r][v]);
         }
     }
 }
@@ -98,7 +98,7 @@ static GPT2C_ALWAYS_INLINE void add_group(__m512 sums[][2], const unpacked *w, c
 static GPT2C_ALWAYS_INLINE void add_tile(const tile *t, const size_t rows, const int q4) {
     const size_t n[2] = {t->columns, t->columns > GPT2C_LANES ? t->columns - GPT2C_LANES : 0};
     const size_t parts = t->x[1] != NULL ? 2 : 1;
-    __m512 sums[MOST_ROWS][2];
+    __m512 sums[MAX_ROWS][2];
     GPT2C_UNROLL(6)
     for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(2)
@@ -154,39 +154,39 @@ static void fetch_next(const piece *p, size_t n, size_t i) {
 
 static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span panel, const piece *p) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out, n = rows.end - rows.begin;
-    const size_t tiles = (n + MOST_ROWS - 1) / MOST_ROWS, first = p->groups.begin;
-    float room[MOST_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
+    const size_t tiles = (n + MAX_ROWS - 1) / MAX_ROWS, first = p->groups.begin;
+    float buffer[MAX_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
     for (size_t i = 0; i < tiles; i++) {
         const gpt2c_span share = gpt2c_share(n, tiles, i);
         const gpt2c_span part = {rows.begin + share.begin, rows.begin + share.end};
         float *out = args->out + part.begin * n_out + panel.begin;
-        const int rests = args->prepared_rest != NULL;
+        const int has_remainder = args->packed_remainder != NULL;
         const tile t = {
             .w = p->w,
             .groups = p->groups.end - first,
-            .x = {gpt2c_int8_row_at(args->prepared, part.begin, n_in) + first,
-                  rests ? gpt2c_int8_row_at(args->prepared_rest, part.begin, n_in) + first : NULL},
+            .x = {gpt2c_int8_row_at(args->packed_x, part.begin, n_in) + first,
+                  has_remainder ? gpt2c_int8_row_at(args->packed_remainder, part.begin, n_in) + first : NULL},
             .n_in = n_in,
             .from = first > 0 ? out : NULL,
             .from_stride = n_out,
-            .to = p->is_last ? room : out,
+            .to = p->is_last ? buffer : out,
             .to_stride = p->is_last ? GPT2C_PANEL : n_out,
             .columns = panel.end - panel.begin,
         };
         gpt2c_fetch_lines(args, part, panel);
         fetch_next(p, tiles, i);
-        if (args->w->layout == GPT2C_PANELS_Q4)
+        if (gpt2c_is_q4(args->w))
             add_rows_q4(&t, part.end - part.begin);
         else
             add_rows_q8(&t, part.end - part.begin);
         for (size_t r = part.begin; r < part.end && p->is_last; r++)
-            gpt2c_finish_row_avx512(args, r, panel, room + (r - part.begin) * GPT2C_PANEL);
+            gpt2c_finish_row_avx512(args, r, panel, buffer + (r - part.begin) * GPT2C_PANEL);
     }
 }
 
 /* Unpacks groups of the panel that begins at column c. */
 static void unpack(piece *p, const gpt2c_matrix *w, size_t c) {
-    if (w->layout == GPT2C_PANELS_Q4) {
+    if (gpt2c_is_q4(w)) {
         const gpt2c_q4_block *panel = gpt2c_q4_panel(w, c);
         unpack_q4(p->w, panel, gpt2c_q4_columns_of(w, c), p->groups);
         p->next = (const char *)(panel + p->groups.end);
@@ -201,7 +201,7 @@ static void unpack(piece *p, const gpt2c_matrix *w, size_t c) {
 
 static void many_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const gpt2c_matrix *w = args->w;
-    const size_t groups = w->layout == GPT2C_PANELS_Q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
+    const size_t groups = gpt2c_is_q4(w) ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
     piece p __attribute__((aligned(64)));
     for (size_t c = columns.begin; c < columns.end; c += GPT2C_PANEL) {
         const gpt2c_span panel = {c, columns.end - c < GPT2C_PANEL ? columns.end : c + GPT2C_PANEL};

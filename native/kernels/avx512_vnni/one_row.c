@@ -2,8 +2,8 @@
  * which are as many streams. Where x has two parts, both meet the weights while these are in registers. */
 #include "int8_avx512_vnni.h"
 
-#define MOST_PANELS 4
-#define MOST_VECTORS (2 * MOST_PANELS)
+#define MAX_PANELS 4
+#define MAX_VECTORS (2 * MAX_PANELS)
 
 /* All but args, row and columns are constants wherever this is used, so all loops over them vanish. */
 static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
@@ -13,16 +13,16 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
     const gpt2c_q8_block *q8_panel = gpt2c_q8_panel(args->w, columns.begin);
     const gpt2c_q4_block *q4_panel = gpt2c_q4_panel(args->w, columns.begin);
     const gpt2c_q4_columns *largest = q4 ? gpt2c_q4_columns_of(args->w, columns.begin) : NULL;
-    const gpt2c_int8_group *x[2] = {gpt2c_int8_row_at(args->prepared, row, n_in), NULL};
-    if (parts == 2) x[1] = gpt2c_int8_row_at(args->prepared_rest, row, n_in);
-    __m512 sums[MOST_VECTORS];
-    __m512i integers[2][MOST_VECTORS];
+    const gpt2c_int8_group *x[2] = {gpt2c_int8_row_at(args->packed_x, row, n_in), NULL};
+    if (parts == 2) x[1] = gpt2c_int8_row_at(args->packed_remainder, row, n_in);
+    __m512 sums[MAX_VECTORS];
+    __m512i integers[2][MAX_VECTORS];
 
     GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++) sums[v] = _mm512_setzero_ps();
     for (size_t g = 0; g < groups; g++) {
-        const gpt2c_q8_block *q8[MOST_PANELS];
-        const gpt2c_q4_block *q4s[MOST_PANELS];
+        const gpt2c_q8_block *q8[MAX_PANELS];
+        const gpt2c_q4_block *q4s[MAX_PANELS];
         GPT2C_UNROLL(4)
         for (size_t p = 0; p < panels; p++) {
             q8[p] = q8_panel + p * gpt2c_q8_blocks(n_in) + g / 2;
@@ -32,7 +32,7 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
         for (size_t i = 0; i < parts; i++) {
             GPT2C_UNROLL(8)
             for (size_t v = 0; v < vectors; v++)
-                integers[i][v] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(x[i][g].offset);
+                integers[i][v] = q4 ? _mm512_setzero_si512() : _mm512_set1_epi32(x[i][g].correction);
         }
         GPT2C_UNROLL(8)
         for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad += q4 ? 2 : 1) {
@@ -63,8 +63,8 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
                 const __m512 dots = _mm512_cvtepi32_ps(integers[i][v]);
                 sums[v] = _mm512_fmadd_ps(scale, _mm512_mul_ps(_mm512_set1_ps(x[i][g].scale), dots), sums[v]);
                 if (!q4) continue;
-                const __m512 least = gpt2c_q4_scales(largest[v / 2].least, block->least, v % 2);
-                sums[v] = _mm512_fnmadd_ps(least, _mm512_set1_ps(x[i][g].scaled_sum), sums[v]);
+                const __m512 offset = gpt2c_q4_scales(largest[v / 2].offset, block->offset, v % 2);
+                sums[v] = _mm512_fnmadd_ps(offset, _mm512_set1_ps(x[i][g].scaled_sum), sums[v]);
             }
         }
     }
@@ -79,19 +79,19 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
 
 static GPT2C_ALWAYS_INLINE void sum_panels(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                            const size_t panels) {
-    const int q4 = args->w->layout == GPT2C_PANELS_Q4, has_rest = args->prepared_rest != NULL;
-    if (q4 && has_rest)
+    const int q4 = gpt2c_is_q4(args->w), has_remainder = args->packed_remainder != NULL;
+    if (q4 && has_remainder)
         sum_columns(args, row, columns, panels, 2, 1);
     else if (q4)
         sum_columns(args, row, columns, panels, 1, 1);
-    else if (has_rest)
+    else if (has_remainder)
         sum_columns(args, row, columns, panels, 2, 0);
     else
         sum_columns(args, row, columns, panels, 1, 0);
 }
 
 void gpt2c_linear_int8_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
-    const size_t width = MOST_PANELS * GPT2C_PANEL;
+    const size_t width = MAX_PANELS * GPT2C_PANEL;
     for (size_t c = columns.begin; c < columns.end; c += width) {
         const gpt2c_span some = {c, c + width < columns.end ? c + width : columns.end};
         switch (gpt2c_panels(some.end - some.begin)) {

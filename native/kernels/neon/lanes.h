@@ -8,10 +8,10 @@
 
 #define GPT2C_LANES 4 /* floats in a register */
 
-/* n lanes of p, n possibly more than there are; the lanes not loaded are `rest`. */
-static inline float32x4_t gpt2c_load_or(const float *p, size_t n, float rest) {
+/* n lanes of p, n possibly more than there are; the lanes not loaded are `fill`. */
+static inline float32x4_t gpt2c_load_or(const float *p, size_t n, float fill) {
     if (n >= GPT2C_LANES) return vld1q_f32(p);
-    float32x4_t v = vdupq_n_f32(rest);
+    float32x4_t v = vdupq_n_f32(fill);
     if (n > 0) v = vld1q_lane_f32(p, v, 0);
     if (n > 1) v = vld1q_lane_f32(p + 1, v, 1);
     if (n > 2) v = vld1q_lane_f32(p + 2, v, 2);

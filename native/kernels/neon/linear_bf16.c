@@ -11,8 +11,8 @@
 #include "lanes.h"
 #include "neon.h"
 
-#define MOST_ROWS 4
-#define MOST_VECTORS 8
+#define MAX_ROWS 4
+#define MAX_VECTORS 8
 
 static GPT2C_ALWAYS_INLINE float32x4_t first_of(uint32x4_t words) {
     return vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
@@ -23,7 +23,7 @@ static GPT2C_ALWAYS_INLINE float32x4_t second_of(uint32x4_t words) {
 }
 
 /* One step of k: adds x[r] * weights to the sums of row r, all rows. */
-static GPT2C_ALWAYS_INLINE void add_step(float32x4_t sums[][MOST_VECTORS], const float *x, size_t n_in,
+static GPT2C_ALWAYS_INLINE void add_step(float32x4_t sums[][MAX_VECTORS], const float *x, size_t n_in,
                                          const float32x4_t *weights, const size_t rows, const size_t vectors) {
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
@@ -37,7 +37,7 @@ static GPT2C_ALWAYS_INLINE void add_step(float32x4_t sums[][MOST_VECTORS], const
 static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
                                          const uint32_t *w, size_t columns, const size_t rows,
                                          const size_t vectors) {
-    float32x4_t sums[MOST_ROWS][MOST_VECTORS];
+    float32x4_t sums[MAX_ROWS][MAX_VECTORS];
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
@@ -45,8 +45,8 @@ static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *
     }
 
     for (size_t k = 0; k < n_in; k += 2, w += GPT2C_PANEL) {
-        uint32x4_t words[MOST_VECTORS];
-        float32x4_t weights[MOST_VECTORS];
+        uint32x4_t words[MAX_VECTORS];
+        float32x4_t weights[MAX_VECTORS];
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) words[v] = vld1q_u32(w + v * GPT2C_LANES);
         GPT2C_UNROLL(8)
@@ -96,5 +96,5 @@ static void sum_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span 
 }
 
 void gpt2c_linear_bf16_neon(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    gpt2c_linear_tiled(args, rows, columns, MOST_ROWS, sum_rows, gpt2c_finish_row_neon);
+    gpt2c_linear_tiled(args, rows, columns, MAX_ROWS, sum_rows, gpt2c_finish_row_neon);
 }

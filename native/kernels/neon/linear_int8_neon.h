@@ -91,8 +91,8 @@ static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_add_scaled(float32x4_t sum, float32
     return vfmaq_f32(sum, scale, vmulq_n_f32(vcvtq_f32_s32(dots), x));
 }
 
-static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_sub_scaled(float32x4_t sum, float32x4_t least, float x) {
-    return vfmsq_n_f32(sum, least, x);
+static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_sub_scaled(float32x4_t sum, float32x4_t offset, float x) {
+    return vfmsq_n_f32(sum, offset, x);
 }
 
 #include "kernels/tiled/linear_int8.h"

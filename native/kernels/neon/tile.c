@@ -16,7 +16,7 @@
 #include "lanes.h"
 
 #define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
-#define MOST_VECTORS 8
+#define MAX_VECTORS 8
 
 /* How many of the tile's columns stand in register v or behind it. */
 static GPT2C_ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
@@ -34,7 +34,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_
                                             const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     const size_t vectors = PER_BLOCK * blocks;
-    float32x4_t sums[GPT2C_TILE_ROWS][MOST_VECTORS];
+    float32x4_t sums[GPT2C_TILE_ROWS][MAX_VECTORS];
     GPT2C_UNROLL(5)
     for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
@@ -49,7 +49,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_
     const float *x = tile.x;
     const char *w = tile.w;
     for (size_t k = 0; k < n; k++, x++, w += step) {
-        float32x4_t weights[MOST_VECTORS];
+        float32x4_t weights[MAX_VECTORS];
         GPT2C_UNROLL(2)
         for (size_t b = 0; b < blocks; b++) {
             GPT2C_UNROLL(4)
@@ -97,11 +97,11 @@ void gpt2c_tile_neon(const gpt2c_tile *tile, size_t rows) {
     const size_t blocks = (tile->columns + GPT2C_BLOCK - 1) / GPT2C_BLOCK;
     size_t b = 0;
     for (; rows <= 2 && b + 2 <= blocks; b += 2) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        (rows == 1 ? sum_tile_1x2 : sum_tile_2x2)(&remaining);
     }
     for (; b < blocks; b++) {
-        const gpt2c_tile rest = gpt2c_tile_from(tile, b);
-        sum_tile_Nx1[rows](&rest);
+        const gpt2c_tile remaining = gpt2c_tile_from(tile, b);
+        sum_tile_Nx1[rows](&remaining);
     }
 }

@@ -10,8 +10,8 @@ extern const gpt2c_kernels gpt2c_kernels_neon_dot;
 void gpt2c_linear_q8_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 void gpt2c_linear_q4_neon_dot(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 
-#define GPT2C_KERNELS_NEON_DOT                           \
-    .linear[GPT2C_PANELS_Q8] = gpt2c_linear_q8_neon_dot, \
-    .linear[GPT2C_PANELS_Q4] = gpt2c_linear_q4_neon_dot
+#define GPT2C_KERNELS_NEON_DOT                                  \
+    .linear[GPT2C_LAYOUT_PANELS_Q8] = gpt2c_linear_q8_neon_dot, \
+    .linear[GPT2C_LAYOUT_PANELS_Q4] = gpt2c_linear_q4_neon_dot
 
 #endif

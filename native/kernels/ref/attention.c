@@ -4,13 +4,21 @@
 
 #include "ref.h"
 
-void gpt2c_keep_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+void gpt2c_store_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
     const size_t n_embd = kv->n_head * kv->head_dim;
     float *k = (float *)kv->k + position * n_embd, *v = (float *)kv->v + position * n_embd;
     for (size_t r = 0; r < rows; r++, qkv += 3 * n_embd) {
         memcpy(k + r * n_embd, qkv + n_embd, n_embd * sizeof(float));
         memcpy(v + r * n_embd, qkv + 2 * n_embd, n_embd * sizeof(float));
     }
+}
+
+/* What lies by position is one run of K and one of V, of floats and of halves. */
+void gpt2c_kv_runs_ref(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
+    const size_t row_bytes = kv->n_head * kv->head_dim * gpt2c_kv_number_bytes(kv->f16);
+    const size_t skipped = positions.begin * row_bytes, n_bytes = (positions.end - positions.begin) * row_bytes;
+    visit(context, (char *)kv->k + skipped, n_bytes);
+    visit(context, (char *)kv->v + skipped, n_bytes);
 }
 
 void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads) {

@@ -4,7 +4,7 @@
 #include "half.h"
 #include "ref.h"
 
-void gpt2c_keep_f16_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+void gpt2c_store_f16_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
     const size_t n_embd = kv->n_head * kv->head_dim;
     uint16_t *k = (uint16_t *)kv->k + position * n_embd, *v = (uint16_t *)kv->v + position * n_embd;
     for (size_t r = 0; r < rows; r++, qkv += 3 * n_embd) {

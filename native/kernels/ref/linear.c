@@ -9,7 +9,7 @@ void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span 
     const size_t n_out = args->w->n_out, c = columns.begin, n = columns.end - columns.begin;
     float *out = args->out + row * n_out + c;
     if (args->bias != NULL) args->kernels->add(out, out, args->bias + c, n);
-    if (args->epilogue == GPT2C_THEN_ADD)
+    if (args->epilogue == GPT2C_EPILOGUE_ADD)
         args->kernels->add(out, args->residual + row * n_out + c, out, n);
     else
         gpt2c_activate(args->kernels, args->epilogue, args->gelu_table, out, out, n);

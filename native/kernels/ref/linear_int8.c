@@ -5,11 +5,11 @@
  *     q4:  sum += scale_w * (scale_x * integers);  sum -= least_w * (scale_x * integers of x alone)
  *
  * with fused multiply-adds, group by group in order; if x has two parts, a group of the first and then the
- * same of its rest. Other instruction sets do the very same, so they have the same bits. */
+ * same of its remainder. Other instruction sets do the very same, so they have the same bits. */
 #include <math.h>
 #include <string.h>
 
-#include "kernels/tiled/int8.h"
+#include "quantized.h"
 #include "ref.h"
 
 static gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float *x, size_t n) {
@@ -28,8 +28,8 @@ static gpt2c_int8_scale round_group(int8_t *q, int32_t *sum, const float *x, siz
     return s;
 }
 
-void gpt2c_prepare_int8_ref(void *out, const float *x, size_t rows, size_t n_in) {
-    gpt2c_prepare_int8(out, x, rows, n_in, round_group);
+void gpt2c_pack_int8_ref(void *out, const float *x, size_t rows, size_t n_in) {
+    gpt2c_pack_int8(out, x, rows, n_in, round_group);
 }
 
 /* Adds group g of a column to its sum. */
@@ -49,25 +49,25 @@ static float add_q4(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x,
     const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
     const size_t lane = c % GPT2C_PANEL;
     const float scale = columns->scale[lane] * (float)block->scale[lane];
-    const float least = columns->least[lane] * (float)block->least[lane];
+    const float offset = columns->offset[lane] * (float)block->offset[lane];
     int32_t integers = 0;
     for (size_t k = 0; k < GPT2C_GROUP; k++) integers += x->q[k] * gpt2c_q4_integer(block, k, lane);
     sum = fmaf(scale, x->scale * (float)integers, sum);
-    return fmaf(-least, x->scaled_sum, sum);
+    return fmaf(-offset, x->scaled_sum, sum);
 }
 
 static void linear_int8(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns, size_t groups,
                         add_function *add) {
     const gpt2c_matrix *w = args->w;
     for (size_t r = rows.begin; r < rows.end; r++) {
-        const gpt2c_int8_group *x = gpt2c_int8_row_at(args->prepared, r, w->n_in);
-        const gpt2c_int8_group *rest =
-            args->prepared_rest == NULL ? NULL : gpt2c_int8_row_at(args->prepared_rest, r, w->n_in);
+        const gpt2c_int8_group *x = gpt2c_int8_row_at(args->packed_x, r, w->n_in);
+        const gpt2c_int8_group *remainder =
+            args->packed_remainder == NULL ? NULL : gpt2c_int8_row_at(args->packed_remainder, r, w->n_in);
         for (size_t c = columns.begin; c < columns.end; c++) {
             float sum = 0.0f;
             for (size_t g = 0; g < groups; g++) {
                 sum = add(sum, w, &x[g], g, c);
-                if (rest != NULL) sum = add(sum, w, &rest[g], g, c);
+                if (remainder != NULL) sum = add(sum, w, &remainder[g], g, c);
             }
             args->out[r * w->n_out + c] = sum;
         }

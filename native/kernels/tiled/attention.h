@@ -19,17 +19,17 @@
 
 /* Rows of scores lie (positions padded to 16) | 16 floats apart, an odd number of cache lines, so that
  * they do not fall into one set of L1. Ten of those fit where there is room for 16 of pad(n_ctx, 16). */
-#define GPT2C_MOST_GROUP_ROWS 10
+#define GPT2C_MAX_GROUP_ROWS 10
 
 /* out = softmax of scale * x[0 .. n); the scaling is a rounding of its own. */
 typedef void gpt2c_scaled_softmax_function(float *out, const float *x, size_t n, float scale);
 
-/* Rounds n numbers to half precision as keep_f16 in kernels.h says. */
+/* Rounds n numbers to half precision as store_f16 in kernels.h says. */
 typedef void gpt2c_narrow_function(uint16_t *out, const float *x, size_t n);
 
 /* What an instruction set brings along. */
 typedef struct gpt2c_attention_parts {
-    size_t group_rows; /* at most GPT2C_MOST_GROUP_ROWS, and what `sum` takes */
+    size_t group_rows; /* at most GPT2C_MAX_GROUP_ROWS, and what `sum` takes */
     gpt2c_tile_function *sum;
     gpt2c_scaled_softmax_function *softmax;
 } gpt2c_attention_parts;
@@ -48,7 +48,7 @@ static inline size_t gpt2c_v_at(const gpt2c_kv *kv, size_t head, size_t position
     return (head * positions + position) * gpt2c_v_stride(kv);
 }
 
-static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
+static inline void gpt2c_store_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position) {
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
     for (size_t h = 0; h < kv->n_head; h++) {
         for (size_t r = 0; r < rows; r++) {
@@ -62,8 +62,8 @@ static inline void gpt2c_keep_tiled(const gpt2c_kv *kv, const float *qkv, size_t
     }
 }
 
-static inline void gpt2c_keep_f16_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position,
-                                        gpt2c_narrow_function *narrow) {
+static inline void gpt2c_store_f16_tiled(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position,
+                                         gpt2c_narrow_function *narrow) {
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
     for (size_t h = 0; h < kv->n_head; h++) {
         for (size_t r = 0; r < rows; r++) {
@@ -84,6 +84,27 @@ static inline void gpt2c_keep_f16_tiled(const gpt2c_kv *kv, const float *qkv, si
 
 static inline const void *gpt2c_number_at(const gpt2c_kv *kv, const void *numbers, size_t i) {
     return (const char *)numbers + i * gpt2c_kv_number_bytes(kv->f16);
+}
+
+/* A range of a head's K and V. Tiles of K are visited as a whole, but for the last one, of which only the
+ * lanes in use are: what the others hold is undefined. */
+static inline void gpt2c_kv_runs_of_head(const gpt2c_kv *kv, size_t head, gpt2c_span positions,
+                                         gpt2c_kv_visit *visit, void *context) {
+    const size_t bytes = gpt2c_kv_number_bytes(kv->f16);
+    const size_t first = positions.begin / GPT2C_BLOCK * GPT2C_BLOCK;
+    const size_t last = positions.end / GPT2C_BLOCK * GPT2C_BLOCK, n_left = positions.end - last;
+    char *k = kv->k, *v = kv->v, *last_tile = k + gpt2c_k_at(kv, head, last) * bytes;
+    visit(context, k + gpt2c_k_at(kv, head, first) * bytes, (last - first) * kv->head_dim * bytes);
+    for (size_t d = 0; d < kv->head_dim && n_left > 0; d++)
+        visit(context, last_tile + d * GPT2C_BLOCK * bytes, n_left * bytes);
+    visit(context, v + gpt2c_v_at(kv, head, positions.begin) * bytes,
+          (positions.end - positions.begin) * gpt2c_v_stride(kv) * bytes);
+}
+
+static inline void gpt2c_kv_runs_tiled(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit,
+                                       void *context) {
+    for (size_t head = 0; head < kv->n_head; head++)
+        gpt2c_kv_runs_of_head(kv, head, positions, visit, context);
 }
 
 /* out[r] = sum over t of p[r][t] v[t], where row r sees n + r positions. */

@@ -1,5 +1,5 @@
-/* What the sets share that have kernels for the integer formats (native/quantized.h): rows of x are
- * rounded group by group, and then read side by side. */
+/* What the sets share that have kernels for the integer formats (native/quantized.h): how rows of x are read
+ * side by side, and how a layer ends. */
 #ifndef GPT2C_TILED_INT8_H
 #define GPT2C_TILED_INT8_H
 
@@ -8,32 +8,12 @@
 #include "kernels/ref/ref.h"
 #include "quantized.h"
 
-/* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
-typedef gpt2c_int8_scale gpt2c_round_function(int8_t *q, int32_t *sum, const float *x, size_t n);
-
-static inline void gpt2c_prepare_int8(void *out, const float *x, size_t rows, size_t n_in,
-                                      gpt2c_round_function *round_group) {
-    const size_t groups = gpt2c_int8_groups(n_in);
-    for (size_t r = 0; r < rows; r++, x += n_in) {
-        gpt2c_int8_group *group = (void *)((char *)out + r * gpt2c_prepared_bytes(n_in));
-        for (size_t g = 0; g < groups; g++, group++) {
-            const size_t k = g * GPT2C_GROUP, left = k < n_in ? n_in - k : 0;
-            int32_t sum;
-            group->scale = round_group(group->q, &sum, left > 0 ? x + k : x,
-                                       left < GPT2C_GROUP ? left : GPT2C_GROUP)
-                               .scale;
-            group->offset = -128 * sum;
-            group->scaled_sum = group->scale * (float)sum;
-        }
-    }
-}
-
 /* Rows of a tile of tiled/linear_int8.h, at most. */
 #define GPT2C_INT8_ROWS 4
 
 /* The same group of another row. */
 static inline const gpt2c_int8_group *gpt2c_rows_down(const gpt2c_int8_group *group, size_t rows, size_t n_in) {
-    return (const void *)((const char *)group + rows * gpt2c_prepared_bytes(n_in));
+    return (const void *)((const char *)group + rows * gpt2c_packed_x_bytes(n_in));
 }
 
 /* Four bytes of a group. */

@@ -67,7 +67,7 @@ static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_
 
 /* Asks for the lines that a tile's last step will write and read. */
 static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
-    const int adds = args->epilogue == GPT2C_THEN_ADD;
+    const int adds = args->epilogue == GPT2C_EPILOGUE_ADD;
     for (size_t r = rows.begin; r < rows.end; r++) {
         for (size_t c = columns.begin; c < columns.end; c += GPT2C_BLOCK) {
             __builtin_prefetch(args->out + r * args->w->n_out + c, 1);
@@ -76,7 +76,7 @@ static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span r
     }
 }
 
-#define GPT2C_MOST_TILE_ROWS 16
+#define GPT2C_MAX_TILE_ROWS 16
 
 /* A tile of several rows has its sums in a place of its own, one line behind the other. In `out` its
  * rows may be a multiple of 4096 bytes apart: a load then waits for every store before it that has the
@@ -84,17 +84,17 @@ static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span r
 static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span panel,
                                           size_t part, size_t parts, gpt2c_sum_function *sum,
                                           gpt2c_finish_function *finish) {
-    float room[GPT2C_MOST_TILE_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
-    const gpt2c_sums sums = {room, GPT2C_PANEL, part, parts};
+    float buffer[GPT2C_MAX_TILE_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
+    const gpt2c_sums sums = {buffer, GPT2C_PANEL, part, parts};
     gpt2c_fetch_lines(args, rows, panel);
     sum(args, rows, panel, sums);
     for (size_t r = rows.begin; r < rows.end; r++)
-        finish(args, r, panel, room + (r - rows.begin) * GPT2C_PANEL);
+        finish(args, r, panel, buffer + (r - rows.begin) * GPT2C_PANEL);
 }
 
 static inline void gpt2c_linear_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                         gpt2c_sum_function *sum, gpt2c_finish_function *finish) {
-    const int plain = args->bias == NULL && args->epilogue == GPT2C_PLAIN;
+    const int plain = args->bias == NULL && args->epilogue == GPT2C_EPILOGUE_NONE;
     const gpt2c_sums sums = {args->out + row * args->w->n_out + columns.begin, args->w->n_out, 0, 0};
     sum(args, (gpt2c_span){row, row + 1}, columns, sums);
     if (!plain) finish(args, row, columns, sums.at);

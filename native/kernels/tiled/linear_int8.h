@@ -12,7 +12,7 @@
  *   gpt2c_q8_scales(block, lane)           the scales of the next columns
  *   gpt2c_q4_scales(step, bytes)           step * a byte
  *   gpt2c_add_scaled(sum, scale, dots, x) sum + scale * (x * dots), the latter product rounded
- *   gpt2c_sub_scaled(sum, least, x)       sum - least * x */
+ *   gpt2c_sub_scaled(sum, offset, x)       sum - offset * x */
 #ifndef GPT2C_TILED_LINEAR_INT8_H
 #define GPT2C_TILED_LINEAR_INT8_H
 
@@ -39,12 +39,12 @@ static GPT2C_ALWAYS_INLINE void gpt2c_add_group(gpt2c_floats sums[][GPT2C_PANEL_
         const size_t lane = first_lane + v * GPT2C_LANES;
         const gpt2c_floats scale = q4 ? gpt2c_q4_scales(steps->scale + lane, q4_block->scale + lane)
                                       : gpt2c_q8_scales(q8_block, lane);
-        const gpt2c_floats least = q4 ? gpt2c_q4_scales(steps->least + lane, q4_block->least + lane) : scale;
+        const gpt2c_floats offset = q4 ? gpt2c_q4_scales(steps->offset + lane, q4_block->offset + lane) : scale;
         GPT2C_UNROLL(4)
         for (size_t r = 0; r < rows; r++) {
             const gpt2c_int8_group *group = gpt2c_rows_down(x, r, w->n_in);
             sums[r][v] = gpt2c_add_scaled(sums[r][v], scale, dots[r][v], group->scale);
-            if (q4) sums[r][v] = gpt2c_sub_scaled(sums[r][v], least, group->scaled_sum);
+            if (q4) sums[r][v] = gpt2c_sub_scaled(sums[r][v], offset, group->scaled_sum);
         }
     }
 }
@@ -54,7 +54,7 @@ static GPT2C_ALWAYS_INLINE void gpt2c_sum_tile(const gpt2c_linear_args *args, si
                                                const size_t vectors, const int q4) {
     const gpt2c_matrix *w = args->w;
     const size_t groups = q4 ? gpt2c_q4_blocks(w->n_in) : gpt2c_int8_groups(w->n_in);
-    const void *parts[] = {args->prepared, args->prepared_rest};
+    const void *parts[] = {args->packed_x, args->packed_remainder};
     gpt2c_floats sums[GPT2C_INT8_ROWS][GPT2C_PANEL_VECTORS];
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {

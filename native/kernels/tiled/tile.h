@@ -6,7 +6,7 @@
  * of rows. Linear layers, attention's scores (x: queries, w: keys) and its weighted sum (x:
  * probabilities, w: values) are all of this form and differ in where the numbers lie.
  *
- * An instruction set writes this loop (its tile.c) and gets the rest from linear.h and attention.h
+ * An instruction set writes this loop (its tile.c) and takes all else from linear.h and attention.h
  * beside this file, which are the same for all that have registers of columns. */
 #ifndef GPT2C_TILE_H
 #define GPT2C_TILE_H
@@ -36,14 +36,14 @@ typedef struct gpt2c_tile {
 /* For functions some of whose arguments have to be constants for their loops to vanish. */
 #define GPT2C_ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* In front of a loop whose count, at most `most`, is a constant once the function is inlined: unrolls
+/* In front of a loop whose count, at most `max`, is a constant once the function is inlined: unrolls
  * all of it. (GCC does not without being told; clang would unroll by a number larger than the count
  * and then run the remainder as a loop.) */
 #if defined(__clang__)
-#define GPT2C_UNROLL(most) _Pragma("clang loop unroll(full)")
+#define GPT2C_UNROLL(max) _Pragma("clang loop unroll(full)")
 #else
 #define GPT2C_PRAGMA(text) _Pragma(#text)
-#define GPT2C_UNROLL(most) GPT2C_PRAGMA(GCC unroll most)
+#define GPT2C_UNROLL(max) GPT2C_PRAGMA(GCC unroll max)
 #endif
 
 /* What tile.c of an instruction set defines; it says how many rows a call may have. One that has no
@@ -58,11 +58,11 @@ static inline const void *gpt2c_tile_w(const gpt2c_tile *tile, size_t number) {
 /* The same tile from block b on. Behind an odd b the blocks do not come in pairs any more, so only one
  * of them can be computed. */
 static inline gpt2c_tile gpt2c_tile_from(const gpt2c_tile *tile, size_t b) {
-    gpt2c_tile rest = *tile;
-    rest.out += b * GPT2C_BLOCK;
-    rest.w = gpt2c_tile_w(tile, b / 2 * tile->w_pair + b % 2 * tile->w_odd);
-    rest.columns -= b * GPT2C_BLOCK;
-    return rest;
+    gpt2c_tile remaining = *tile;
+    remaining.out += b * GPT2C_BLOCK;
+    remaining.w = gpt2c_tile_w(tile, b / 2 * tile->w_pair + b % 2 * tile->w_odd);
+    remaining.columns -= b * GPT2C_BLOCK;
+    return remaining;
 }
 
 /* Part i of n things that are shared out evenly among so many parts. */

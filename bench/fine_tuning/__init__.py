@@ -1,0 +1,1 @@
+"""Fine-tuning the embedded model: bench/training_report.py."""

@@ -1,0 +1,1 @@
+"""Batches and drafts: bench/test_generation.py, bench/draft_report.py."""

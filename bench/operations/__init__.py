@@ -1,0 +1,1 @@
+"""Each operation of each instruction set: bench/test_kernels.py."""

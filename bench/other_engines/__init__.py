@@ -1,0 +1,1 @@
+"""gpt2c and other engines, pair by pair: bench/engines_report.py."""

@@ -1,0 +1,1 @@
+"""What studies share: harness, checkout, greedy runs, compiled C, the machine's limits."""
