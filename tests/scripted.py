@@ -1,4 +1,4 @@
-"""Generation with a session that says what it is told to say, so that any tokens at all can come."""
+"""Generation with a session that gives scripted logits, so that any tokens can come."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import references
 from processes import INSTALLED, NO_HANG
 
 import gpt2c
 
-pytest.importorskip("readline", reason="this Python was built without readline")
+references.readline()
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 UP = "\x1b[A"
@@ -124,7 +125,7 @@ def test_every_command(chat: Callable[..., Terminal]) -> None:
     assert "GB/s" in terminal.say("And now?")
     reused = re.search(r"(\d+) of \d+ tokens reused", terminal.say("Go on."))
     assert reused is not None
-    assert int(reused[1]) > 0  # a traced session is kept too
+    assert int(reused[1]) > 0  # a traced session is reused too
 
     isa = gpt2c.build_info()["isas_supported"][0]
     assert f"isa={isa}" in terminal.say(f"/isa {isa}")

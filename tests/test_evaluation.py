@@ -78,7 +78,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def evaluate(model: Any, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """What lm_eval.simple_evaluate does, without looking at the thousands of tasks of its own."""
+    """What lm_eval.simple_evaluate does, without looking at its own thousands of tasks."""
     found = lm_eval.evaluate(lm=model, task_dict=TASKS.load(tasks)["tasks"], bootstrap_iters=0)
     assert found is not None
     return found
@@ -91,7 +91,7 @@ def by_name(args: str) -> Any:
 @pytest.fixture(scope="module")
 def of_transformers(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     torch = optional("torch")
-    pytest.importorskip("accelerate", reason="lm_eval's own model needs it: pip install 'lm_eval[hf]'")
+    optional("accelerate")  # of lm_eval's own model
     from lm_eval.models.huggingface import HFLM
 
     n_threads = torch.get_num_threads()

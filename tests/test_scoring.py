@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from instruction_sets import every_set
 from models import write_model
 from references import optional
 
@@ -18,7 +19,6 @@ import gpt2c
 from gpt2c.generation.scoring import windows
 
 TEXT = "It was a dark night, and the old man looked at the sea \u2013 for hours."
-ISAS = gpt2c.build_info()["isas_supported"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_random_models_score_and_embed_as_transformers_does(
         np.testing.assert_allclose(model.embed(ids[:100]), hidden, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_scores_and_hidden_states_have_the_same_bits_whatever_the_plan(
     isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
