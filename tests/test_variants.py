@@ -106,7 +106,7 @@ def test_a_packed_file_knows_the_variant(
 def test_the_gelu_table_is_of_its_own_activation(binding: str, model_folder: Callable[[str], Path]) -> None:
     with pytest.raises(gpt2c.OptionError) as caught:
         gpt2c.load(model_folder("relu"), opts="all,gelu_table", binding=binding)
-    assert str(caught.value) == "option 'gelu_table' is of GELU in its tanh form; this model has 'relu'"
+    assert str(caught.value) == "option 'gelu_table' needs GELU in its tanh form; this model has 'relu'"
     with gpt2c.load(model_folder("gelu_pytorch_tanh"), opts="all,gelu_table", binding=binding):
         pass
 
