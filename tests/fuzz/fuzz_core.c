@@ -1,8 +1,8 @@
 /* libFuzzer: the C API. Built and run by tools/fuzz.py.
  *
- * The input is a program: each byte picks a call, and the bytes behind it are its arguments, good and bad.
- * No call may crash, read or write outside its buffers, or leak, whatever came before it and wherever an
- * allocation fails; and a call that is refused must leave n_past as it was. */
+ * The input is a program: each byte selects a call, and the bytes after it are its arguments, valid
+ * and invalid. No call may crash, read or write outside its buffers, or leak, whatever preceded it
+ * and wherever an allocation fails. A call that is rejected must leave n_past unchanged. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +32,7 @@ static uint32_t byte(program *p) {
     return *p->data++;
 }
 
-/* Mostly small and valid; now and then anything. */
+/* Mostly small and valid; occasionally anything. */
 static int32_t size(program *p, uint32_t max) {
     const uint32_t b = byte(p);
     if (b == 255) return (int32_t)(byte(p) << 24 | byte(p) << 16 | byte(p) << 8 | byte(p));
@@ -71,14 +71,14 @@ static void create(program *p) {
     };
     const int32_t heads = p->config.n_head;
     if (heads > 0 && heads < 5 && p->config.n_embd < 100 && byte(p) < 250) p->config.n_embd = (p->config.n_embd / heads + 1) * heads;
-    /* Huge and valid would only be slow. */
+    /* A huge model that is valid would only be slow. */
     if (p->config.n_embd > 100 || p->config.n_inner > 100 || p->config.n_ctx > 100 || p->config.n_layer > 4)
         p->config.n_layer = 0;
     if (p->config.n_vocab > MAX_VOCABULARY) p->config.n_vocab = 0;
     if (gpt2c_model_create(&p->config, &p->model) != GPT2C_STATUS_OK && p->model != NULL) abort();
 }
 
-static size_t numbers_of(const gpt2c_model_config *c, int tensor) {
+static size_t elements_of(const gpt2c_model_config *c, int tensor) {
     const size_t e = (size_t)c->n_embd, inner = (size_t)c->n_inner;
     switch (tensor) {
     case GPT2C_TENSOR_WTE:
@@ -94,7 +94,7 @@ static size_t numbers_of(const gpt2c_model_config *c, int tensor) {
     }
 }
 
-/* A buffer of exactly n bytes: a sanitizer sees a read behind it. */
+/* A buffer of exactly n bytes, so that a sanitizer sees a read after its end. */
 static void *filled(program *p, size_t n) {
     uint8_t *data = malloc(n > 0 ? n : 1);
     const uint32_t seed = byte(p);
@@ -104,7 +104,7 @@ static void *filled(program *p, size_t n) {
 
 static void set(program *p, int tensor, int32_t layer) {
     const gpt2c_dtype dtype = (gpt2c_dtype)(byte(p) % (GPT2C_DTYPE_COUNT + 1));
-    const size_t n = p->model != NULL ? numbers_of(&p->config, tensor) : 5;
+    const size_t n = p->model != NULL ? elements_of(&p->config, tensor) : 5;
     const size_t n_bytes = n * (dtype == GPT2C_DTYPE_F32 ? 4 : 2) + (byte(p) == 255);
     void *data = filled(p, n_bytes + 1);
     (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, dtype, (uint8_t *)data + byte(p) % 2, n_bytes);
@@ -114,28 +114,28 @@ static void set(program *p, int tensor, int32_t layer) {
 static void set_all(program *p) {
     for (int32_t layer = 0; p->model != NULL && layer < p->config.n_layer; layer++)
         for (int tensor = 0; tensor < GPT2C_TENSOR_COUNT; tensor++) {
-            const size_t n_bytes = 4 * numbers_of(&p->config, tensor);
+            const size_t n_bytes = 4 * elements_of(&p->config, tensor);
             void *data = filled(p, n_bytes);
             (void)gpt2c_model_set(p->model, (gpt2c_tensor)tensor, layer, GPT2C_DTYPE_F32, data, n_bytes);
             free(data);
         }
 }
 
-/* A tensor out and, maybe with a bit flipped, in again. */
+/* Reads a tensor and sets it again, possibly with bits flipped. */
 static void stored(program *p) {
     const gpt2c_tensor tensor = (gpt2c_tensor)(byte(p) % (GPT2C_TENSOR_COUNT + 1));
     const int32_t layer = (int32_t)(byte(p) % 4);
     const size_t n_bytes = gpt2c_model_tensor_bytes(p->model, tensor, layer);
     uint8_t *data = malloc(n_bytes + 1);
     if (gpt2c_model_get(p->model, tensor, layer, data, n_bytes) == GPT2C_STATUS_OK) {
-        const size_t place = byte(p) << 8 | byte(p);
-        data[place % n_bytes] ^= (uint8_t)byte(p);
+        const size_t at = byte(p) << 8 | byte(p);
+        data[at % n_bytes] ^= (uint8_t)byte(p);
         (void)gpt2c_model_set(p->model, tensor, layer, GPT2C_DTYPE_STORED, data, n_bytes);
     }
     free(data);
 }
 
-/* Into a packed file, and from there in the model's place. */
+/* Saves the model to a packed file, and replaces it with the one opened from that file. */
 static void packed(program *p) {
     char path[64];
     gpt2c_model *mapped;
@@ -158,14 +158,14 @@ static void packed(program *p) {
 
 static gpt2c_session *some_session(program *p) { return p->sessions[byte(p) % MAX_SESSIONS]; }
 
-/* What a session holds, maybe with a bit flipped, into another one, of whatever model. */
+/* Copies a session's state, possibly with bits flipped, to another session, of any model. */
 static void move_state(program *p) {
     gpt2c_session *from = some_session(p), *to = some_session(p);
     const size_t n = gpt2c_session_n_past(from), n_bytes = gpt2c_session_state_bytes(from, n);
     uint8_t *data = malloc(n_bytes + 1);
     if (gpt2c_session_get_state(from, data, n_bytes) == GPT2C_STATUS_OK) {
-        const size_t place = byte(p) << 8 | byte(p);
-        if (n_bytes > 0) data[place % n_bytes] ^= (uint8_t)byte(p);
+        const size_t at = byte(p) << 8 | byte(p);
+        if (n_bytes > 0) data[at % n_bytes] ^= (uint8_t)byte(p);
         const size_t before = gpt2c_session_n_past(to);
         const gpt2c_status status = gpt2c_session_set_state(to, n, data, n_bytes);
         if (gpt2c_session_n_past(to) != (status == GPT2C_STATUS_OK ? n : before)) abort();
@@ -183,14 +183,14 @@ static void copy(program *p) {
 static void watch(program *p) {
     static gpt2c_trace_event events[MAX_EVENTS];
     int32_t ids[MAX_IDS];
-    size_t rows[GPT2C_SWITCH_COUNT], number, candidates;
+    size_t rows[GPT2C_SWITCH_COUNT], count, candidates;
     gpt2c_session *session = some_session(p);
     const size_t capacity = byte(p) % (MAX_EVENTS + 1);
     (void)gpt2c_session_trace(session, capacity > 0 ? events : NULL, capacity);
-    (void)gpt2c_session_traced(session, &number);
+    (void)gpt2c_session_traced(session, &count);
     (void)gpt2c_session_rows(session, rows);
-    (void)gpt2c_session_separate_passes(session, &number);
-    (void)gpt2c_session_screened(session, &number, &candidates);
+    (void)gpt2c_session_separate_passes(session, &count);
+    (void)gpt2c_session_screened(session, &count, &candidates);
     const size_t n = byte(p) % MAX_IDS;
     if (gpt2c_session_ids(session, ids, n) == GPT2C_STATUS_OK && n > gpt2c_session_n_past(session)) abort();
 }
@@ -210,7 +210,7 @@ static size_t fill_ids(program *p, int32_t *ids) {
     return n;
 }
 
-/* The session's own model may be another one than p->model by now: outputs have room for any. */
+/* By now the session's model may not be p->model: outputs are large enough for any model. */
 static void feed(program *p) {
     static float logits[MAX_IDS * MAX_VOCABULARY], last[MAX_VOCABULARY], hidden[MAX_IDS * 110];
     gpt2c_session *session = some_session(p);

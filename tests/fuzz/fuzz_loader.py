@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing (Atheris) of all that reads a model's files. Run by tools/fuzz.py.
+"""Coverage-guided fuzzing (Atheris) of everything that reads a model's files. Run by tools/fuzz.py.
 
-The first byte says which file the rest is; the others are good. Loading must succeed or raise one of
-gpt2c's errors, in one line; what is loaded must be readable to its last byte; and a safetensors file that
-gpt2c takes must be one for the safetensors package, too.
+The first byte selects the file that the remaining bytes are; the other files are valid. Loading must
+succeed or raise one of gpt2c's errors with a message of one line. What is loaded must be readable to its
+last byte, and a safetensors file that gpt2c accepts must be one that the safetensors package accepts, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import atheris
 
 with atheris.instrument_imports(include=["gpt2c"]):
     from gpt2c.checkpoints.checkpoint import load_checkpoint
-    from gpt2c.checkpoints.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here, or never)
+    from gpt2c.checkpoints.readers import gguf, llmc, safetensors  # noqa: F401 (instrumented here or never)
     from gpt2c.errors import Gpt2cError
 
 import numpy as np
@@ -26,7 +26,7 @@ import safetensors as package
 CONFIG = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 4, "n_positions": 3, "vocab_size": 5}
 BASE = Path(tempfile.mkdtemp(prefix="gpt2c-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 
-# By the first byte: the file that the rest is, what is loaded, and the format that config.json tells.
+# Selected by the first byte: the file that the remaining bytes are, and the format that config.json names.
 FILES = (
     ("model.safetensors", None),
     ("config.json", None),

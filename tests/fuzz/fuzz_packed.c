@@ -1,8 +1,8 @@
 /* libFuzzer: packed files. Built and run by tools/fuzz.py.
  *
- * The input is a file; where it is long enough its header's checksum is made right first, or nothing behind
- * that check would ever be reached. Whatever opens must run: its shape is taken from the file itself, as
- * generate.c does, and a token is fed. */
+ * The input is a file. If it is long enough, its header's checksum is corrected first; otherwise
+ * nothing after that check would ever be reached. Whatever opens must run: its shape is taken from
+ * the file itself, as in generate.c, and one token is fed. */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 #include "gpt2c.h"
 
-#define CHECKSUM_AT 216 /* of native/packed.c's header */
+#define CHECKSUM_AT 216 /* in the header of native/packed.c */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -1,10 +1,12 @@
 """Coverage-guided fuzzing (Atheris) of the tokenizer. Run by tools/fuzz.py.
 
-An even first byte: the rest is three files, cut by zero bytes: vocab.json, merges.txt, tokenizer.json (one
-that is empty is not there); reading them must succeed or raise one of gpt2c's errors. An odd one: merges
-made of the bytes over a vocabulary that fits them, and a text, for which tiktoken's core must give the ids
-of the readable loop, and decoding the text. The text has no character that is younger than Unicode 3.2: of
-the latest, tiktoken and `regex`, which cuts the loop's pieces, do not always know the same.
+After an even first byte come three files, separated by zero bytes: vocab.json, merges.txt, tokenizer.json
+(an empty one does not exist). Reading them must succeed or raise one of gpt2c's errors.
+
+After an odd first byte, the bytes give merges, a vocabulary that fits them, and a text. tiktoken's core
+must encode the text to the ids of the readable loop, and decoding must return the text. The text has no
+character newer than Unicode 3.2: tiktoken and `regex`, which splits the text for the loop, do not always
+classify the newest characters alike.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ def merges(data: bytes) -> None:
     tokens = list(bpe.CHAR_TO_BYTE)
     pairs: list[tuple[int, str, str]] = []
     seen = set(tokens)
-    for number in range(provider.ConsumeIntInRange(0, 40)):
+    for rank in range(provider.ConsumeIntInRange(0, 40)):
         left = tokens[provider.ConsumeIntInRange(0, len(tokens) - 1)]
         right = tokens[provider.ConsumeIntInRange(0, len(tokens) - 1)]
         if left + right not in seen:
             seen.add(left + right)
             tokens.append(left + right)
-            pairs.append((number, left, right))
+            pairs.append((rank, left, right))
     ids = {token: id for id, token in enumerate(tokens)}
     tokenizer = Tokenizer(Vocabulary(ids, pairs, Path("fuzz"), "fuzz"))
     drawn = provider.ConsumeUnicode(300)

@@ -1,12 +1,13 @@
-/* Many sessions of one model at once. Each has to find what it finds alone.
+/* Many sessions of one model at once. Each must generate what it generates alone.
  *
  *   ./sessions [-n NEW] [-t THREADS] [-i ISA] [-c CALLERS] model.packed
  *
- * CALLERS threads do the same at the same time: prompts of several lengths one after another, each in a session
- * of its own; then all of them in shared passes; then one that goes on from a copy of a session that every
- * caller copies; then they all feed one session, which lets in one at a time, and look at it. Prints how many
- * continuations agreed with those that one thread had found before. tools/check_native.py builds and runs it,
- * under ThreadSanitizer too. */
+ * CALLERS threads do the same work at the same time. First come prompts of several lengths one
+ * after another, each in its own session; then all of them in shared passes; then one that
+ * continues from a copy of a session that every caller copies. Then all callers feed one session,
+ * which accepts one feed at a time, and query it. Prints how many continuations agree with those
+ * that one thread generated before. tools/check_native.py builds and runs it, under
+ * ThreadSanitizer, too. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@
 
 enum { MAX_CALLERS = 16,
        ROWS = 5,
-       LONGEST = 1 + 2 * (ROWS - 1),
+       MAX_PROMPT = 1 + 2 * (ROWS - 1),
        CONTENDED = 20 };
 
 typedef struct arguments {
@@ -30,22 +31,22 @@ typedef struct arguments {
     size_t n_callers;
 } arguments;
 
-/* What all callers share. */
+/* Shared by all callers. */
 typedef struct shared {
     gpt2c_model *model;
     size_t n_vocab;
     size_t n_new;
     int32_t *expected;        /* [ROWS, n_new] */
-    gpt2c_session *kept;      /* holds the longest prompt but for its last token */
-    gpt2c_session *contended; /* is fed by everybody */
+    gpt2c_session *source;    /* holds the longest prompt except its last token */
+    gpt2c_session *contended; /* all callers feed it */
 } shared;
 
 typedef struct caller {
     const shared *shared;
     size_t n_agreed;
     size_t n_wrong;
-    size_t n_let_in;       /* into the contended session */
-    gpt2c_status failed;   /* what went wrong first */
+    size_t n_accepted;     /* feeds that the contended session accepted */
+    gpt2c_status failed;   /* the first error */
 } caller;
 
 static int fail(const char *what, gpt2c_status status) {
@@ -65,11 +66,12 @@ static size_t prompt(const shared *s, size_t row, int32_t *ids) {
     return n;
 }
 
-/* n_new greedy ids behind a prompt, whose first `held` tokens the session holds already. */
-static gpt2c_status generate(const shared *s, gpt2c_session *session, size_t row, size_t held, int32_t *out) {
-    int32_t ids[LONGEST];
-    size_t n = prompt(s, row, ids) - held;
-    const int32_t *fed = ids + held;
+/* Generates n_new greedy ids after a prompt of which the session already holds the first n_held
+ * tokens. */
+static gpt2c_status generate(const shared *s, gpt2c_session *session, size_t row, size_t n_held, int32_t *out) {
+    int32_t ids[MAX_PROMPT];
+    size_t n = prompt(s, row, ids) - n_held;
+    const int32_t *fed = ids + n_held;
     gpt2c_status status = GPT2C_STATUS_OK;
     for (size_t i = 0; i < s->n_new && status == GPT2C_STATUS_OK; i++) {
         const gpt2c_outputs outputs = {.next_id = &out[i]};
@@ -80,9 +82,9 @@ static gpt2c_status generate(const shared *s, gpt2c_session *session, size_t row
     return status;
 }
 
-/* All prompts in shared passes, a session each: out [ROWS, n_new]. */
+/* Continues all prompts in shared passes, one session each: out [ROWS, n_new]. */
 static gpt2c_status generate_together(const shared *s, gpt2c_session *const *sessions, int32_t *out) {
-    int32_t ids[ROWS * LONGEST], next[ROWS];
+    int32_t ids[ROWS * MAX_PROMPT], next[ROWS];
     size_t n_ids[ROWS], n_all = 0;
     for (size_t row = 0; row < ROWS; row++) n_all += n_ids[row] = prompt(s, row, ids + n_all);
     for (size_t i = 0; i < s->n_new; i++) {
@@ -107,15 +109,16 @@ static void compare(caller *c, size_t row, const int32_t *found) {
 
 static gpt2c_status generate_from_copy(const shared *s, gpt2c_session *session, int32_t *out) {
     gpt2c_status status = GPT2C_STATUS_BUSY;
-    while (status == GPT2C_STATUS_BUSY) status = gpt2c_session_copy(session, s->kept, LONGEST - 1);
-    return status == GPT2C_STATUS_OK ? generate(s, session, ROWS - 1, LONGEST - 1, out) : status;
+    while (status == GPT2C_STATUS_BUSY) status = gpt2c_session_copy(session, s->source, MAX_PROMPT - 1);
+    return status == GPT2C_STATUS_OK ? generate(s, session, ROWS - 1, MAX_PROMPT - 1, out) : status;
 }
 
-/* What can be asked of a session while others feed it: how far it is always, all else between two feeds. */
+/* Queries a session while others feed it: n_past at any time, everything else only between two
+ * feeds. */
 static gpt2c_status watch(const caller *c) {
     gpt2c_session *session = c->shared->contended;
     size_t rows[GPT2C_SWITCH_COUNT], n, candidates;
-    if (gpt2c_session_n_past(session) < c->n_let_in) return GPT2C_STATUS_INVALID_ARGUMENT;
+    if (gpt2c_session_n_past(session) < c->n_accepted) return GPT2C_STATUS_INVALID_ARGUMENT;
     const gpt2c_status found[] = {
         gpt2c_session_rows(session, rows),
         gpt2c_session_separate_passes(session, &n),
@@ -127,15 +130,15 @@ static gpt2c_status watch(const caller *c) {
     return GPT2C_STATUS_OK;
 }
 
-/* Feeds the session that all callers feed, until it was let in CONTENDED times. */
+/* Feeds the session that all callers feed, until it has accepted CONTENDED feeds. */
 static gpt2c_status contend(caller *c) {
     const int32_t id = 1;
     int32_t next;
     const gpt2c_outputs outputs = {.next_id = &next};
-    while (c->n_let_in < CONTENDED) {
+    while (c->n_accepted < CONTENDED) {
         const gpt2c_status status = gpt2c_session_feed(c->shared->contended, &id, 1, &outputs);
         if (status == GPT2C_STATUS_OK) {
-            c->n_let_in++;
+            c->n_accepted++;
         } else if (status != GPT2C_STATUS_BUSY) {
             return status;
         }
@@ -173,24 +176,24 @@ static void *run_caller(void *context) {
     return NULL;
 }
 
-/* What one thread finds: expected, and the two sessions that callers share. */
+/* Generates `expected` with one thread, and prepares the two sessions that the callers share. */
 static gpt2c_status prepare(shared *s) {
-    int32_t ids[LONGEST], ignored;
+    int32_t ids[MAX_PROMPT], ignored;
     const gpt2c_outputs outputs = {.next_id = &ignored};
-    gpt2c_status status = gpt2c_session_create(s->model, NULL, NULL, &s->kept);
+    gpt2c_status status = gpt2c_session_create(s->model, NULL, NULL, &s->source);
     if (status == GPT2C_STATUS_OK) status = gpt2c_session_create(s->model, NULL, NULL, &s->contended);
     for (size_t row = 0; row < ROWS && status == GPT2C_STATUS_OK; row++) {
-        status = generate(s, s->kept, row, 0, s->expected + row * s->n_new);
-        if (status == GPT2C_STATUS_OK) status = gpt2c_session_rewind(s->kept, 0);
+        status = generate(s, s->source, row, 0, s->expected + row * s->n_new);
+        if (status == GPT2C_STATUS_OK) status = gpt2c_session_rewind(s->source, 0);
     }
     prompt(s, ROWS - 1, ids);
-    return status == GPT2C_STATUS_OK ? gpt2c_session_feed(s->kept, ids, LONGEST - 1, &outputs) : status;
+    return status == GPT2C_STATUS_OK ? gpt2c_session_feed(s->source, ids, MAX_PROMPT - 1, &outputs) : status;
 }
 
 static int run_callers(const shared *s, size_t n_callers) {
     pthread_t threads[MAX_CALLERS];
     caller callers[MAX_CALLERS];
-    size_t n_started = 0, n_agreed = 0, n_wrong = 0, n_let_in = 0;
+    size_t n_started = 0, n_agreed = 0, n_wrong = 0, n_accepted = 0;
     gpt2c_status failed = GPT2C_STATUS_OK;
     for (; n_started < n_callers; n_started++) {
         callers[n_started] = (caller){.shared = s};
@@ -200,13 +203,13 @@ static int run_callers(const shared *s, size_t n_callers) {
         pthread_join(threads[i], NULL);
         n_agreed += callers[i].n_agreed;
         n_wrong += callers[i].n_wrong;
-        n_let_in += callers[i].n_let_in;
+        n_accepted += callers[i].n_accepted;
         if (failed == GPT2C_STATUS_OK) failed = callers[i].failed;
     }
     if (failed != GPT2C_STATUS_OK) return fail("caller", failed);
     if (n_started < n_callers) return fail("threads", GPT2C_STATUS_OUT_OF_MEMORY);
     printf("%zu agreed, %zu wrong\n", n_agreed, n_wrong);
-    return n_wrong != 0 || gpt2c_session_n_past(s->contended) != n_let_in;
+    return n_wrong != 0 || gpt2c_session_n_past(s->contended) != n_accepted;
 }
 
 static int run(const arguments *a) {
@@ -225,7 +228,7 @@ static int run(const arguments *a) {
     status = s.expected != NULL ? prepare(&s) : GPT2C_STATUS_OUT_OF_MEMORY;
     const int result = status == GPT2C_STATUS_OK ? run_callers(&s, a->n_callers) : fail("alone", status);
     free(s.expected);
-    gpt2c_session_free(s.kept);
+    gpt2c_session_free(s.source);
     gpt2c_session_free(s.contended);
     gpt2c_model_free(s.model);
     return result;

@@ -12,7 +12,7 @@ void gpt2c_store_avx2(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t 
     gpt2c_store_tiled(kv, qkv, rows, position);
 }
 
-/* Infinities and NaN, which the limits would turn into numbers, are put back. */
+/* Clamping would turn infinities and NaN into finite values, so the originals are put back. */
 static void narrow(uint16_t *out, const float *x, size_t n) {
     const __m256 max = _mm256_set1_ps(65504.0f), min = _mm256_set1_ps(-65504.0f);
     const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(INFINITY);
@@ -32,7 +32,7 @@ void gpt2c_store_f16_avx2(const gpt2c_kv *kv, const float *qkv, size_t rows, siz
     gpt2c_store_f16_tiled(kv, qkv, rows, position, narrow);
 }
 
-/* This one and the next are over floats and over halves. */
+/* This function and the next serve both floats and halves. */
 void gpt2c_kv_runs_avx2(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
     gpt2c_kv_runs_tiled(kv, positions, visit, context);
 }

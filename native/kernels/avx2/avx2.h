@@ -1,5 +1,5 @@
-/* AVX2 with FMA and F16C: 16 registers of 8 floats; every x86 server since 2013 has them. There are no
- * masks as in AVX-512, so the end of a row goes through maskload and maskstore (lanes.h). */
+/* AVX2 with FMA and F16C: 16 registers of 8 floats, in every x86 server since 2013. It has no masks
+ * as AVX-512 does, so the end of a row uses maskload and maskstore (lanes.h). */
 #ifndef GPT2C_AVX2_H
 #define GPT2C_AVX2_H
 

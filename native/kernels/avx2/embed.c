@@ -1,5 +1,5 @@
-/* A token's row is a column of the head's panels: one float of every PANEL, fetched by gather. The
- * cost is a cache line for each, which no instruction mends; it is n_embd lines a token. */
+/* A token's row is a column of the head's panels: one float in every GPT2C_PANEL, loaded by gather.
+ * Each float costs a cache line, n_embd lines per token, and no instruction avoids that. */
 #include "avx2.h"
 #include "kernels/ref/ref.h"
 #include "lanes.h"

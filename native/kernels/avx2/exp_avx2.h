@@ -1,5 +1,5 @@
-/* e^x for 8 floats: the algorithm of ref/exp.h, where it is explained, with the polynomial walked by
- * FMA. About 1 ulp. Each lane is on its own. */
+/* e^x for 8 floats by the algorithm that ref/exp.h explains, with the polynomial evaluated by FMA.
+ * About 1 ulp. Lanes are independent. */
 #ifndef GPT2C_EXP_AVX2_H
 #define GPT2C_EXP_AVX2_H
 
@@ -7,7 +7,7 @@
 
 #include "kernels/ref/exp.h"
 
-/* 2^n for a whole n in [-126, 127]; for a NaN some power or other. */
+/* 2^n for an integer n in [-126, 127]; for a NaN an arbitrary value. */
 static inline __m256 gpt2c_power_of_2(__m256 n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -28,7 +28,7 @@ static inline __m256 gpt2c_exp_avx2(__m256 x) {
     sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(1.0f));
     sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(1.0f));
 
-    /* Ordered comparisons: neither holds for a NaN, which stays one. */
+    /* Ordered comparisons: both are false for a NaN, so it stays a NaN. */
     const __m256 is_zero = _mm256_cmp_ps(x, _mm256_set1_ps(GPT2C_EXP_LOWEST), _CMP_LT_OQ);
     const __m256 is_infinite = _mm256_cmp_ps(x, _mm256_set1_ps(GPT2C_EXP_HIGHEST), _CMP_GT_OQ);
     const __m256 product = _mm256_mul_ps(sum, gpt2c_power_of_2(n));

@@ -1,9 +1,10 @@
-/* GELU of 8 floats, for gelu.c and for the epilogue of linear.c: one function, so the same bits.
+/* GELU of 8 floats. gelu.c and the epilogue of linear.c share this function, so they give the same
+ * bits.
  *
- * The form of ref/gelu.c, x / (1 + e^(-2u)). The table's form reads two entries at a time with one
- * gather of 32-bit words, because a gather of the odd last entry would read beyond the table, and
- * then shifts the entry asked for down. The F16C conversions round as native/half.h does, so that
- * the bits are those of ref. Each lane is on its own. */
+ * The formula is that of ref/gelu.c, x / (1 + e^(-2u)). The table lookup gathers 32-bit words of
+ * two entries each and shifts the wanted entry down: a gather that began at the last entry, which
+ * is odd, would read beyond the table. The F16C conversions round as native/half.h does, so the
+ * bits are those of ref. Lanes are independent. */
 #ifndef GPT2C_GELU_AVX2_H
 #define GPT2C_GELU_AVX2_H
 

@@ -1,15 +1,15 @@
-/* Layer norm with the sums in double, as in ref: the mean may be large beside the spread, and float32
- * would lose it. Eight sums (two registers) of every eighth number each, added up in the end: the
- * order depends on n alone.
+/* Layer norm with the sums in double, as in ref: the mean may be large compared with the spread,
+ * and float32 would lose the spread. There are eight partial sums (two registers), each over every
+ * eighth element, combined at the end. So the order of additions depends on n alone.
  *
- * Error: x - mean and the scale are good to 2^-50; rounding to float32 and the one FMA with weight and
- * bias add half an ulp each, well below 16 eps. */
+ * Error: x - mean and the scale are accurate to 2^-50. Rounding to float32 and the one FMA with
+ * weight and bias add half an ulp each, well below 16 eps. */
 #include <math.h>
 
 #include "avx2.h"
 #include "lanes.h"
 
-/* The lower and the upper four of eight floats. */
+/* The lower and the upper four of eight floats, widened to double. */
 typedef struct doubles {
     __m256d low;
     __m256d high;
@@ -37,7 +37,8 @@ static double mean_of(const float *x, size_t n) {
     return sum_of(sum) / (double)n;
 }
 
-/* x - mean in the lowest n lanes, 0 in the others, which the sum of squares must not see. */
+/* x - mean in the lowest n lanes, and 0 in the others, so that they add nothing to the sum of
+ * squares. */
 static inline doubles centered(doubles x, __m256d mean, size_t n) {
     const __m256i lanes = gpt2c_lanes(n);
     const __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(lanes));

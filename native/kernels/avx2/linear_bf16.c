@@ -1,11 +1,11 @@
 /* Linear layers over bfloat16 panels: half the bytes, the same float32 arithmetic.
  *
- * A word of a panel holds two steps of k for one column. A shift makes a float of the first and a
- * mask one of the second, so the two are used up in order of k and no number has to change lanes.
+ * A 32-bit word of a panel holds two steps of k for one column. A shift turns the first into a
+ * float and a mask the second, so they are used in the order of k and no element changes lanes.
  *
- * Half a panel at a time: 4 rows x 2 registers of columns = 8 sums, 2 of words, 2 of weights, 1
- * broadcast x; a single row takes a whole panel, 4 sums. Error: as over float32 panels, since a
- * bfloat16 is a float. */
+ * Registers for half a panel at a time: 4 rows x 2 registers of columns = 8 sums, 2 of words, 2 of
+ * weights, 1 broadcast x. A single row takes a whole panel, 4 sums. Error: as over float32 panels,
+ * since every bfloat16 is a float. */
 #include "kernels/tiled/linear.h"
 
 #include "avx2.h"
@@ -22,7 +22,7 @@ static GPT2C_ALWAYS_INLINE __m256 second_of(__m256i words) {
     return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u)));
 }
 
-/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+/* `rows` and `vectors` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
                                          const uint32_t *w, size_t columns, const size_t rows,
                                          const size_t vectors) {
@@ -33,7 +33,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *
     for (size_t v = 0; v < vectors; v++) sums[r][v] = _mm256_setzero_ps();
 
     for (size_t k = 0; k < n_in; k += 2, w += GPT2C_PANEL) {
-        const int both = k + 1 < n_in; /* behind an odd n_in there is padding, and no x */
+        const int both = k + 1 < n_in; /* an odd n_in is followed by padding, for which there is no x */
         GPT2C_UNROLL(4)
         for (size_t v = 0; v < vectors; v++) {
             const __m256i words = _mm256_load_si256((const __m256i *)(w + v * GPT2C_LANES));

@@ -1,13 +1,13 @@
-/* Linear layers over q8 and q4 by VPMADDUBSW, which adds up two products of an unsigned and a signed
- * byte in 16 bits, and would cut a sum off there.
+/* Linear layers over q8 and q4 by VPMADDUBSW, which adds two products of an unsigned and a signed
+ * byte in 16 bits and saturates. The operands are such that no sum reaches that limit:
  *
- *   q8  |x| times w with the sign of x: two products are 2 * 127 * 127 = 32258 at most, so each pair of
- *       pairs is widened to 32 bits before it is added, by a multiplication with ones
- *   q4  the unsigned 0 .. 15 times x: all 16 products that a lane gets in a group are 16 * 15 * 127 =
- *       30480 at most, so they are widened once a group
+ *   q8  |x| times w with the sign of x. Two products are at most 2 * 127 * 127 = 32258, so each sum
+ *       of two is widened to 32 bits, by a multiplication with ones, before more is added
+ *   q4  the unsigned weight 0 .. 15 times x. The 16 products that a lane gets in a group are at most
+ *       16 * 15 * 127 = 30480, so they are widened once per group
  *
- * Registers for 4 rows of half a panel: 8 sums in integers, 2 of weights, x, |x|, ones and a temporary
- * one. The sums in float32 wait on the stack; they are touched once in 32 steps of k. */
+ * Registers for 4 rows of half a panel: 8 integer sums, 2 of weights, x, |x|, ones and one
+ * temporary. The float32 sums are on the stack; they are accessed once per 32 steps of k. */
 #include <immintrin.h>
 
 #include "avx2.h"
@@ -28,10 +28,10 @@ static GPT2C_ALWAYS_INLINE __m256i widened(__m256i pairs) {
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-static GPT2C_ALWAYS_INLINE void gpt2c_add_q8(__m256i dots[][GPT2C_PANEL_VECTORS],
-                                             const int8_t q[][GPT2C_PANEL][GPT2C_QUAD], size_t lane,
-                                             const gpt2c_int8_group *x, size_t n_in, const size_t rows,
-                                             const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void gpt2c_q8_dots(__m256i dots[][GPT2C_PANEL_VECTORS],
+                                              const int8_t q[][GPT2C_PANEL][GPT2C_QUAD], size_t lane,
+                                              const gpt2c_int8_group *x, size_t n_in, const size_t rows,
+                                              const size_t vectors) {
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(4)
@@ -44,19 +44,19 @@ static GPT2C_ALWAYS_INLINE void gpt2c_add_q8(__m256i dots[][GPT2C_PANEL_VECTORS]
             w[v] = _mm256_load_si256((const __m256i *)q[quad][lane + v * GPT2C_LANES]);
         GPT2C_UNROLL(4)
         for (size_t r = 0; r < rows; r++) {
-            const __m256i signs = four_x(x, r, n_in, quad), sizes = _mm256_abs_epi8(signs);
+            const __m256i signs = four_x(x, r, n_in, quad), magnitudes = _mm256_abs_epi8(signs);
             GPT2C_UNROLL(4)
             for (size_t v = 0; v < vectors; v++) {
-                const __m256i pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(w[v], signs));
+                const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(w[v], signs));
                 dots[r][v] = _mm256_add_epi32(dots[r][v], widened(pairs));
             }
         }
     }
 }
 
-static GPT2C_ALWAYS_INLINE void gpt2c_add_q4(__m256i dots[][GPT2C_PANEL_VECTORS], const gpt2c_q4_block *block,
-                                             size_t lane, const gpt2c_int8_group *x, size_t n_in,
-                                             const size_t rows, const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void gpt2c_q4_dots(__m256i dots[][GPT2C_PANEL_VECTORS], const gpt2c_q4_block *block,
+                                              size_t lane, const gpt2c_int8_group *x, size_t n_in,
+                                              const size_t rows, const size_t vectors) {
     const __m256i low = _mm256_set1_epi8(15);
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
@@ -96,9 +96,9 @@ static GPT2C_ALWAYS_INLINE __m256 gpt2c_q8_scales(const gpt2c_q8_block *block, s
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
-static GPT2C_ALWAYS_INLINE __m256 gpt2c_q4_scales(const float *step, const uint8_t *bytes) {
+static GPT2C_ALWAYS_INLINE __m256 gpt2c_q4_scales(const float *factors, const uint8_t *bytes) {
     const __m256i steps = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
-    return _mm256_mul_ps(_mm256_load_ps(step), _mm256_cvtepi32_ps(steps));
+    return _mm256_mul_ps(_mm256_load_ps(factors), _mm256_cvtepi32_ps(steps));
 }
 
 static GPT2C_ALWAYS_INLINE __m256 gpt2c_add_scaled(__m256 sum, __m256 scale, __m256i dots, float x) {

@@ -1,5 +1,6 @@
-/* The screen's estimates: 8-bit weights times float32 x, in float32. Eight weights are widened to
- * integers and to floats, which is exact. A panel at a time: four chains of FMAs. */
+/* The screen's estimates: 8-bit weights times float32 x, in float32. Eight weights at a time are
+ * widened to 32-bit integers and then to floats, which is exact. One panel at a time gives four
+ * chains of FMAs. */
 #include "screen.h"
 
 #include <immintrin.h>

@@ -1,12 +1,12 @@
-/* Softmax of scale * x[0 .. n): for softmax.c (scale 1) and attention.c.
+/* Softmax of scale * x[0 .. n), for softmax.c (scale 1) and attention.c.
  *
- * Lanes stand at absolute positions (i mod 8) and eight sums are added up in the end, so the order
- * depends on n alone. Scaling is a multiplication of its own, not part of an FMA: a separate pass
- * over the scores would give the same bits. Rounding never changes an order, so the largest scaled
- * score is the largest score, scaled.
+ * Element i is in lane i mod 8, and eight partial sums are combined at the end, so the order of
+ * additions depends on n alone. Scaling is a separate multiplication, not part of an FMA, so a
+ * separate pass over the scores would give the same bits. Rounding is monotonic, so the largest
+ * scaled score is the largest score, scaled.
  *
- * Error, relative: about 2 eps for each exp, n/8 + 3 for the sum, 1 for its reciprocal and 1 for the
- * product: less than (n + 8) eps. */
+ * Relative error: about 2 eps for each exp, n/8 + 3 for the sum, 1 for its reciprocal and 1 for the
+ * product, together less than (n + 8) eps. */
 #ifndef GPT2C_SOFTMAX_AVX2_H
 #define GPT2C_SOFTMAX_AVX2_H
 

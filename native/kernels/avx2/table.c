@@ -2,7 +2,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/unroll/unroll.h"
 
-/* An entry given twice is an override, and meant. */
+/* An entry that is initialized twice is an override, on purpose. */
 #pragma GCC diagnostic ignored "-Woverride-init"
 
 const gpt2c_kernels gpt2c_kernels_avx2 = {GPT2C_KERNELS_REF, GPT2C_KERNELS_UNROLL, GPT2C_KERNELS_AVX2};

@@ -1,16 +1,16 @@
 /* Register budget, out of 16: 6 rows x 2 registers (one block of columns) = 12 accumulators, 2 of
- * weights, 1 broadcast x, 1 to spare. The inner loop then is 8 loads for 12 FMAs, at two of either in
- * a cycle.
+ * weights, 1 broadcast x, 1 spare. The inner loop is then 8 loads for 12 FMAs, where the core
+ * starts two of each per cycle.
  *
- * An FMA takes 4 cycles (5 on older machines) and two can start in each, so 8 to 10 chains are needed.
- * For a single row they come from four blocks, for linear layers two panels; two rows take two
- * blocks each. Prefetching is as for AVX-512: it pays with several rows, a single one it hinders. Three
- * rows or more walk a panel twice, one half of it after the other, and fetch both the first time:
- * 1.2 times as fast as leaving the second half to the second walk.
+ * An FMA takes 4 cycles (5 on older machines) and two can start per cycle, so 8 to 10 chains are
+ * needed. A single row gets them from four blocks, which in linear layers are two panels; two rows
+ * take two blocks. Prefetching is as for AVX-512: it helps with several rows and slows down a
+ * single one. Three or more rows traverse a panel twice, one half after the other, and prefetch
+ * both halves the first time: 1.2 times as fast as leaving the second half to the second traversal.
  *
- * Halves (attention's K and V under kv_f16) are widened as they are loaded, which is exact; the sums are
- * those of floats. A single row does gain from prefetching here, 1.4 times where K and V come from
- * memory: 16 bytes a load are too few to keep enough of it on the way. */
+ * Halves (attention's K and V under kv_f16) are widened as they are loaded, which is exact; the
+ * sums are those of floats. Here a single row does gain from prefetching, 1.4 times where K and V
+ * come from memory: loads of 16 bytes are too small to keep enough bytes in flight. */
 #include "tile_avx2.h"
 
 #include <immintrin.h>
@@ -19,27 +19,27 @@
 
 #define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
 
-/* So many steps of weights are asked for ahead of time: 8 KB of a panel. */
+/* How many steps ahead the weights are prefetched: 8 KB of a panel. */
 #define PREFETCH_STEPS 64
 
-/* For a single row over halves: eight blocks of K of a head of 64. */
+/* How far ahead a single row prefetches halves: eight blocks of K of a head of 64. */
 #define PREFETCH_F16_BYTES 16384
 
-/* Never faults, whatever the address. */
+/* A prefetch never faults, whatever the address. */
 static GPT2C_ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
-/* How many of the tile's columns stand in register v or behind it. */
+/* How many of the tile's columns are in register v and after it. */
 static GPT2C_ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
     return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
 }
 
-/* Numbers i, i + 1, ..., i + 7 of w. */
+/* Elements i, i + 1, ..., i + 7 of w. */
 static GPT2C_ALWAYS_INLINE __m256 load8(const void *w, size_t i, const int f16) {
     if (!f16) return _mm256_load_ps((const float *)w + i);
     return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)((const uint16_t *)w + i)));
 }
 
-/* All but `given` are constants wherever this is used, so all loops over them vanish. */
+/* All arguments but `given` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
                                             const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
@@ -55,20 +55,21 @@ static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_
         }
     }
 
-    /* Every third row has a pointer; the two behind it are reached by the stride and its double. */
+    /* Every third row has a pointer; the two rows after it are addressed by the stride and twice
+     * the stride. */
     const size_t stride = tile.x_stride, pair = tile.w_pair, odd = tile.w_odd;
     const float *const x[2] = {tile.x, tile.x + (rows > 3 ? 3 : 0) * stride};
-    const size_t number = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * number;
+    const size_t element_bytes = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * element_bytes;
     const char *w = tile.w;
     for (size_t k = 0; k < tile.n; k++, w += step) {
         __m256 weights[8];
         GPT2C_UNROLL(4)
         for (size_t b = 0; b < blocks; b++) {
-            const char *block = w + (b / 2 * pair + b % 2 * odd) * number;
+            const char *block = w + (b / 2 * pair + b % 2 * odd) * element_bytes;
             const char *ahead = block + PREFETCH_STEPS * step;
             if (rows > 1) prefetch(ahead);
             if (rows == 1 && f16) prefetch(block + PREFETCH_F16_BYTES);
-            if (rows > 1 && blocks == 1) prefetch(ahead + odd * number);
+            if (rows > 1 && blocks == 1) prefetch(ahead + odd * element_bytes);
             weights[2 * b] = load8(block, 0, f16);
             weights[2 * b + 1] = load8(block, GPT2C_LANES, f16);
         }

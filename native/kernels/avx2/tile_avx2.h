@@ -3,7 +3,7 @@
 
 #include "kernels/tiled/tile.h"
 
-/* Rows that a call may have; tile.c says why so many. */
+/* The maximum number of rows of a call; tile.c gives the reason. */
 #define GPT2C_TILE_ROWS 6
 
 gpt2c_tile_function gpt2c_tile_avx2;

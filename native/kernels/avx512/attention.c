@@ -13,7 +13,7 @@ void gpt2c_store_avx512(const gpt2c_kv *kv, const float *qkv, size_t rows, size_
     gpt2c_store_tiled(kv, qkv, rows, position);
 }
 
-/* Infinities and NaN, which the limits would turn into numbers, are put back. */
+/* Clamping would turn infinities and NaN into finite values, so the originals are put back. */
 static void narrow(uint16_t *out, const float *x, size_t n) {
     const __m512 max = _mm512_set1_ps(65504.0f), min = _mm512_set1_ps(-65504.0f);
     const __m512 infinity = _mm512_set1_ps(INFINITY);
@@ -33,7 +33,7 @@ void gpt2c_store_f16_avx512(const gpt2c_kv *kv, const float *qkv, size_t rows, s
     gpt2c_store_f16_tiled(kv, qkv, rows, position, narrow);
 }
 
-/* This one and the next are over floats and over halves. */
+/* This function and the next serve both floats and halves. */
 void gpt2c_kv_runs_avx512(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
     gpt2c_kv_runs_tiled(kv, positions, visit, context);
 }

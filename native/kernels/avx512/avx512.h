@@ -1,4 +1,4 @@
-/* AVX-512: 32 registers of 16 floats, and masks, so that the end of a row is the same code as its
+/* AVX-512: 32 registers of 16 floats, and masks, so that the end of a row uses the same code as its
  * middle. Needs F, BW, DQ, VL, FMA and F16C; every CPU with AVX-512 since Skylake-X has them all. */
 #ifndef GPT2C_AVX512_H
 #define GPT2C_AVX512_H

@@ -1,7 +1,7 @@
-/* e^x for 16 floats: the algorithm of ref/exp.h, where it is explained.
+/* e^x for 16 floats by the algorithm that ref/exp.h explains.
  *
- * The polynomial is walked by FMA, one rounding a step in place of two; scalef multiplies by 2^n
- * without building its exponent field. About 1 ulp. Each lane is on its own. */
+ * The polynomial is evaluated by FMA, with one rounding per step in place of two; scalef multiplies
+ * by 2^n without building its exponent field. About 1 ulp. Lanes are independent. */
 #ifndef GPT2C_EXP_AVX512_H
 #define GPT2C_EXP_AVX512_H
 
@@ -24,7 +24,7 @@ static inline __m512 gpt2c_exp_avx512(__m512 x) {
     sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.0f));
     sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.0f));
 
-    /* "Not less than", so that a NaN stays one. */
+    /* "Not less than" is true for a NaN, so it stays a NaN. */
     const __mmask16 not_zero =
         _mm512_cmp_ps_mask(x, _mm512_set1_ps(GPT2C_EXP_LOWEST), _CMP_NLT_UQ);
     const __mmask16 infinite =

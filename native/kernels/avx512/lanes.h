@@ -1,4 +1,4 @@
-/* Masks for what is left at the end of a row. */
+/* Masks, and masked loads and stores, for the end of a row. */
 #ifndef GPT2C_LANES_AVX512_H
 #define GPT2C_LANES_AVX512_H
 
@@ -7,13 +7,14 @@
 
 #define GPT2C_LANES 16 /* floats in a register */
 
-/* The lowest n lanes; all of them if n is 16 or more. */
+/* The lowest n lanes, or all lanes if n is 16 or more. */
 static inline __mmask16 gpt2c_lanes(size_t n) {
     return (__mmask16)(n >= GPT2C_LANES ? 0xffffu : (1u << n) - 1u);
 }
 
-/* The first n numbers at p, if there are so many in a register. Whole registers go without a mask: a
- * load behind a masked store of the same numbers waits until they are in the cache. */
+/* The first n elements at p; n may be larger than GPT2C_LANES. Whole registers are loaded and
+ * stored without a mask: a load after a masked store of the same elements waits until they are in
+ * the cache. */
 static inline __m512 gpt2c_load(const float *p, size_t n) {
     return n >= GPT2C_LANES ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(gpt2c_lanes(n), p);
 }

@@ -1,15 +1,15 @@
-/* Layer norm with the sums in double, as in ref: the mean may be large beside the spread, and float32
- * would lose it. Sixteen sums (two registers) of every sixteenth number each, added up in the end:
- * the order depends on n alone.
+/* Layer norm with the sums in double, as in ref: the mean may be large compared with the spread,
+ * and float32 would lose the spread. There are sixteen partial sums (two registers), each over
+ * every sixteenth element, combined at the end. So the order of additions depends on n alone.
  *
- * Error: x - mean and the scale are good to 2^-50; rounding to float32 and the one FMA with weight and
- * bias add half an ulp each, well below 16 eps. */
+ * Error: x - mean and the scale are accurate to 2^-50. Rounding to float32 and the one FMA with
+ * weight and bias add half an ulp each, well below 16 eps. */
 #include <math.h>
 
 #include "avx512.h"
 #include "lanes.h"
 
-/* The lower and the upper eight of sixteen floats. */
+/* The lower and the upper eight of sixteen floats, widened to double. */
 typedef struct doubles {
     __m512d low;
     __m512d high;

@@ -1,12 +1,12 @@
 /* Linear layers over bfloat16 panels: half the bytes, the same float32 arithmetic.
  *
- * A word of a panel holds two steps of k for one column. A shift makes a float of the first and a
- * mask one of the second, so the two are used up in order of k and no number has to change lanes.
- * Those two instructions for each 16 columns are shared by all rows of a tile; for a single row the
+ * A 32-bit word of a panel holds two steps of k for one column. A shift turns the first into a
+ * float and a mask the second, so they are used in the order of k and no element changes lanes.
+ * These two instructions per 16 columns are shared by all rows of a tile; with a single row the
  * core waits for memory anyway.
  *
  * Registers for 12 rows: 24 sums, 4 of weights, 2 broadcast x. Error: as over float32 panels, since
- * a bfloat16 is a float. */
+ * every bfloat16 is a float. */
 #include "kernels/tiled/linear.h"
 
 #include "avx512.h"
@@ -23,7 +23,7 @@ static GPT2C_ALWAYS_INLINE __m512 second_of(__m512i words) {
     return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
-/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+/* `rows` and `vectors` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile(gpt2c_sums to, const float *x, size_t n_in,
                                          const uint32_t *w, size_t columns, const size_t rows,
                                          const size_t vectors) {

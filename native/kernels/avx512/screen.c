@@ -1,8 +1,8 @@
 /* The screen's estimates: 8-bit weights times float32 x, in float32.
  *
- * Sixteen weights are widened to integers and to floats, which is exact; with the FMA that makes three
- * instructions for 16 bytes, less than the memory takes to bring them. Two panels at a time: four
- * chains of FMAs. */
+ * Sixteen weights at a time are widened to 32-bit integers and then to floats, which is exact. With
+ * the FMA that makes three instructions per 16 bytes, which take less time than loading the bytes
+ * from memory. Two panels at a time give four chains of FMAs. */
 #include "screen.h"
 
 #include <immintrin.h>
@@ -15,7 +15,7 @@ static inline __m512 widened(const int8_t *q) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)q)));
 }
 
-/* upper, and the largest lower end, of 16 columns. */
+/* Stores the upper bounds of 16 columns and returns the largest of their lower bounds. */
 static inline float finish(float *upper, const gpt2c_screen *screen, __m512 sum, float norm, size_t c,
                            size_t end) {
     const __mmask16 lanes = gpt2c_lanes(end - c);
@@ -45,8 +45,8 @@ float gpt2c_screen_avx512(float *upper, const gpt2c_screen *screen, const float 
         for (size_t i = 0; i < 4; i++) {
             const size_t at = c + i * GPT2C_LANES;
             if (at >= columns.end) break;
-            const float lowest = finish(upper, screen, sums[i], norm, at, columns.end);
-            if (lowest > floor) floor = lowest;
+            const float lower = finish(upper, screen, sums[i], norm, at, columns.end);
+            if (lower > floor) floor = lower;
         }
     }
     return floor;

@@ -1,49 +1,51 @@
 /* Register budget, out of 32: 12 rows x 2 registers of columns = 24 accumulators, 2 of weights, 1
- * broadcast x, 5 to spare. The inner loop then is 14 loads for 24 FMAs, at two of either in a cycle.
+ * broadcast x, 5 spare. The inner loop is then 14 loads for 24 FMAs, where the core starts two of
+ * each per cycle.
  *
- * An FMA takes 4 cycles and two can start in each, so at least 8 chains are needed: 4 rows have
- * them. For a single row the chains come from eight registers of columns instead, which for linear
- * layers are four panels, read as four streams. More rows would fit (14 x 2 + 3 = 31), but rows lie a
- * multiple of 4096 bytes apart in many models (n_embd 1024, n_inner 3072), hence in one set of a
- * 12-way L1, where 14 push each other out.
+ * An FMA takes 4 cycles and two can start per cycle, so at least 8 chains are needed: 4 rows have
+ * them. A single row gets its chains from eight registers of columns instead, which in linear
+ * layers are four panels, read as four streams. More rows would fit (14 x 2 + 3 = 31), but in many
+ * models rows are a multiple of 4096 bytes apart (n_embd 1024, n_inner 3072), hence in one set of a
+ * 12-way L1, where 14 evict each other.
  *
- * What measuring said (a core that reads 35 GB/s and does 240 GFLOP/s): with several rows the loop is
- * too slow for the hardware to look far ahead, and prefetching by hand makes 12 rows over weights in
- * memory 1.7 times as fast; a single row it only hinders. Output lines are fetched before the sum, or
- * the stores wait for them: 6 %. Blocking along k gains nothing, since a panel of 3072 steps (384 KB)
- * stays in L2 while the rows pass by.
+ * Measured on a core that reads 35 GB/s and does 240 GFLOP/s: with several rows the loop is too
+ * slow for the hardware prefetcher to run far ahead, and software prefetching makes 12 rows over
+ * weights in memory 1.7 times as fast; a single row it only slows down. Output lines are prefetched
+ * before the sum, or the stores wait for them: 6 %. Blocking along k gains nothing, since a panel
+ * of 3072 steps (384 KB) stays in L2 until all rows are done.
  *
- * Halves (attention's K and V under kv_f16) are widened as they are loaded: one conversion, which is exact,
- * for each 16 columns, shared by all rows; the sums are those of floats. A single row does gain
- * from prefetching here, 11 % where K and V come from memory: streams of 32 bytes a step. */
+ * Halves (attention's K and V under kv_f16) are widened as they are loaded, by one conversion per
+ * 16 columns, which is exact and shared by all rows; the sums are those of floats. Here a single
+ * row does gain from prefetching, 11 % where K and V come from memory: its streams advance by 32
+ * bytes per step. */
 #include "tile_avx512.h"
 
 #include <immintrin.h>
 
 #include "lanes.h"
 
-/* So many steps of weights are asked for ahead of time: 8 KB of a panel, some 300 ns of work. */
+/* How many steps ahead the weights are prefetched: 8 KB of a panel, about 300 ns of work. */
 #define PREFETCH_STEPS 64
 
-/* For a single row over halves: the next eight blocks of K of a head of 64. */
+/* How far ahead a single row prefetches halves: the next eight blocks of K of a head of 64. */
 #define PREFETCH_F16_BYTES 16384
 
-/* Never faults, whatever the address. */
+/* A prefetch never faults, whatever the address. */
 static GPT2C_ALWAYS_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 static GPT2C_ALWAYS_INLINE void prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
-/* Numbers i, i + 1, ..., i + 15 of w. */
+/* Elements i, i + 1, ..., i + 15 of w. */
 static GPT2C_ALWAYS_INLINE __m512 load16(const void *w, size_t i, const int f16) {
     if (!f16) return _mm512_load_ps((const float *)w + i);
     return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)((const uint16_t *)w + i)));
 }
 
-/* All but `given` are constants wherever this is used, so all loops over them vanish. */
+/* All arguments but `given` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t vectors,
                                             const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
     __m512 sums[GPT2C_TILE_ROWS][8];
-    __mmask16 lanes[8]; /* to store: the last column may lie inside a register */
+    __mmask16 lanes[8]; /* for the stores: the last column may be inside a register */
     GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++)
         lanes[v] = gpt2c_lanes(tile.columns > v * GPT2C_LANES ? tile.columns - v * GPT2C_LANES : 0);
@@ -57,20 +59,22 @@ static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_
         }
     }
 
-    /* Every third row has a pointer; the two behind it are reached by the stride and its double. */
+    /* Every third row has a pointer; the two rows after it are addressed by the stride and twice
+     * the stride. */
     const size_t stride = tile.x_stride, pair = tile.w_pair, odd = tile.w_odd;
     const float *x[4];
     GPT2C_UNROLL(4)
     for (size_t i = 0; i < 4; i++) x[i] = tile.x + (3 * i < rows ? 3 * i : 0) * stride;
-    const size_t number = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * number;
+    const size_t element_bytes = f16 ? sizeof(uint16_t) : sizeof(float), step = tile.w_step * element_bytes;
     const char *w = tile.w;
-    const char *next_panel = tile.ahead != NULL ? tile.ahead : tile.w; /* what is not mapped is slow to ask for */
+    /* Never NULL: prefetching an address that is not mapped is slow. */
+    const char *next_panel = tile.ahead != NULL ? tile.ahead : tile.w;
     for (size_t k = 0; k < tile.n; k++, w += step, next_panel += tile.ahead_step) {
         if (rows > 1) prefetch_l2(next_panel);
         const char *ahead = w + (rows > 1 ? PREFETCH_STEPS * step : PREFETCH_F16_BYTES);
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++)
-            if (rows > 1 || f16) prefetch(ahead + (v / 2 * pair + v % 2 * odd) * number);
+            if (rows > 1 || f16) prefetch(ahead + (v / 2 * pair + v % 2 * odd) * element_bytes);
         __m512 weights[8];
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) weights[v] = load16(w, v / 2 * pair + v % 2 * odd, f16);
@@ -130,7 +134,7 @@ void gpt2c_tile_avx512(const gpt2c_tile *tile, size_t rows) {
     }
     for (; b < blocks; b += 2) {
         gpt2c_tile remaining = gpt2c_tile_from(tile, b);
-        if (b + 1 == blocks) remaining.w_odd = 0; /* there is no second block: the first one again */
+        if (b + 1 == blocks) remaining.w_odd = 0; /* no second block: load the first one twice */
         sum_tile_Nx2(&remaining, rows);
     }
 }

@@ -1,9 +1,9 @@
-/* Linear layers over bfloat16 panels by VDPBF16PS: for each of 16 columns two products of bfloat16
- * numbers at once, added to a float32 sum, which is twice the arithmetic of an FMA.
+/* Linear layers over bfloat16 panels by VDPBF16PS, which for each of 16 columns adds two products
+ * of bfloat16 values to a float32 sum: twice the arithmetic of an FMA.
  *
- * x is rounded to bfloat16 too, once for all columns (`pack`), and for one row as for many, so that
- * both have the same bits. The instruction rounds to nearest even whatever the mode, and takes and
- * gives subnormal numbers as 0.
+ * x is rounded to bfloat16, too, once for all columns (`pack`), and for one row just as for many,
+ * so that both give the same bits. The instruction rounds to nearest even whatever the rounding
+ * mode, and treats subnormal inputs and results as 0.
  *
  * Registers for 12 rows: 24 sums, 2 of weights, 1 broadcast pair. Error: bf16 in kernels.h. */
 #include <string.h>
@@ -16,15 +16,15 @@
 
 #define PREFETCH_WORDS (64 * GPT2C_PANEL)
 
-/* Words of a row of packed x. */
+/* 32-bit words in a row of packed x. */
 static size_t row_words(size_t n_in) { return gpt2c_packed_x_bytes(n_in) / sizeof(uint32_t); }
 
 void gpt2c_pack_bf16_avx512_bf16(void *out, const float *x, size_t rows, size_t n_in) {
     uint16_t *pairs = out;
     for (size_t r = 0; r < rows; r++, x += n_in, pairs += 2 * row_words(n_in)) {
         for (size_t k = 0; k < n_in; k += GPT2C_LANES) {
-            const __m512 some = _mm512_maskz_loadu_ps(gpt2c_lanes(n_in - k), x + k);
-            const __m256bh halves = _mm512_cvtneps_pbh(some);
+            const __m512 values = _mm512_maskz_loadu_ps(gpt2c_lanes(n_in - k), x + k);
+            const __m256bh halves = _mm512_cvtneps_pbh(values);
             memcpy(pairs + k, &halves, sizeof halves);
         }
     }
@@ -36,7 +36,7 @@ static GPT2C_ALWAYS_INLINE __m512bh as_pairs(__m512i words) {
     return pairs;
 }
 
-/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+/* `rows` and `vectors` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile(gpt2c_sums to, const uint32_t *x, size_t x_stride,
                                          size_t pairs, const uint32_t *w, size_t columns,
                                          const size_t rows, const size_t vectors) {

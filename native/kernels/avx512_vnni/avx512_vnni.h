@@ -7,7 +7,7 @@
 extern const gpt2c_kernels gpt2c_kernels_avx512_vnni;
 
 void gpt2c_pack_int8_avx512_vnni(void *out, const float *x, size_t rows, size_t n_in);
-/* Of both formats. */
+/* For both formats. */
 void gpt2c_linear_int8_avx512_vnni(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 
 #define GPT2C_KERNELS_AVX512_VNNI                                    \

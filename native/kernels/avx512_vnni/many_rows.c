@@ -1,18 +1,20 @@
-/* Many rows times q8 or q4. A panel is walked in pieces that stay in L1 while all rows pass by: its weights
- * become unsigned bytes and its scales float32 there, once for all rows, and the next piece is asked for
- * meanwhile. Sums over more than one piece wait in the output.
+/* Many rows times q8 or q4. A panel is processed in pieces that stay in L1 until all rows are done
+ * with them. A piece is unpacked once for all rows, its weights to unsigned bytes and its scales to
+ * float32; while the rows use it, the next piece is prefetched. Between
+ * the pieces of a panel its sums are held in the output.
  *
- * Registers for 6 rows: 12 sums in float32, 12 in integers, 2 of weights, 2 to 4 of scales. Behind each
- * group of 32 steps the integers are scaled and added: 3 operations (q4: 4) behind 8 dot products. */
+ * Registers for 6 rows: 12 sums in float32, 12 in integers, 2 of weights, 2 to 4 of scales. After
+ * each group of 32 steps the integers are scaled and added: 3 operations (q4: 4) after 8 dot
+ * products. */
 #include "int8_avx512_vnni.h"
 
 #define MAX_ROWS 6
 #define EACH_ROWS(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
 
-/* Groups in a piece of a panel: 27 KB of q8, 30 of q4. */
+/* Groups per piece of a panel: 27 KB of q8, 30 KB of q4. */
 #define PIECE_GROUPS 24
 
-/* 32 steps of k of a panel. */
+/* 32 steps of k of a panel, unpacked. */
 typedef struct unpacked {
     uint8_t q[GPT2C_GROUP_QUADS][GPT2C_PANEL][GPT2C_QUAD];
     float scale[GPT2C_PANEL];
@@ -29,7 +31,7 @@ static void unpack_q8(unpacked *to, const gpt2c_q8_block *panel, gpt2c_span grou
     }
 }
 
-static void unpack_q4(unpacked *to, const gpt2c_q4_block *panel, const gpt2c_q4_columns *largest,
+static void unpack_q4(unpacked *to, const gpt2c_q4_block *panel, const gpt2c_q4_columns *factors,
                       gpt2c_span groups) {
     for (size_t g = groups.begin; g < groups.end; g++, to++) {
         for (size_t v = 0; v < 2; v++) {
@@ -38,30 +40,34 @@ static void unpack_q4(unpacked *to, const gpt2c_q4_block *panel, const gpt2c_q4_
                 _mm512_store_si512(to->q[quad][v * GPT2C_LANES], two.w[0]);
                 _mm512_store_si512(to->q[quad + 1][v * GPT2C_LANES], two.w[1]);
             }
-            _mm512_store_ps(to->scale + v * GPT2C_LANES, gpt2c_q4_scales(largest->scale, panel[g].scale, v));
-            _mm512_store_ps(to->offset + v * GPT2C_LANES, gpt2c_q4_scales(largest->offset, panel[g].offset, v));
+            _mm512_store_ps(to->scale + v * GPT2C_LANES, gpt2c_q4_scales(factors->scale, panel[g].scale, v));
+            _mm512_store_ps(to->offset + v * GPT2C_LANES, gpt2c_q4_scales(factors->offset, panel[g].offset, v));
         }
     }
 }
 
-/* Some rows of a panel, over a piece's groups. */
+/* A few rows times one panel, over the groups of a piece. */
 typedef struct tile {
     const unpacked *w;
     size_t groups;
-    const gpt2c_int8_group *x[2]; /* the first row's, and those of its remainder, or NULL */
+    const gpt2c_int8_group *x[2]; /* the groups of the first row, and those of its remainder or NULL */
     size_t n_in;
-    const float *from; /* sums so far, rows `from_stride` apart; NULL: none yet */
+    const float *from; /* the sums so far, rows `from_stride` apart; NULL: none yet */
     size_t from_stride;
     float *to;
     size_t to_stride;
     size_t columns;
 } tile;
 
-/* sums += one group. `rows` and `q4` are constants wherever this is used, so all loops vanish. */
+/* sums += one group. `rows` and `q4` are constants at every call, so that all loops over them are
+ * unrolled. */
 static GPT2C_ALWAYS_INLINE void add_group(__m512 sums[][2], const unpacked *w, const gpt2c_int8_group *x, size_t n_in,
                                           const size_t rows, const int q4) {
-    __asm__("" : "+r"(w)); /* or a remainder's weights would be kept in registers, of which there are not enough */
-    /* Rows 0 to 2 and 3 to 5 from an address each, which leaves enough registers for addresses. */
+    /* Hides w from the compiler, which would hold the weights in registers for the remainder and
+     * run out of them. */
+    __asm__("" : "+r"(w));
+    /* Rows 0 to 2 share one address and rows 3 to 5 another, so that the registers for addresses
+     * suffice. */
     const gpt2c_int8_group *first[2] = {x, gpt2c_rows_down(x, 3, n_in)};
     __m512i integers[MAX_ROWS][2];
     GPT2C_UNROLL(6)
@@ -136,7 +142,8 @@ static void add_rows_q4(const tile *t, size_t rows) {
     }
 }
 
-/* A piece of a panel, unpacked, and where the one behind it lies, which comes next as a rule. */
+/* An unpacked piece of a panel, and where the piece after it in memory begins, which is usually the
+ * next one. */
 typedef struct piece {
     unpacked w[PIECE_GROUPS];
     gpt2c_span groups;
@@ -145,8 +152,8 @@ typedef struct piece {
     size_t next_bytes;
 } piece;
 
-/* Asks for share i of n of the next piece. */
-static void fetch_next(const piece *p, size_t n, size_t i) {
+/* Prefetches share i of n of the next piece. */
+static void prefetch_next(const piece *p, size_t n, size_t i) {
     const gpt2c_span lines = gpt2c_share(p->next_bytes / 64, n, i);
     for (size_t line = lines.begin; line < lines.end; line++)
         _mm_prefetch(p->next + line * 64, _MM_HINT_T1);
@@ -173,8 +180,8 @@ static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span
             .to_stride = p->is_last ? GPT2C_PANEL : n_out,
             .columns = panel.end - panel.begin,
         };
-        gpt2c_fetch_lines(args, part, panel);
-        fetch_next(p, tiles, i);
+        gpt2c_prefetch_lines(args, part, panel);
+        prefetch_next(p, tiles, i);
         if (gpt2c_is_q4(args->w))
             add_rows_q4(&t, part.end - part.begin);
         else
@@ -184,7 +191,7 @@ static void add_piece(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span
     }
 }
 
-/* Unpacks groups of the panel that begins at column c. */
+/* Unpacks p->groups of the panel that begins at column c. */
 static void unpack(piece *p, const gpt2c_matrix *w, size_t c) {
     if (gpt2c_is_q4(w)) {
         const gpt2c_q4_block *panel = gpt2c_q4_panel(w, c);

@@ -1,18 +1,20 @@
-/* One row times q8 or q4: the weights are read once, at the speed of memory, in up to four panels at a time,
- * which are as many streams. Where x has two parts, both meet the weights while these are in registers. */
+/* One row times q8 or q4: the weights are read once, at memory speed, up to four panels at a time,
+ * each as one stream. Where x has two parts (x and its remainder), both are multiplied with the
+ * weights while these are in registers. */
 #include "int8_avx512_vnni.h"
 
 #define MAX_PANELS 4
 #define MAX_VECTORS (2 * MAX_PANELS)
 
-/* All but args, row and columns are constants wherever this is used, so all loops over them vanish. */
+/* All arguments but args, row and columns are constants at every call, so that all loops over them
+ * are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                             const size_t panels, const size_t parts, const int q4) {
     const size_t n_in = args->w->n_in, vectors = 2 * panels;
     const size_t groups = q4 ? gpt2c_q4_blocks(n_in) : gpt2c_int8_groups(n_in);
     const gpt2c_q8_block *q8_panel = gpt2c_q8_panel(args->w, columns.begin);
     const gpt2c_q4_block *q4_panel = gpt2c_q4_panel(args->w, columns.begin);
-    const gpt2c_q4_columns *largest = q4 ? gpt2c_q4_columns_of(args->w, columns.begin) : NULL;
+    const gpt2c_q4_columns *factors = q4 ? gpt2c_q4_columns_of(args->w, columns.begin) : NULL;
     const gpt2c_int8_group *x[2] = {gpt2c_int8_row_at(args->packed_x, row, n_in), NULL};
     if (parts == 2) x[1] = gpt2c_int8_row_at(args->packed_remainder, row, n_in);
     __m512 sums[MAX_VECTORS];
@@ -56,14 +58,14 @@ static GPT2C_ALWAYS_INLINE void sum_columns(const gpt2c_linear_args *args, size_
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) {
             const gpt2c_q4_block *block = q4s[v / 2];
-            const __m512 scale = q4 ? gpt2c_q4_scales(largest[v / 2].scale, block->scale, v % 2)
+            const __m512 scale = q4 ? gpt2c_q4_scales(factors[v / 2].scale, block->scale, v % 2)
                                     : gpt2c_q8_scales(q8[v / 2], v % 2);
             GPT2C_UNROLL(2)
             for (size_t i = 0; i < parts; i++) {
                 const __m512 dots = _mm512_cvtepi32_ps(integers[i][v]);
                 sums[v] = _mm512_fmadd_ps(scale, _mm512_mul_ps(_mm512_set1_ps(x[i][g].scale), dots), sums[v]);
                 if (!q4) continue;
-                const __m512 offset = gpt2c_q4_scales(largest[v / 2].offset, block->offset, v % 2);
+                const __m512 offset = gpt2c_q4_scales(factors[v / 2].offset, block->offset, v % 2);
                 sums[v] = _mm512_fnmadd_ps(offset, _mm512_set1_ps(x[i][g].scaled_sum), sums[v]);
             }
         }
@@ -93,13 +95,13 @@ static GPT2C_ALWAYS_INLINE void sum_panels(const gpt2c_linear_args *args, size_t
 void gpt2c_linear_int8_one_row(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     const size_t width = MAX_PANELS * GPT2C_PANEL;
     for (size_t c = columns.begin; c < columns.end; c += width) {
-        const gpt2c_span some = {c, c + width < columns.end ? c + width : columns.end};
-        switch (gpt2c_panels(some.end - some.begin)) {
-        case 1: sum_panels(args, row, some, 1); break;
-        case 2: sum_panels(args, row, some, 2); break;
-        case 3: sum_panels(args, row, some, 3); break;
-        default: sum_panels(args, row, some, 4); break;
+        const gpt2c_span part = {c, c + width < columns.end ? c + width : columns.end};
+        switch (gpt2c_panels(part.end - part.begin)) {
+        case 1: sum_panels(args, row, part, 1); break;
+        case 2: sum_panels(args, row, part, 2); break;
+        case 3: sum_panels(args, row, part, 3); break;
+        default: sum_panels(args, row, part, 4); break;
         }
-        gpt2c_finish_row_avx512(args, row, some, args->out + row * args->w->n_out + some.begin);
+        gpt2c_finish_row_avx512(args, row, part, args->out + row * args->w->n_out + part.begin);
     }
 }

@@ -1,5 +1,6 @@
-/* Rows of x to int8, as pack_int8 in ref does it. Sixteen groups at a time: what there is one of in a
- * group, its largest number, scale and sum, is a lane of a register, and so found for all of them at once. */
+/* Packs rows of x as int8, as pack_int8 in ref does, sixteen groups at a time. What each group has
+ * one of (the largest magnitude, the scale, the sum) is a lane of a register, so it is computed for
+ * all sixteen at once. */
 #include <immintrin.h>
 
 #include "avx512_vnni.h"
@@ -9,8 +10,9 @@
 
 #define GROUPS 16
 
-/* Defines a function whose lane i is all lanes of v[i] combined. A step combines the halves of two registers
- * and leaves both results in one; of sixteen there is one left after four. */
+/* Defines a function whose lane i is the combination of all lanes of v[i]. A step combines the
+ * halves of two registers and leaves both results in one register, so four steps reduce sixteen
+ * registers to one. */
 #define GPT2C_COMBINE_EACH(name, combine)                                                   \
     static inline __m512i name(__m512i v[GROUPS]) {                                         \
         GPT2C_UNROLL(8)                                                                     \
@@ -48,7 +50,7 @@ static inline scales scales_of(__m512i largest_bits) {
                     _mm512_maskz_div_ps(normal, max, largest)};
 }
 
-/* One of the sixteen: n numbers, and where they go. */
+/* One of the sixteen groups: its n elements, and where they are packed to. */
 typedef struct job {
     const float *x;
     size_t n;
@@ -61,11 +63,11 @@ static inline __m512 second_half(const job *j) {
     return j->n <= GPT2C_LANES ? _mm512_setzero_ps() : gpt2c_load(j->x + GPT2C_LANES, j->n - GPT2C_LANES);
 }
 
-static inline __m512i size_bits(__m512 x) {
+static inline __m512i magnitude_bits(__m512 x) {
     return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
 }
 
-/* 0 * infinity, a NaN, becomes -2^31: its byte is 0, and so is -128 times it. */
+/* 0 * infinity is a NaN, which becomes -2^31: its lowest byte is 0, and so is -128 times it. */
 static inline __m512i rounded(__m512 x, float inverse) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
 }
@@ -75,7 +77,8 @@ static void round_groups(const job jobs[GROUPS], size_t n) {
     int32_t correction[GROUPS];
     __m512i v[GROUPS];
     for (size_t i = 0; i < GROUPS; i++)
-        v[i] = i < n ? _mm512_max_epu32(size_bits(first_half(&jobs[i])), size_bits(second_half(&jobs[i])))
+        v[i] = i < n ? _mm512_max_epu32(magnitude_bits(first_half(&jobs[i])),
+                                        magnitude_bits(second_half(&jobs[i])))
                      : _mm512_setzero_si512();
     const scales s = scales_of(largest_of_each(v));
     _mm512_storeu_ps(scale, s.scale);

@@ -1,8 +1,8 @@
-/* The largest of 4 interleaved sequences each, then the largest of those.
+/* The maximum of each of 4 interleaved subsequences, then the maximum of those.
  *
- * A lane replaces its best only by something larger, so it keeps the first of equal values and never
- * takes a NaN; among lanes that hold the same largest value the lowest index wins. Indices are 32 bits
- * wide: a vocabulary has at most 2^24 (model.c). */
+ * A lane replaces its maximum only by a larger value, so it retains the first of equal values and
+ * never takes a NaN. Among lanes that hold the same maximum the lowest index wins. Indices are 32
+ * bits wide, which suffices: a vocabulary has at most 2^24 entries (model.c). */
 #include <math.h>
 
 #include "lanes.h"

@@ -12,7 +12,8 @@ void gpt2c_store_neon(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t 
     gpt2c_store_tiled(kv, qkv, rows, position);
 }
 
-/* Infinities, which the limits would turn into numbers, are put back; a NaN stays one anyway. */
+/* Clamping would turn infinities into finite values, so the originals are put back. A NaN stays a
+ * NaN. */
 static void narrow(uint16_t *out, const float *x, size_t n) {
     const float32x4_t max = vdupq_n_f32(65504.0f), min = vdupq_n_f32(-65504.0f);
     size_t i = 0;
@@ -29,7 +30,7 @@ void gpt2c_store_f16_neon(const gpt2c_kv *kv, const float *qkv, size_t rows, siz
     gpt2c_store_f16_tiled(kv, qkv, rows, position, narrow);
 }
 
-/* This one and the next are over floats and over halves. */
+/* This function and the next serve both floats and halves. */
 void gpt2c_kv_runs_neon(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
     gpt2c_kv_runs_tiled(kv, positions, visit, context);
 }

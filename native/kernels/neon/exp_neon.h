@@ -1,5 +1,5 @@
-/* e^x for 4 floats: the algorithm of ref/exp.h, where it is explained, with the polynomial walked by
- * FMA. About 1 ulp. Each lane is on its own. */
+/* e^x for 4 floats by the algorithm that ref/exp.h explains, with the polynomial evaluated by FMA.
+ * About 1 ulp. Lanes are independent. */
 #ifndef GPT2C_EXP_NEON_H
 #define GPT2C_EXP_NEON_H
 
@@ -7,9 +7,9 @@
 
 #include "kernels/ref/exp.h"
 
-/* 2^n for a whole n in [-126, 127]; for any other, or a NaN, some number. */
+/* 2^n for an integer n in [-126, 127]; for any other n, or a NaN, an arbitrary value. */
 static inline float32x4_t gpt2c_power_of_2(float32x4_t n) {
-    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtnq_s32_f32(n)); /* unsigned, hence it may overflow */
+    const uint32x4_t whole = vreinterpretq_u32_s32(vcvtnq_s32_f32(n)); /* unsigned: may overflow below */
     return vreinterpretq_f32_u32(vshlq_n_u32(vaddq_u32(whole, vdupq_n_u32(127)), 23));
 }
 
@@ -27,7 +27,7 @@ static inline float32x4_t gpt2c_exp_neon(float32x4_t x) {
     sum = vfmaq_f32(vdupq_n_f32(1.0f), sum, r);
     sum = vfmaq_f32(vdupq_n_f32(1.0f), sum, r);
 
-    /* Neither comparison holds for a NaN, which stays one. */
+    /* Both comparisons are false for a NaN, so it stays a NaN. */
     const uint32x4_t is_zero = vcltq_f32(x, vdupq_n_f32(GPT2C_EXP_LOWEST));
     const uint32x4_t is_infinite = vcgtq_f32(x, vdupq_n_f32(GPT2C_EXP_HIGHEST));
     const float32x4_t product = vmulq_f32(sum, gpt2c_power_of_2(n));

@@ -1,8 +1,9 @@
-/* GELU of 4 floats, for gelu.c and for the epilogue of linear.c: one function, so the same bits.
+/* GELU of 4 floats. gelu.c and the epilogue of linear.c share this function, so they give the same
+ * bits.
  *
- * The form of ref/gelu.c, x / (1 + e^(-2u)). The table's entries are fetched one by one. The
- * conversions of fp16 round as native/half.h does, so that the bits are those of ref. Each lane is
- * on its own. */
+ * The formula is that of ref/gelu.c, x / (1 + e^(-2u)). The table entries are loaded one by one.
+ * The fp16 conversions round as native/half.h does, so the bits are those of ref. Lanes are
+ * independent. */
 #ifndef GPT2C_GELU_NEON_H
 #define GPT2C_GELU_NEON_H
 

@@ -1,5 +1,5 @@
-/* Loads and stores of the lowest lanes of a register, for what is left at the end of a row. Nothing
- * outside them is touched. */
+/* Loads and stores of the lowest lanes of a register, for the end of a row. Memory outside them is
+ * not touched. */
 #ifndef GPT2C_LANES_NEON_H
 #define GPT2C_LANES_NEON_H
 
@@ -8,7 +8,8 @@
 
 #define GPT2C_LANES 4 /* floats in a register */
 
-/* n lanes of p, n possibly more than there are; the lanes not loaded are `fill`. */
+/* The first n elements at p; n may be larger than GPT2C_LANES. Lanes that are not loaded are
+ * `fill`. */
 static inline float32x4_t gpt2c_load_or(const float *p, size_t n, float fill) {
     if (n >= GPT2C_LANES) return vld1q_f32(p);
     float32x4_t v = vdupq_n_f32(fill);

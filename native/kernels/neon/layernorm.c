@@ -1,15 +1,16 @@
-/* Layer norm with the sums in double, as in ref: the mean may be large beside the spread, and float32
- * would lose it. Four sums (two registers) of every fourth number each, added up in the end, and what
- * is left at the end of a row one by one: the order depends on n alone.
+/* Layer norm with the sums in double, as in ref: the mean may be large compared with the spread,
+ * and float32 would lose the spread. There are four partial sums (two registers), each over every
+ * fourth element, combined at the end. Then the elements left at the end of a row are added one by
+ * one. So the order of additions depends on n alone.
  *
- * Error: x - mean and the scale are good to 2^-50; rounding to float32 and the one FMA with weight and
- * bias add half an ulp each, well below 16 eps. */
+ * Error: x - mean and the scale are accurate to 2^-50. Rounding to float32 and the one FMA with
+ * weight and bias add half an ulp each, well below 16 eps. */
 #include <math.h>
 
 #include "lanes.h"
 #include "neon.h"
 
-/* The lower and the upper two of four floats. */
+/* The lower and the upper two of four floats, widened to double. */
 typedef struct doubles {
     float64x2_t low;
     float64x2_t high;

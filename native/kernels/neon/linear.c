@@ -1,5 +1,5 @@
-/* Linear layers over panels: the loops are those of tiled/linear.h, the sums those of tile.c; what
- * comes behind the sum is here. */
+/* Linear layers over float32 panels. The loops are those of tiled/linear.h and the sums those of
+ * tile.c; the epilogue is here. */
 #include "kernels/tiled/linear.h"
 
 #include "gelu_neon.h"
@@ -7,7 +7,7 @@
 #include "neon.h"
 #include "tile_neon.h"
 
-static inline float32x4_t behind_sum(const gpt2c_linear_args *args, float32x4_t sum, size_t n, size_t i) {
+static inline float32x4_t apply_epilogue(const gpt2c_linear_args *args, float32x4_t sum, size_t n, size_t i) {
     switch (args->epilogue) {
     case GPT2C_EPILOGUE_GELU: return gpt2c_gelu4(sum);
     case GPT2C_EPILOGUE_GELU_TABLE: return gpt2c_gelu_table4(sum, args->gelu_table);
@@ -23,7 +23,7 @@ void gpt2c_finish_row_neon(const gpt2c_linear_args *args, size_t row, gpt2c_span
         const size_t n = columns.end - c, i = row * args->w->n_out + c;
         float32x4_t sum = gpt2c_load(sums + c - columns.begin, n);
         if (args->bias != NULL) sum = vaddq_f32(sum, gpt2c_load(args->bias + c, n));
-        gpt2c_store(args->out + i, n, behind_sum(args, sum, n, i));
+        gpt2c_store(args->out + i, n, apply_epilogue(args, sum, n, i));
     }
     gpt2c_finish_activation(args, row, columns);
 }

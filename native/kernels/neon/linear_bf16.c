@@ -1,11 +1,11 @@
 /* Linear layers over bfloat16 panels: half the bytes, the same float32 arithmetic.
  *
- * A word of a panel holds two steps of k for one column. A shift makes a float of the first and a
- * mask one of the second, so the two are used up in order of k and no number has to change lanes.
+ * A 32-bit word of a panel holds two steps of k for one column. A shift turns the first into a
+ * float and a mask the second, so they are used in the order of k and no element changes lanes.
  *
- * Half a panel at a time: 4 rows x 4 registers of columns = 16 sums, 4 of words, 4 of weights, 8 for
- * both steps' x; a fifth row would not leave room for all that. A single row takes a whole panel, 8
- * sums. Error: as over float32 panels, since a bfloat16 is a float. */
+ * Registers for half a panel at a time: 4 rows x 4 registers of columns = 16 sums, 4 of words, 4 of
+ * weights, 8 for both steps' x, which are all 32; a fifth row would not fit. A single row takes a
+ * whole panel, 8 sums. Error: as over float32 panels, since every bfloat16 is a float. */
 #include "kernels/tiled/linear.h"
 
 #include "lanes.h"
@@ -33,7 +33,7 @@ static GPT2C_ALWAYS_INLINE void add_step(float32x4_t sums[][MAX_VECTORS], const 
     }
 }
 
-/* `rows` and `vectors` are constants wherever this is used, so all loops over them vanish. */
+/* `rows` and `vectors` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *x, size_t n_in,
                                          const uint32_t *w, size_t columns, const size_t rows,
                                          const size_t vectors) {
@@ -52,7 +52,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) weights[v] = first_of(words[v]);
         add_step(sums, x + k, n_in, weights, rows, vectors);
-        if (k + 1 == n_in) break; /* behind an odd n_in there is padding, and no x */
+        if (k + 1 == n_in) break; /* an odd n_in is followed by padding, for which there is no x */
         GPT2C_UNROLL(8)
         for (size_t v = 0; v < vectors; v++) weights[v] = second_of(words[v]);
         add_step(sums, x + k + 1, n_in, weights, rows, vectors);
@@ -67,7 +67,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile(float *out, size_t n_out, const float *
     }
 }
 
-/* A function each, so that any compiler sees the constants. */
+/* One function per number of rows, so that every compiler sees the constants. */
 #define SUM_TILE(rows, vectors)                                                        \
     static void sum_tile_##rows(float *out, size_t n_out, const float *x, size_t n_in, \
                                 const uint32_t *w, size_t columns) {                   \

@@ -1,17 +1,17 @@
-/* Linear layers over q8 and q4 by SMULL and SMLAL, which multiply bytes and add up two such products in
- * 16 bits, and SADALP, which adds pairs of those to 32 bits. So a column has two sums, and those of four
- * columns lie in two registers, until the group's end. */
+/* Linear layers over q8 and q4 by SMULL and SMLAL, which multiply bytes and add two such products
+ * in 16 bits, and SADALP, which adds pairs of those to 32 bits. So until the end of a group each
+ * column has two sums, and the sums of four columns are in two registers. */
 #include <arm_neon.h>
 #include <string.h>
 
 #include "neon.h"
 
 typedef struct gpt2c_dots {
-    int32x4_t low; /* of the columns 0, 0, 1, 1 */
-    int32x4_t high;
+    int32x4_t low;  /* of the columns 0, 0, 1, 1 */
+    int32x4_t high; /* of the columns 2, 2, 3, 3 */
 } gpt2c_dots;
 
-static inline gpt2c_dots gpt2c_no_dots(void) { return (gpt2c_dots){vdupq_n_s32(0), vdupq_n_s32(0)}; }
+static inline gpt2c_dots gpt2c_zero_dots(void) { return (gpt2c_dots){vdupq_n_s32(0), vdupq_n_s32(0)}; }
 
 static inline gpt2c_dots gpt2c_add_dots(gpt2c_dots dots, int8x16_t w, int8x16_t x, int8x16_t w2, int8x16_t x2) {
     const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), vget_low_s8(w2), vget_low_s8(x2));

@@ -1,11 +1,12 @@
-/* Linear layers over q8 and q4, whatever way a set has to add up products of bytes: it names the type
- * `gpt2c_dots`, whose integers belong to 4 columns, and
+/* Linear layers over q8 and q4, whichever instructions add the products of bytes. Before including
+ * this file, a set defines the type `gpt2c_dots`, the integer sums of 4 columns, and the functions
  *
- *   gpt2c_no_dots()                        all 0
- *   gpt2c_add_dots(dots, w, x, w2, x2)     adds those of two quads; x, x2: the same four bytes in each lane
+ *   gpt2c_zero_dots()                      all 0
+ *   gpt2c_add_dots(dots, w, x, w2, x2)     dots plus the products of two quads; x and x2 have the same
+ *                                          four bytes in each lane
  *   gpt2c_sum_of_dots(dots)                the 4 sums
  *
- * before it includes this. 2 products of bytes are 2 * 127 * 127 = 32258 at most: they fit 16 bits. */
+ * Two products of bytes are at most 2 * 127 * 127 = 32258, so they fit in 16 bits. */
 #ifndef GPT2C_LINEAR_INT8_NEON_H
 #define GPT2C_LINEAR_INT8_NEON_H
 
@@ -39,7 +40,7 @@ static GPT2C_ALWAYS_INLINE void add_products(int32x4_t sums[][GPT2C_PANEL_VECTOR
     GPT2C_UNROLL(4)
     for (size_t r = 0; r < rows; r++) {
         GPT2C_UNROLL(8)
-        for (size_t v = 0; v < vectors; v++) dots[r][v] = gpt2c_no_dots();
+        for (size_t v = 0; v < vectors; v++) dots[r][v] = gpt2c_zero_dots();
     }
     for (size_t quad = 0; quad < GPT2C_GROUP_QUADS; quad += 2) {
         int8x16x2_t quads[GPT2C_PANEL_VECTORS];
@@ -60,16 +61,16 @@ static GPT2C_ALWAYS_INLINE void add_products(int32x4_t sums[][GPT2C_PANEL_VECTOR
     }
 }
 
-static GPT2C_ALWAYS_INLINE void gpt2c_add_q8(int32x4_t sums[][GPT2C_PANEL_VECTORS],
-                                             const int8_t q[][GPT2C_PANEL][GPT2C_QUAD], size_t lane,
-                                             const gpt2c_int8_group *x, size_t n_in, const size_t rows,
-                                             const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void gpt2c_q8_dots(int32x4_t sums[][GPT2C_PANEL_VECTORS],
+                                              const int8_t q[][GPT2C_PANEL][GPT2C_QUAD], size_t lane,
+                                              const gpt2c_int8_group *x, size_t n_in, const size_t rows,
+                                              const size_t vectors) {
     add_products(sums, q, NULL, lane, x, n_in, rows, vectors);
 }
 
-static GPT2C_ALWAYS_INLINE void gpt2c_add_q4(int32x4_t sums[][GPT2C_PANEL_VECTORS], const gpt2c_q4_block *block,
-                                             size_t lane, const gpt2c_int8_group *x, size_t n_in,
-                                             const size_t rows, const size_t vectors) {
+static GPT2C_ALWAYS_INLINE void gpt2c_q4_dots(int32x4_t sums[][GPT2C_PANEL_VECTORS], const gpt2c_q4_block *block,
+                                              size_t lane, const gpt2c_int8_group *x, size_t n_in,
+                                              const size_t rows, const size_t vectors) {
     add_products(sums, NULL, block, lane, x, n_in, rows, vectors);
 }
 
@@ -79,11 +80,11 @@ static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_q8_scales(const gpt2c_q8_block *blo
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(block->scale + lane), 16));
 }
 
-static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_q4_scales(const float *step, const uint8_t *bytes) {
+static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_q4_scales(const float *factors, const uint8_t *bytes) {
     uint32_t four;
     memcpy(&four, bytes, sizeof four);
     const uint16x8_t wide = vmovl_u8(vcreate_u8(four));
-    return vmulq_f32(vld1q_f32(step), vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))));
+    return vmulq_f32(vld1q_f32(factors), vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide))));
 }
 
 static GPT2C_ALWAYS_INLINE float32x4_t gpt2c_add_scaled(float32x4_t sum, float32x4_t scale, int32x4_t dots,

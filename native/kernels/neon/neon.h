@@ -1,6 +1,6 @@
-/* Advanced SIMD of aarch64 ("NEON"): 32 registers of 4 floats, which every such CPU has, as it has
- * FMA and the conversions of fp16. There are no masks, so the end of a row goes through loads and
- * stores of single lanes (lanes.h). There is no gather either, so the embedding stays ref's. */
+/* Advanced SIMD of aarch64 ("NEON"): 32 registers of 4 floats. Every aarch64 CPU has it, including
+ * FMA and the conversions of fp16. It has no masks, so the end of a row uses loads and stores of
+ * single lanes (lanes.h). It has no gather either, so the embedding is ref's. */
 #ifndef GPT2C_NEON_H
 #define GPT2C_NEON_H
 

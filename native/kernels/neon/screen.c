@@ -1,6 +1,7 @@
-/* The screen's estimates: 8-bit weights times float32 x, in float32. Sixteen weights are widened to
- * integers of 16 and of 32 bits and then to floats, which is exact. A panel at a time: eight chains of
- * FMAs, and 28 instructions for 32 bytes of weights, about what it takes the memory to bring them. */
+/* The screen's estimates: 8-bit weights times float32 x, in float32. Sixteen weights at a time are
+ * widened to 16-bit integers, to 32-bit integers and then to floats, which is exact. One panel at a
+ * time gives eight chains of FMAs and 28 instructions per 32 bytes of weights, which take about as
+ * long as loading the bytes from memory. */
 #include "screen.h"
 
 #include <math.h>
@@ -11,7 +12,7 @@
 
 #define VECTORS (GPT2C_PANEL / GPT2C_LANES)
 
-/* A step of k: adds x * q to the sums of four columns each. */
+/* One step of k: adds x * q to the sums of 16 columns. */
 static inline void add_sixteen(float32x4_t sums[4], const int8_t *q, float x) {
     const int8x16_t bytes = vld1q_s8(q);
     const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
@@ -32,7 +33,7 @@ float gpt2c_screen_neon(float *upper, const gpt2c_screen *screen, const float *x
             add_sixteen(sums, q, x[k]);
             add_sixteen(sums + VECTORS / 2, q + GPT2C_PANEL / 2, x[k]);
         }
-        GPT2C_UNROLL(8) /* so that the sums are registers */
+        GPT2C_UNROLL(8) /* so that the sums are in registers */
         for (size_t v = 0; v < VECTORS; v++) {
             const size_t at = c + v * GPT2C_LANES;
             if (at >= columns.end) break;

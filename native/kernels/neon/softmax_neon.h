@@ -1,13 +1,13 @@
-/* Softmax of scale * x[0 .. n), scale > 0: for softmax.c (scale 1) and attention.c.
+/* Softmax of scale * x[0 .. n), scale > 0, for softmax.c (scale 1) and attention.c.
  *
- * Lanes stand at absolute positions (i mod 4) and four sums are added up in the end, so the order
- * depends on n alone. Behind the last number come infinities that are negative: they are never the
- * largest, and their exp is 0. Scaling is a multiplication of its own, not part of an FMA: a separate
- * pass over the scores would give the same bits. Rounding never changes an order, so the largest
- * scaled score is the largest score, scaled.
+ * Element i is in lane i mod 4, and four partial sums are combined at the end, so the order of
+ * additions depends on n alone. Lanes after the last element are filled with -infinity, which is
+ * never the largest and whose exp is 0. Scaling is a separate multiplication, not part of an FMA,
+ * so a separate pass over the scores would give the same bits. Rounding is monotonic, so the
+ * largest scaled score is the largest score, scaled.
  *
- * Error, relative: about 2 eps for each exp, n/4 + 2 for the sum, 1 for its reciprocal and 1 for the
- * product: less than (n + 8) eps. */
+ * Relative error: about 2 eps for each exp, n/4 + 2 for the sum, 1 for its reciprocal and 1 for the
+ * product, together less than (n + 8) eps. */
 #ifndef GPT2C_SOFTMAX_NEON_H
 #define GPT2C_SOFTMAX_NEON_H
 
@@ -16,7 +16,7 @@
 #include "exp_neon.h"
 #include "lanes.h"
 
-/* A NaN if there is one. */
+/* The largest element, or a NaN if there is one. */
 static inline float gpt2c_largest(const float *x, size_t n) {
     float32x4_t largest = vdupq_n_f32(-INFINITY);
     for (size_t i = 0; i < n; i += GPT2C_LANES)
@@ -34,7 +34,7 @@ static inline void gpt2c_scaled_softmax_neon(float *out, const float *x, size_t 
         gpt2c_store(out + i, n - i, e);
     }
 
-    const float over_sum = 1.0f / vaddvq_f32(sums); /* by pairs */
+    const float over_sum = 1.0f / vaddvq_f32(sums); /* adds pairs of lanes */
     for (size_t i = 0; i < n; i += GPT2C_LANES)
         gpt2c_store(out + i, n - i, vmulq_n_f32(gpt2c_load(out + i, n - i), over_sum));
 }

@@ -1,14 +1,15 @@
 /* Register budget, out of 32: 5 rows x 4 registers (one block of columns) = 20 accumulators, 4 of
  * weights, 5 for x. An FMA takes its x from one lane of a register, so x need not be broadcast. The
- * inner loop is 9 loads (7 instructions, as two registers of weights come in one) for 20 FMAs. With 6
- * rows all would just fit, but compilers load every x early and then keep an accumulator in memory.
+ * inner loop is 9 loads (7 instructions, since one instruction loads two registers of weights) for
+ * 20 FMAs. With 6 rows everything would just fit, but compilers load every x early and then spill
+ * an accumulator.
  *
- * An FMA takes 4 cycles and two to four can start in each, so 8 to 16 chains are needed. One row and
- * two take a pair of blocks, 8 and 16 chains; a single row's weights then come as fast as any memory
- * gives them.
+ * An FMA takes 4 cycles and two to four can start per cycle, so 8 to 16 chains are needed. One row
+ * and two rows take a pair of blocks, which gives 8 and 16 chains; the weights of a single row are
+ * then read as fast as any memory delivers them.
  *
- * Halves (attention's K and V under kv_f16) are widened as they are loaded, which is exact; the sums are
- * those of floats. */
+ * Halves (attention's K and V under kv_f16) are widened as they are loaded, which is exact; the
+ * sums are those of floats. */
 #include "tile_neon.h"
 
 #include <arm_neon.h>
@@ -18,18 +19,18 @@
 #define PER_BLOCK (GPT2C_BLOCK / GPT2C_LANES)
 #define MAX_VECTORS 8
 
-/* How many of the tile's columns stand in register v or behind it. */
+/* How many of the tile's columns are in register v and after it. */
 static GPT2C_ALWAYS_INLINE size_t columns_from(const gpt2c_tile *tile, size_t v) {
     return tile->columns > v * GPT2C_LANES ? tile->columns - v * GPT2C_LANES : 0;
 }
 
-/* Numbers i, i + 1, i + 2, i + 3 of w. */
+/* Elements i, i + 1, i + 2, i + 3 of w. */
 static GPT2C_ALWAYS_INLINE float32x4_t load4(const void *w, size_t i, const int f16) {
     if (!f16) return vld1q_f32((const float *)w + i);
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)w + i)));
 }
 
-/* All but `given` are constants wherever this is used, so all loops over them vanish. */
+/* All arguments but `given` are constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void sum_tile_of(const gpt2c_tile *given, const size_t rows, const size_t blocks,
                                             const int f16) {
     const gpt2c_tile tile = *given; /* a copy, which the stores below cannot change */
@@ -79,7 +80,7 @@ static GPT2C_ALWAYS_INLINE void sum_tile(const gpt2c_tile *tile, const size_t ro
         sum_tile_of(tile, rows, blocks, 0);
 }
 
-/* A function each, so that any compiler sees the constants. */
+/* One function per shape, so that every compiler sees the constants. */
 #define SUM_TILE(rows, blocks) \
     static void sum_tile_##rows##x##blocks(const gpt2c_tile *tile) { sum_tile(tile, rows, blocks); }
 SUM_TILE(1, 1)

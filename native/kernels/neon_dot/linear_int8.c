@@ -1,5 +1,5 @@
-/* Linear layers over q8 and q4 by SDOT: for each of 4 columns four products of bytes, added up in 32 bits.
- * The numbers 0 .. 15 of q4 are signed bytes as well. */
+/* Linear layers over q8 and q4 by SDOT, which for each of 4 columns adds four products of bytes in
+ * 32 bits. The weights 0 .. 15 of q4 are valid as signed bytes, too. */
 #include <arm_neon.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 
 typedef int32x4_t gpt2c_dots;
 
-static inline gpt2c_dots gpt2c_no_dots(void) { return vdupq_n_s32(0); }
+static inline gpt2c_dots gpt2c_zero_dots(void) { return vdupq_n_s32(0); }
 
 static inline gpt2c_dots gpt2c_add_dots(gpt2c_dots dots, int8x16_t w, int8x16_t x, int8x16_t w2, int8x16_t x2) {
     return vdotq_s32(vdotq_s32(dots, w, x), w2, x2);

@@ -1,5 +1,5 @@
-/* Advanced SIMD with dot products of bytes (FEAT_DotProd, of most CPUs since Armv8.2), for the integer
- * formats. */
+/* Advanced SIMD with dot products of bytes (FEAT_DotProd, in most CPUs since Armv8.2), for the
+ * integer formats. */
 #ifndef GPT2C_NEON_DOT_H
 #define GPT2C_NEON_DOT_H
 

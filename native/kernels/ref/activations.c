@@ -1,10 +1,11 @@
-/* The activations of GPT-2's relatives.
+/* The activations of models related to GPT-2.
  *
- * GELU (Hendrycks and Gimpel 2016) is x P(x), P being the normal distribution's cumulative function. Its
- * tail is P(-a) = e^(-a^2/2) R(a) with R smooth and slowly falling (Mills' ratio, over the root of 2 pi),
- * so R is a polynomial of t = 1 / (1 + 0.3 a), which shrinks the whole half-line to (0, 1]. The
- * coefficients, of t^1 to t^10, are a minimax fit of R for 0 <= a <= 13.4, off by 3.4e-9 at most, a
- * twentieth of eps; behind that e^(-a^2/2) is cut to 0. */
+ * GELU (Hendrycks and Gimpel 2016) is x P(x), where P is the cumulative distribution function of
+ * the standard normal distribution. Its tail is P(-a) = e^(-a^2/2) R(a), where R (Mills' ratio
+ * divided by sqrt(2 pi)) is smooth and decreases slowly. So R is computed as a polynomial. Its
+ * variable is t = 1 / (1 + 0.3 a), which maps the half-line a >= 0 to (0, 1]. The coefficients, of
+ * t^1 to t^10, are a minimax fit of R on 0 <= a <= 13.4 with an error of at most 3.4e-9, a
+ * twentieth of eps. Beyond that, gpt2c_exp returns 0 for e^(-a^2/2). */
 #include <math.h>
 
 #include "exp.h"
@@ -33,5 +34,5 @@ void gpt2c_gelu_erf_ref(float *out, const float *x, size_t n) {
 }
 
 void gpt2c_relu_ref(float *out, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = x[i] <= 0.0f ? 0.0f : x[i]; /* a NaN stays */
+    for (size_t i = 0; i < n; i++) out[i] = x[i] <= 0.0f ? 0.0f : x[i]; /* a NaN stays a NaN */
 }

@@ -1,5 +1,5 @@
-/* Causal self-attention (Vaswani et al. 2017, equation 1): each row looks at the positions up to its
- * own. K and V lie as [position][head][head_dim]. */
+/* Causal self-attention (Vaswani et al. 2017, equation 1): each row attends to the positions up to
+ * its own. K and V are laid out as [position][head][head_dim]. */
 #include <string.h>
 
 #include "ref.h"
@@ -13,7 +13,8 @@ void gpt2c_store_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t p
     }
 }
 
-/* What lies by position is one run of K and one of V, of floats and of halves. */
+/* The position is the outermost index, so any range of positions is one run of K and one run of V,
+ * in floats and in halves. */
 void gpt2c_kv_runs_ref(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
     const size_t row_bytes = kv->n_head * kv->head_dim * gpt2c_kv_number_bytes(kv->f16);
     const size_t skipped = positions.begin * row_bytes, n_bytes = (positions.end - positions.begin) * row_bytes;
@@ -27,7 +28,7 @@ void gpt2c_attention_ref(const gpt2c_attention_args *args, gpt2c_span rows, gpt2
     const float scale = args->scale;
 
     for (size_t r = rows.begin; r < rows.end; r++) {
-        const size_t n = args->position + r + 1; /* positions this row may see */
+        const size_t n = args->position + r + 1; /* positions this row attends to */
         for (size_t h = heads.begin; h < heads.end; h++) {
             const float *q = args->qkv + r * 3 * n_embd + h * head_dim;
             const float *k = (const float *)kv->k + h * head_dim;

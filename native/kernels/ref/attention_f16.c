@@ -1,5 +1,5 @@
-/* Attention as in attention.c, over K and V in half precision: rounded when kept, widened when read,
- * summed as floats. They lie as [position][head][head_dim]. */
+/* Attention as in attention.c, over K and V in half precision: rounded when stored, widened when
+ * read, summed as floats. They are laid out as [position][head][head_dim]. */
 
 #include "half.h"
 #include "ref.h"
@@ -21,7 +21,7 @@ void gpt2c_attention_f16_ref(const gpt2c_attention_args *args, gpt2c_span rows, 
     const float scale = args->scale;
 
     for (size_t r = rows.begin; r < rows.end; r++) {
-        const size_t n = args->position + r + 1; /* positions this row may see */
+        const size_t n = args->position + r + 1; /* positions this row attends to */
         for (size_t h = heads.begin; h < heads.end; h++) {
             const float *q = args->qkv + r * 3 * n_embd + h * head_dim;
             const uint16_t *k = (const uint16_t *)kv->k + h * head_dim;

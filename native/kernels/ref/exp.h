@@ -1,13 +1,14 @@
-/* e^x in float32, ours rather than libm's, so that every machine gives the same bits.
+/* e^x in float32, implemented here rather than taken from libm, so that every machine gives the
+ * same bits.
  *
- * x = n ln 2 + r with n an integer and |r| <= (ln 2) / 2, so e^x = 2^n e^r. e^r is Taylor's series up
- * to r^7: the first term left out is at most 0.3466^8 / 8! = 5.2e-9, a tenth of half an ulp.
+ * x = n ln 2 + r, where n is an integer and |r| <= (ln 2) / 2, so e^x = 2^n e^r. e^r is its Taylor
+ * series up to r^7: the first omitted term is at most 0.3466^8 / 8! = 5.2e-9, a tenth of half an
+ * ulp.
  *   n    Adding 1.5 * 2^23 leaves no bits for a fraction, so the sum is rounded to an integer (ties
- *        to even), which then stands in its lowest bits.
- *   r    ln 2 is split in two: n * LN2_HIGH is exact, because LN2_HIGH has 9 significant bits and n
- *        at most 8, and so is its difference from x.
- *   2^n  is put together from its exponent field.
- */
+ *        to even), which is then in its lowest bits.
+ *   r    ln 2 is split in two parts. n * LN2_HIGH is exact, because LN2_HIGH has 9 significant bits and
+ *        n at most 8; so is its difference from x.
+ *   2^n  is built from its exponent field. */
 #ifndef GPT2C_EXP_H
 #define GPT2C_EXP_H
 

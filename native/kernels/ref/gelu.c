@@ -1,7 +1,8 @@
 /* GELU, tanh form (Hendrycks and Gimpel 2016): x/2 (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3).
  *
- * 1 + tanh u = 2 / (1 + e^(-2u)), so this is x / (1 + e^(-2u)): the same function, and where tanh u is
- * close to -1 the sum 1 + tanh u would lose every digit that this form keeps. */
+ * 1 + tanh u = 2 / (1 + e^(-2u)), so this is x / (1 + e^(-2u)). The two forms are the same
+ * function, but where tanh u is close to -1 the sum 1 + tanh u loses every digit to cancellation,
+ * and this form does not. */
 #include "exp.h"
 #include "gelu_table.h"
 #include "half.h"

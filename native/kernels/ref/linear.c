@@ -1,10 +1,11 @@
-/* out[r][c] = sum over k of x[r][k] * w[k][c], then + bias[c]: loops, in the order in which the
- * weights lie. Whichever loop is the outer one, each out[r][c] is summed over k = 0, 1, 2, ... */
+/* out[r][c] = sum over k of x[r][k] * w[k][c], then + bias[c]. The loops follow the order of the
+ * weights in memory. Whichever loop is outermost, each out[r][c] is summed over k = 0, 1, 2, ... in
+ * order. */
 #include "half.h"
 #include "ref.h"
 
-/* What comes behind the sum: the bias, and what the layer is fused with, by the table's operations, so
- * that every set that inherits a kernel may end it with this. */
+/* The epilogue: the bias, and the operation that the layer is fused with. It calls the operations
+ * of the table in use, so every set that inherits a kernel can end with it. */
 void gpt2c_finish_row_ref(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     const size_t n_out = args->w->n_out, c = columns.begin, n = columns.end - columns.begin;
     float *out = args->out + row * n_out + c;
@@ -62,7 +63,7 @@ void gpt2c_linear_panels_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt
     }
 }
 
-/* The same over bfloat16: two steps of k lie side by side. */
+/* The same over bfloat16, where two steps of k are adjacent in memory. */
 void gpt2c_linear_bf16_ref(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out, pairs = (n_in + 1) / 2;
     for (size_t r = rows.begin; r < rows.end; r++) {

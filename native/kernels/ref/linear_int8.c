@@ -1,11 +1,12 @@
-/* Linear layers over integer formats (native/quantized.h). For each group of 32 steps of k the products
- * are summed exactly, in integers; then
+/* Linear layers over integer formats (native/quantized.h). For each group of 32 steps of k the
+ * products are summed exactly, in integers; then
  *
  *     q8:  sum += scale_w * (scale_x * integers)
- *     q4:  sum += scale_w * (scale_x * integers);  sum -= least_w * (scale_x * integers of x alone)
+ *     q4:  sum += scale_w * (scale_x * integers);  sum -= offset_w * (scale_x * sum of x's integers)
  *
- * with fused multiply-adds, group by group in order; if x has two parts, a group of the first and then the
- * same of its remainder. Other instruction sets do the very same, so they have the same bits. */
+ * with fused multiply-adds, group by group in order. If x has two parts (x and its remainder), each
+ * group of x is followed by the same group of the remainder. Other instruction sets perform exactly
+ * these operations, so they give the same bits. */
 #include <math.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ void gpt2c_pack_int8_ref(void *out, const float *x, size_t rows, size_t n_in) {
     gpt2c_pack_int8(out, x, rows, n_in, round_group);
 }
 
-/* Adds group g of a column to its sum. */
+/* Returns sum plus group g of column c. */
 typedef float add_function(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x, size_t g, size_t c);
 
 static float add_q8(float sum, const gpt2c_matrix *w, const gpt2c_int8_group *x, size_t g, size_t c) {

@@ -1,5 +1,6 @@
-/* The reference kernels: naive loops, one operation a file, no intrinsics. They are the lesson, the
- * oracle, and what every other instruction set inherits until it overrides it. */
+/* The reference kernels: naive loops, one operation per file, no intrinsics. They are the tutorial,
+ * the test oracle, and the default that every other instruction set inherits and overrides entry by
+ * entry. */
 #ifndef GPT2C_REF_H
 #define GPT2C_REF_H
 
@@ -27,7 +28,7 @@ void gpt2c_relu_ref(float *out, const float *x, size_t n);
 void gpt2c_add_ref(float *out, const float *a, const float *b, size_t n);
 size_t gpt2c_argmax_ref(const float *x, size_t n);
 
-/* The naive linear layer of each format, as its row in formats.def names it. */
+/* The naive linear kernel of each format, under the name that its row in formats.def gives. */
 #include "formats.def"
 #define GPT2C_DECLARE_LINEAR(name, layout, linear, pack, roundoff) \
     void linear(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
@@ -38,7 +39,7 @@ GPT2C_FORMATS(GPT2C_DECLARE_LINEAR)
 #define GPT2C_LINEAR_ENTRY(name, layout, linear, pack, roundoff) [layout] = linear,
 #define GPT2C_PACK_ENTRY(name, layout, linear, pack, roundoff) [layout] = pack,
 
-/* Every entry of a gpt2c_kernels; a set that inherits puts its own entries behind these. */
+/* Every entry of a gpt2c_kernels; a set that inherits puts its own entries after these. */
 #define GPT2C_KERNELS_REF                                                                      \
     .embed = gpt2c_embed_ref, .layernorm = gpt2c_layernorm_ref,                                \
     .linear = {GPT2C_ROW_MAJOR_FORMATS(GPT2C_LINEAR_ENTRY) GPT2C_FORMATS(GPT2C_LINEAR_ENTRY)}, \

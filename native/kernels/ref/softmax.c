@@ -1,7 +1,8 @@
 #include "exp.h"
 #include "ref.h"
 
-/* The largest score is taken off first, so that no exp overflows; the result is the same. */
+/* The largest score is subtracted first, so that no exp overflows; mathematically the result is the
+ * same. */
 void gpt2c_softmax_ref(float *out, const float *x, size_t n) {
     float largest = x[0];
     for (size_t i = 1; i < n; i++)

@@ -1,15 +1,17 @@
-/* Causal self-attention: scores and weighted sum by an instruction set's tile loop, its softmax in
- * between.
+/* Causal self-attention: the instruction set's tile loop computes the scores, its softmax makes
+ * probabilities of them, and the tile loop computes the weighted sum of the values.
  *
- * K lies as [head][position / 16][head_dim][16]: lanes are positions, so a score is summed over the
- * head's numbers in order, and reading is one stream. V lies as [head][position][head_dim padded to
- * 16]: lanes are the head's numbers, summed over positions in order. Lanes, tiles and sums sit at
- * absolute positions; that is why a row comes out the same whatever is computed beside it. Both lie so
- * as floats and as halves.
+ * K is laid out as [head][position / 16][head_dim][16]: lanes are positions, so a score is summed
+ * over the head's elements in order, and reading is one stream. V is laid out as
+ * [head][position][head_dim padded to 16]: lanes are the head's elements, summed over positions in
+ * order. Floats and halves have the same layout. The lane, the tile and the order of each sum
+ * depend on absolute positions only; that is why a row has the same bits whatever is computed
+ * together with it.
  *
- * A group of rows goes through a head together, for K and V to be read once for all of them. All but
- * the last few positions are seen by every row of the group; those few are added row by row rather
- * than multiplied by probabilities of zero, which would turn an infinite value into a NaN. */
+ * A group of rows is processed together for each head, so that K and V are read once for all of
+ * them. Every row of the group attends to all positions but the last few. Those few are added row
+ * by row, rather than multiplied by probabilities of zero, which would turn an infinite value into
+ * a NaN. */
 #ifndef GPT2C_TILED_ATTENTION_H
 #define GPT2C_TILED_ATTENTION_H
 
@@ -17,24 +19,25 @@
 
 #include "tile.h"
 
-/* Rows of scores lie (positions padded to 16) | 16 floats apart, an odd number of cache lines, so that
- * they do not fall into one set of L1. Ten of those fit where there is room for 16 of pad(n_ctx, 16). */
+/* Rows of scores are (positions padded to 16) | 16 floats apart, an odd number of cache lines, so
+ * that they do not all map to one set of L1. Ten such rows fit into the buffer of 16 rows of
+ * pad(n_ctx, 16) floats. */
 #define GPT2C_MAX_GROUP_ROWS 10
 
-/* out = softmax of scale * x[0 .. n); the scaling is a rounding of its own. */
+/* out = softmax of scale * x[0 .. n), where scale * x[i] is rounded before it is used. */
 typedef void gpt2c_scaled_softmax_function(float *out, const float *x, size_t n, float scale);
 
-/* Rounds n numbers to half precision as store_f16 in kernels.h says. */
+/* Rounds n elements to half precision, as store_f16 in kernels.h specifies. */
 typedef void gpt2c_narrow_function(uint16_t *out, const float *x, size_t n);
 
-/* What an instruction set brings along. */
+/* What an instruction set provides. */
 typedef struct gpt2c_attention_parts {
-    size_t group_rows; /* at most GPT2C_MAX_GROUP_ROWS, and what `sum` takes */
+    size_t group_rows; /* at most GPT2C_MAX_GROUP_ROWS, and at most what one call of `sum` takes */
     gpt2c_tile_function *sum;
     gpt2c_scaled_softmax_function *softmax;
 } gpt2c_attention_parts;
 
-/* Where a position's K and V begin, counted in numbers. */
+/* The index of the first element of a position's K, and below of its V. */
 static inline size_t gpt2c_k_at(const gpt2c_kv *kv, size_t head, size_t position) {
     const size_t tiles = gpt2c_pad(kv->n_ctx, GPT2C_BLOCK) / GPT2C_BLOCK;
     const size_t tile = head * tiles + position / GPT2C_BLOCK;
@@ -82,12 +85,12 @@ static inline void gpt2c_store_f16_tiled(const gpt2c_kv *kv, const float *qkv, s
     }
 }
 
-static inline const void *gpt2c_number_at(const gpt2c_kv *kv, const void *numbers, size_t i) {
-    return (const char *)numbers + i * gpt2c_kv_number_bytes(kv->f16);
+static inline const void *gpt2c_kv_element(const gpt2c_kv *kv, const void *first, size_t i) {
+    return (const char *)first + i * gpt2c_kv_number_bytes(kv->f16);
 }
 
-/* A range of a head's K and V. Tiles of K are visited as a whole, but for the last one, of which only the
- * lanes in use are: what the others hold is undefined. */
+/* Visits a range of positions of one head. Tiles of K are visited whole, except the last one, of
+ * which only the lanes in use are visited, because the contents of the others are undefined. */
 static inline void gpt2c_kv_runs_of_head(const gpt2c_kv *kv, size_t head, gpt2c_span positions,
                                          gpt2c_kv_visit *visit, void *context) {
     const size_t bytes = gpt2c_kv_number_bytes(kv->f16);
@@ -107,7 +110,7 @@ static inline void gpt2c_kv_runs_tiled(const gpt2c_kv *kv, gpt2c_span positions,
         gpt2c_kv_runs_of_head(kv, head, positions, visit, context);
 }
 
-/* out[r] = sum over t of p[r][t] v[t], where row r sees n + r positions. */
+/* out[r] = sum over t of p[r][t] v[t], where row r attends to n + r positions. */
 static inline void gpt2c_weighted_sum(gpt2c_tile tile, size_t rows, size_t n, gpt2c_tile_function *sum) {
     const gpt2c_tile first = tile;
     tile.n = n;
@@ -122,12 +125,12 @@ static inline void gpt2c_weighted_sum(gpt2c_tile tile, size_t rows, size_t n, gp
     }
 }
 
-/* A group of rows through one head. */
+/* The attention of one head for a group of rows. */
 static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t row, size_t rows, size_t head,
                                       const gpt2c_attention_parts *parts) {
     const gpt2c_kv *kv = args->kv;
     const size_t head_dim = kv->head_dim, n_embd = kv->n_head * head_dim;
-    const size_t n = args->position + row + 1; /* positions that the first row sees */
+    const size_t n = args->position + row + 1; /* positions that the first row attends to */
     const size_t stride = gpt2c_pad(n + rows - 1, GPT2C_BLOCK) | GPT2C_BLOCK;
 
     const gpt2c_tile scores = {
@@ -135,7 +138,7 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
         .out_stride = stride,
         .x = args->qkv + row * 3 * n_embd + head * head_dim,
         .x_stride = 3 * n_embd,
-        .w = gpt2c_number_at(kv, kv->k, gpt2c_k_at(kv, head, 0)),
+        .w = gpt2c_kv_element(kv, kv->k, gpt2c_k_at(kv, head, 0)),
         .w_f16 = kv->f16,
         .w_pair = 2 * head_dim * GPT2C_BLOCK,
         .w_odd = head_dim * GPT2C_BLOCK,
@@ -157,7 +160,7 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
         .out_stride = n_embd,
         .x = args->scores,
         .x_stride = stride,
-        .w = gpt2c_number_at(kv, kv->v, gpt2c_v_at(kv, head, 0)),
+        .w = gpt2c_kv_element(kv, kv->v, gpt2c_v_at(kv, head, 0)),
         .w_f16 = kv->f16,
         .w_pair = 2 * GPT2C_BLOCK,
         .w_odd = GPT2C_BLOCK,
@@ -167,26 +170,28 @@ static inline void gpt2c_attend_group(const gpt2c_attention_args *args, size_t r
     gpt2c_weighted_sum(values, rows, n, parts->sum);
 }
 
-/* A single row reads little of each head, too little for the processor to see where it goes on. */
-#define GPT2C_FETCH_BYTES ((size_t)1 << 14)
+/* A single row reads little of each head, too little for the hardware prefetcher to detect the
+ * streams. So the next head is prefetched in software, at most this many bytes of its K and of its
+ * V. */
+#define GPT2C_PREFETCH_BYTES ((size_t)1 << 14)
 
-static inline void gpt2c_fetch(const void *from, size_t n_bytes) {
-    for (size_t i = 0; i < n_bytes && i < GPT2C_FETCH_BYTES; i += GPT2C_BLOCK * sizeof(float))
+static inline void gpt2c_prefetch(const void *from, size_t n_bytes) {
+    for (size_t i = 0; i < n_bytes && i < GPT2C_PREFETCH_BYTES; i += GPT2C_BLOCK * sizeof(float))
         __builtin_prefetch((const char *)from + i);
 }
 
-/* Asks for the first K and V of a head, of n positions at most. */
-static inline void gpt2c_fetch_head(const gpt2c_kv *kv, size_t head, size_t n) {
-    const size_t positions = gpt2c_pad(n, GPT2C_BLOCK), number = gpt2c_kv_number_bytes(kv->f16);
-    gpt2c_fetch(gpt2c_number_at(kv, kv->k, gpt2c_k_at(kv, head, 0)), positions * kv->head_dim * number);
-    gpt2c_fetch(gpt2c_number_at(kv, kv->v, gpt2c_v_at(kv, head, 0)), n * gpt2c_v_stride(kv) * number);
+/* Prefetches the beginning of a head's K and V, at most n positions. */
+static inline void gpt2c_prefetch_head(const gpt2c_kv *kv, size_t head, size_t n) {
+    const size_t positions = gpt2c_pad(n, GPT2C_BLOCK), bytes = gpt2c_kv_number_bytes(kv->f16);
+    gpt2c_prefetch(gpt2c_kv_element(kv, kv->k, gpt2c_k_at(kv, head, 0)), positions * kv->head_dim * bytes);
+    gpt2c_prefetch(gpt2c_kv_element(kv, kv->v, gpt2c_v_at(kv, head, 0)), n * gpt2c_v_stride(kv) * bytes);
 }
 
 static inline void gpt2c_attention_tiled(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads,
                                          const gpt2c_attention_parts *parts) {
     const size_t n = rows.end - rows.begin, groups = (n + parts->group_rows - 1) / parts->group_rows;
     for (size_t h = heads.begin; h < heads.end; h++) {
-        if (n == 1 && h + 1 < heads.end) gpt2c_fetch_head(args->kv, h + 1, args->position + rows.end);
+        if (n == 1 && h + 1 < heads.end) gpt2c_prefetch_head(args->kv, h + 1, args->position + rows.end);
         for (size_t i = 0; i < groups; i++) {
             const gpt2c_span group = gpt2c_share(n, groups, i);
             gpt2c_attend_group(args, rows.begin + group.begin, group.end - group.begin, h, parts);

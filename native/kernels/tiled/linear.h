@@ -1,19 +1,21 @@
-/* Linear layers over panels of any weight format, by an instruction set's sums.
+/* Linear layers over panels of any weight format; the instruction set supplies the sums.
  *
- * Many rows: panel by panel, each against all rows in tiles, so that a panel comes from memory once,
- * and from L2 for every tile but the first. Rows are shared out evenly: 13 are 7 + 6 rather than 12 +
- * 1, because a tile of one row would wait for its FMAs. One row: the weights are read once whatever we
- * do, at the speed of memory. What comes behind the sum works on the tile's output while it is still
- * in L1.
+ * Many rows: panel by panel. A panel is multiplied with all rows, tile by tile, so it is read from
+ * memory once, and from L2 for every tile but the first. Rows are divided evenly: 13 rows are 7 + 6
+ * rather than 12 + 1, because a tile of one row would be bound by the latency of its FMAs. One row:
+ * the weights are read once in any case, at memory speed. The epilogue works on a tile's output
+ * while that is still in L1.
  *
- * Error: each step of the sum is one FMA, one rounding: n_in eps (sum |x w|), and 1 for the bias. */
+ * Error: each step of the sum is one FMA, which rounds once: n_in eps (sum |x w|), and 1 for the
+ * bias. */
 #ifndef GPT2C_TILED_LINEAR_H
 #define GPT2C_TILED_LINEAR_H
 
 #include "tile.h"
 
-/* Where the sums of some rows and columns go: those of the next row lie `stride` floats further on. A
- * tile's share in asking for the next panel is part `part` of `parts`; 0 of them: nobody asks. */
+/* Where the sums of some rows and columns are written: rows are `stride` floats apart. The tiles of
+ * a panel share the prefetch of the next panel; this tile prefetches part `part` of `parts`, or
+ * nothing where `parts` is 0. */
 typedef struct gpt2c_sums {
     float *at;
     size_t stride;
@@ -21,29 +23,30 @@ typedef struct gpt2c_sums {
     size_t parts;
 } gpt2c_sums;
 
-/* The sums of a few rows and whole panels. */
+/* Computes the sums of a few rows and whole panels. */
 typedef void gpt2c_sum_function(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns,
                                 gpt2c_sums sums);
 
-/* Puts the sums of one row into args->out, with the bias added and the epilogue done. */
+/* Writes the sums of one row to args->out, with the bias added and the epilogue applied. */
 typedef void gpt2c_finish_function(const gpt2c_linear_args *args, size_t row, gpt2c_span columns,
                                    const float *sums);
 
-/* What to ask for in a loop of so many steps, `step` bytes further on in each: a tile's share of the panel
- * behind the one of n_bytes at w. A few lines with each tile, into L2: asked for in its own first tile, a
- * panel would come at half the speed of the arithmetic. */
+/* What a loop prefetches, `step` bytes further on in each iteration. */
 typedef struct gpt2c_ahead {
     const char *at;
     size_t step;
 } gpt2c_ahead;
 
+/* A tile's share of the next panel, which follows this one of n_bytes at w, for a loop of `steps`
+ * iterations. Each tile prefetches a few lines into L2: if a panel were loaded only in its own
+ * first tile, it would arrive at half the speed of the arithmetic. */
 static inline gpt2c_ahead gpt2c_ahead_of(gpt2c_sums sums, const void *w, size_t n_bytes, size_t steps) {
     if (sums.parts == 0) return (gpt2c_ahead){w, 0};
     const size_t share = (n_bytes + sums.parts - 1) / sums.parts;
     return (gpt2c_ahead){(const char *)w + n_bytes + sums.part * share, (share + steps - 1) / steps};
 }
 
-/* Those sums as a tile, for float32 panels. */
+/* The tile that computes these sums from float32 panels. */
 static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_span rows,
                                            gpt2c_span columns, gpt2c_sums sums) {
     const size_t n_in = args->w->n_in;
@@ -65,8 +68,8 @@ static inline gpt2c_tile gpt2c_linear_tile(const gpt2c_linear_args *args, gpt2c_
     };
 }
 
-/* Asks for the lines that a tile's last step will write and read. */
-static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
+/* Prefetches the cache lines that a tile's epilogue will write and read. */
+static inline void gpt2c_prefetch_lines(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const int adds = args->epilogue == GPT2C_EPILOGUE_ADD;
     for (size_t r = rows.begin; r < rows.end; r++) {
         for (size_t c = columns.begin; c < columns.end; c += GPT2C_BLOCK) {
@@ -78,15 +81,15 @@ static inline void gpt2c_fetch_lines(const gpt2c_linear_args *args, gpt2c_span r
 
 #define GPT2C_MAX_TILE_ROWS 16
 
-/* A tile of several rows has its sums in a place of its own, one line behind the other. In `out` its
- * rows may be a multiple of 4096 bytes apart: a load then waits for every store before it that has the
- * same place in its page. */
+/* A tile of several rows collects its sums in a buffer of contiguous rows. In `out` its rows may be
+ * a multiple of 4096 bytes apart; a load then waits for every earlier store to the same offset
+ * within a page. */
 static inline void gpt2c_linear_tile_rows(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span panel,
                                           size_t part, size_t parts, gpt2c_sum_function *sum,
                                           gpt2c_finish_function *finish) {
     float buffer[GPT2C_MAX_TILE_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
     const gpt2c_sums sums = {buffer, GPT2C_PANEL, part, parts};
-    gpt2c_fetch_lines(args, rows, panel);
+    gpt2c_prefetch_lines(args, rows, panel);
     sum(args, rows, panel, sums);
     for (size_t r = rows.begin; r < rows.end; r++)
         finish(args, r, panel, buffer + (r - rows.begin) * GPT2C_PANEL);

@@ -1,17 +1,17 @@
-/* Linear layers over q8 and q4 for sets whose registers are shorter than half a panel: tiles of up to four
- * rows of half a panel; one row takes a whole panel at a time. Before it includes this a set names its types
- * of registers, GPT2C_LANES numbers each,
+/* Linear layers over q8 and q4 for sets whose registers are shorter than half a panel. A tile is up
+ * to four rows of half a panel; a single row takes a whole panel at a time. Before including this
+ * file, a set defines its register types, of GPT2C_LANES elements each,
  *
  *   gpt2c_floats, gpt2c_integers
  *
- * and says how
+ * and the functions
  *
- *   gpt2c_add_q8(dots, block, ...)        one group's products are added up: dots[row][vector], all set to their
- *   gpt2c_add_q4(dots, block, ...)        sums, for columns from `lane` of the panel on
- *   gpt2c_zero()                          all 0
- *   gpt2c_q8_scales(block, lane)           the scales of the next columns
- *   gpt2c_q4_scales(step, bytes)           step * a byte
- *   gpt2c_add_scaled(sum, scale, dots, x) sum + scale * (x * dots), the latter product rounded
+ *   gpt2c_q8_dots(dots, q, ...)            set dots[row][vector] to the sums of one group's products, for
+ *   gpt2c_q4_dots(dots, block, ...)        the columns from `lane` of the panel onwards
+ *   gpt2c_zero()                           all 0
+ *   gpt2c_q8_scales(block, lane)           the scales of GPT2C_LANES columns
+ *   gpt2c_q4_scales(factors, bytes)        factors[i] * bytes[i]: a block's scales or offsets
+ *   gpt2c_add_scaled(sum, scale, dots, x)  sum + scale * (x * dots), where x * dots is rounded
  *   gpt2c_sub_scaled(sum, offset, x)       sum - offset * x */
 #ifndef GPT2C_TILED_LINEAR_INT8_H
 #define GPT2C_TILED_LINEAR_INT8_H
@@ -19,27 +19,27 @@
 #include "int8.h"
 #include "linear.h"
 
-/* One group's integers, scaled and added, as ref does it. `rows`, `vectors` and `q4` are constants
- * wherever this is used, so all loops over them vanish. */
+/* Scales the integer sums of one group and adds them, as ref does. `rows`, `vectors` and `q4` are
+ * constants at every call, so that all loops over them are unrolled. */
 static GPT2C_ALWAYS_INLINE void gpt2c_add_group(gpt2c_floats sums[][GPT2C_PANEL_VECTORS], const gpt2c_matrix *w,
                                                 size_t column, const gpt2c_int8_group *x, size_t g,
                                                 const size_t rows, const size_t vectors, const int q4) {
     const gpt2c_q8_block *q8_block = gpt2c_q8_panel(w, column) + g / 2;
     const gpt2c_q4_block *q4_block = gpt2c_q4_panel(w, column) + g;
-    const gpt2c_q4_columns *steps = q4 ? gpt2c_q4_columns_of(w, column) : NULL;
+    const gpt2c_q4_columns *factors = q4 ? gpt2c_q4_columns_of(w, column) : NULL;
     const size_t first_lane = column % GPT2C_PANEL;
     gpt2c_integers dots[GPT2C_INT8_ROWS][GPT2C_PANEL_VECTORS];
     if (q4)
-        gpt2c_add_q4(dots, q4_block, first_lane, x, w->n_in, rows, vectors);
+        gpt2c_q4_dots(dots, q4_block, first_lane, x, w->n_in, rows, vectors);
     else
-        gpt2c_add_q8(dots, q8_block->q[g % 2], first_lane, x, w->n_in, rows, vectors);
+        gpt2c_q8_dots(dots, q8_block->q[g % 2], first_lane, x, w->n_in, rows, vectors);
 
     GPT2C_UNROLL(8)
     for (size_t v = 0; v < vectors; v++) {
         const size_t lane = first_lane + v * GPT2C_LANES;
-        const gpt2c_floats scale = q4 ? gpt2c_q4_scales(steps->scale + lane, q4_block->scale + lane)
+        const gpt2c_floats scale = q4 ? gpt2c_q4_scales(factors->scale + lane, q4_block->scale + lane)
                                       : gpt2c_q8_scales(q8_block, lane);
-        const gpt2c_floats offset = q4 ? gpt2c_q4_scales(steps->offset + lane, q4_block->offset + lane) : scale;
+        const gpt2c_floats offset = q4 ? gpt2c_q4_scales(factors->offset + lane, q4_block->offset + lane) : scale;
         GPT2C_UNROLL(4)
         for (size_t r = 0; r < rows; r++) {
             const gpt2c_int8_group *group = gpt2c_rows_down(x, r, w->n_in);
@@ -102,7 +102,7 @@ static void gpt2c_sum_q4(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_s
     gpt2c_sum_int8_rows(args, rows, columns, sums, 1);
 }
 
-/* They end as ref's do, since other sets inherit them that have a GELU of their own. */
+/* Both end with ref's epilogue, because they are inherited by sets that have their own GELU. */
 static inline void gpt2c_linear_q8_tiled(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     gpt2c_linear_tiled(args, rows, columns, GPT2C_INT8_ROWS, gpt2c_sum_q8, gpt2c_finish_int8);
 }

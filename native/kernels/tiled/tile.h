@@ -1,13 +1,13 @@
-/* The loop in which a GPT-2 spends its time: for a few rows r and all columns c
+/* The loop in which GPT-2 spends its time: for a few rows r and all columns c
  *
  *     out[r][c] = sum over k of x[r][k] * w[k][c],    k = 0, 1, ..., n - 1
  *
- * with one accumulator for each out[r][c], so the order of the sum is that of k, whatever the number
+ * with one accumulator for each out[r][c], so the sum runs in the order of k, whatever the number
  * of rows. Linear layers, attention's scores (x: queries, w: keys) and its weighted sum (x:
- * probabilities, w: values) are all of this form and differ in where the numbers lie.
+ * probabilities, w: values) all have this form and differ in the layout of their operands.
  *
- * An instruction set writes this loop (its tile.c) and takes all else from linear.h and attention.h
- * beside this file, which are the same for all that have registers of columns. */
+ * An instruction set implements this loop (its tile.c) and takes everything else from linear.h and
+ * attention.h in this folder, which serve all sets whose registers hold several columns. */
 #ifndef GPT2C_TILE_H
 #define GPT2C_TILE_H
 
@@ -21,24 +21,26 @@ typedef struct gpt2c_tile {
     size_t out_stride;
     const float *x; /* [rows][x_stride] */
     size_t x_stride;
-    const void *w; /* block b of step k: number k * w_step + b / 2 * w_pair + b % 2 * w_odd, aligned to */
-    size_t w_pair; /*   its size; a block may be read to its end where columns ends before */
+    /* Block b of step k begins at element k * w_step + b / 2 * w_pair + b % 2 * w_odd. It is
+     * aligned to its size, and readable to its end even where `columns` ends before that. */
+    const void *w;
+    size_t w_pair;
     size_t w_odd;
     size_t w_step;
-    int w_f16; /* 1: of halves, which are widened; 0: of floats */
+    int w_f16; /* 1: w is halves, which are widened; 0: floats */
     size_t n;
     size_t columns;
-    const char *ahead; /* NULL, or what to ask for meanwhile, `ahead_step` bytes further on in each step */
+    const char *ahead; /* NULL, or what to prefetch meanwhile, `ahead_step` bytes further on in each step */
     size_t ahead_step;
-    int resume; /* 1: add to what out holds; 0: start from 0 */
+    int resume; /* 1: add to the contents of out; 0: start from 0 */
 } gpt2c_tile;
 
-/* For functions some of whose arguments have to be constants for their loops to vanish. */
+/* For functions with arguments that must be constants, so that loops over them are unrolled. */
 #define GPT2C_ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* In front of a loop whose count, at most `max`, is a constant once the function is inlined: unrolls
- * all of it. (GCC does not without being told; clang would unroll by a number larger than the count
- * and then run the remainder as a loop.) */
+/* Placed before a loop whose count, at most `max`, is a constant once the function is inlined:
+ * unrolls it completely. (GCC does not do this without the pragma. Clang, given a factor larger
+ * than the count, would run all iterations in the loop for the remainder.) */
 #if defined(__clang__)
 #define GPT2C_UNROLL(max) _Pragma("clang loop unroll(full)")
 #else
@@ -46,17 +48,17 @@ typedef struct gpt2c_tile {
 #define GPT2C_UNROLL(max) GPT2C_PRAGMA(GCC unroll max)
 #endif
 
-/* What tile.c of an instruction set defines; it says how many rows a call may have. One that has no
- * attention_f16 of its own never gets a tile of halves. */
+/* What the tile.c of an instruction set defines; its header says how many rows a call may have. A
+ * set that does not override attention_f16 never gets a tile of halves. */
 typedef void gpt2c_tile_function(const gpt2c_tile *tile, size_t rows);
 
-static inline const void *gpt2c_tile_w(const gpt2c_tile *tile, size_t number) {
-    return tile->w_f16 ? (const void *)((const uint16_t *)tile->w + number)
-                       : (const void *)((const float *)tile->w + number);
+static inline const void *gpt2c_tile_w(const gpt2c_tile *tile, size_t element) {
+    return tile->w_f16 ? (const void *)((const uint16_t *)tile->w + element)
+                       : (const void *)((const float *)tile->w + element);
 }
 
-/* The same tile from block b on. Behind an odd b the blocks do not come in pairs any more, so only one
- * of them can be computed. */
+/* The part of a tile from block b onwards. From an odd b onwards the blocks are not in pairs, so
+ * only one of them can be computed. */
 static inline gpt2c_tile gpt2c_tile_from(const gpt2c_tile *tile, size_t b) {
     gpt2c_tile remaining = *tile;
     remaining.out += b * GPT2C_BLOCK;
@@ -65,7 +67,7 @@ static inline gpt2c_tile gpt2c_tile_from(const gpt2c_tile *tile, size_t b) {
     return remaining;
 }
 
-/* Part i of n things that are shared out evenly among so many parts. */
+/* Part i of n items that are divided evenly into `parts` parts. */
 static inline gpt2c_span gpt2c_share(size_t n, size_t parts, size_t i) {
     return (gpt2c_span){n * i / parts, n * (i + 1) / parts};
 }

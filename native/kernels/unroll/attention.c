@@ -1,6 +1,6 @@
-/* Attention, four positions at a time: four chains for the scores, and in the weighted sum one load
- * and store of the output for four additions. K and V lie as in ref, whose attention this set inherits
- * over halves. */
+/* Attention, four positions at a time: the scores get four independent chains of additions, and the
+ * weighted sum loads and stores the output once per four additions. K and V are laid out as in ref,
+ * and over halves this set inherits ref's attention. */
 #include "kernels/ref/ref.h"
 #include "unroll.h"
 

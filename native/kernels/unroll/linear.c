@@ -1,13 +1,13 @@
 /* Linear layers with several accumulators.
  *
- * A sum is a chain: each addition waits for the one before, some four cycles, while the machine could
- * start two every cycle. Computing several columns at once gives it as many chains to work on, and
- * each column's own sum still runs over k = 0, 1, 2, ... in order. */
+ * A sum is a dependency chain: each addition waits about four cycles for the one before it, while
+ * the core could start two per cycle. Computing several columns at once gives it that many
+ * independent chains, and each column's own sum still runs over k = 0, 1, 2, ... in order. */
 #include "half.h"
 #include "kernels/ref/ref.h"
 #include "unroll.h"
 
-/* Four rows of weights a sweep: out[c] is loaded and stored once for four additions. */
+/* Four rows of weights per sweep: out[c] is loaded and stored once per four additions. */
 void gpt2c_linear_in_out_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out;
     for (size_t r = rows.begin; r < rows.end; r++) {
@@ -30,7 +30,7 @@ void gpt2c_linear_in_out_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
     }
 }
 
-/* Eight columns at once, a chain each. */
+/* Eight columns at once, one chain each. */
 void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns) {
     const size_t n_in = args->w->n_in, n_out = args->w->n_out;
     for (size_t r = rows.begin; r < rows.end; r++) {
@@ -54,7 +54,7 @@ void gpt2c_linear_out_in_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
     }
 }
 
-/* Adds n steps of k, four a sweep, to a panel's 32 sums, which stay in L1. */
+/* Adds n steps of k, four per sweep, to a panel's 32 sums, which stay in L1. */
 static void sum_panel(float sums[restrict GPT2C_PANEL], const float *x, const float *w, size_t n) {
     size_t k = 0;
     for (; k + 4 <= n; k += 4) {
@@ -84,10 +84,10 @@ void gpt2c_linear_panels_unroll(const gpt2c_linear_args *args, gpt2c_span rows, 
     }
 }
 
-/* Steps of a bfloat16 panel that are widened in one go: 8 KB of floats. An even number. */
-#define WIDENED 64
+/* Steps of k of a bfloat16 panel that are widened at a time: 8 KB of floats. Must be even. */
+#define WIDEN_STEPS 64
 
-/* Two steps of k lie side by side. */
+/* Two steps of k are adjacent in memory. */
 static void widen(float *out, const uint16_t *w, size_t n) {
     for (size_t k = 0; k < n; k++)
         for (size_t i = 0; i < GPT2C_PANEL; i++)
@@ -102,9 +102,9 @@ void gpt2c_linear_bf16_unroll(const gpt2c_linear_args *args, gpt2c_span rows, gp
         for (size_t r = rows.begin; r < rows.end; r++) {
             const float *x = args->x + r * n_in;
             float *out = args->out + r * n_out + c;
-            float sums[GPT2C_PANEL] = {0.0f}, widened[WIDENED * GPT2C_PANEL];
-            for (size_t k = 0; k < n_in; k += WIDENED) {
-                const size_t n = n_in - k < WIDENED ? n_in - k : WIDENED;
+            float sums[GPT2C_PANEL] = {0.0f}, widened[WIDEN_STEPS * GPT2C_PANEL];
+            for (size_t k = 0; k < n_in; k += WIDEN_STEPS) {
+                const size_t n = n_in - k < WIDEN_STEPS ? n_in - k : WIDEN_STEPS;
                 widen(widened, w + k * GPT2C_PANEL, n);
                 sum_panel(sums, x + k, widened, n);
             }

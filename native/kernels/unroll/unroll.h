@@ -1,5 +1,5 @@
-/* The same loops with several accumulators, in plain C99: the step before intrinsics. Sums keep
- * their order, so the bits are those of `ref`. */
+/* The loops of `ref` with several accumulators, in plain C99: the step before intrinsics. The order
+ * of each sum is unchanged, so the bits are those of `ref`. */
 #ifndef GPT2C_UNROLL_H
 #define GPT2C_UNROLL_H
 

@@ -1,5 +1,5 @@
-/* Attention, over K and V in floats and in halves: each row against sums in double, and against itself in
- * other company. */
+/* Checks attention over K and V in floats and in halves: each row is compared with sums in double,
+ * and its bits with those of the same row computed among other rows. */
 #include "check.h"
 
 typedef struct heads {
@@ -28,7 +28,8 @@ static heads new_heads(size_t n, size_t n_head, size_t head_dim, int32_t kv_f16)
 
 static void free_heads(heads *a) { free(a->q), free(a->k), free(a->v), free(a->stored_k), free(a->stored_v); }
 
-/* The first n positions, n_past of them stored before; out is [n - n_past, n_embd]. */
+/* Attention of the first n positions, of which n_past are already stored; out is [n - n_past,
+ * n_embd]. */
 static void run_attention(check *c, const heads *a, float *out, size_t n, size_t n_past, int fused, span rows,
                           span of_heads) {
     const gpt2c_op_attention_args args = {
@@ -50,32 +51,32 @@ static void run_attention(check *c, const heads *a, float *out, size_t n, size_t
     expect_ok(c, gpt2c_op_attention(c->isa, &args));
 }
 
-/* One row's output of one head, against kernels.h's bound. */
-static int is_attention_right(const heads *a, const float *out, size_t row, size_t head, double *scores,
-                              double *p) {
+/* Whether one row's output of one head is within the bound of kernels.h. */
+static int is_attention_within_bound(const heads *a, const float *out, size_t row, size_t head, double *scores,
+                                     double *p) {
     const size_t n = row + 1, at = head * a->head_dim;
     const float *q = a->q + row * a->n_embd + at;
     const double root = sqrt((double)a->head_dim), visible = (double)n;
-    double rough = 0.0;
+    double largest = 0.0;
     for (size_t t = 0; t < n; t++) {
-        double dot = 0.0, size = 0.0;
+        double dot = 0.0, magnitude = 0.0;
         for (size_t d = 0; d < a->head_dim; d++) {
             const double product = (double)q[d] * (double)a->stored_k[t * a->n_embd + at + d];
             dot += product;
-            size += fabs(product);
+            magnitude += fabs(product);
         }
         scores[t] = dot / root;
-        rough = fmax(rough, size / root);
+        largest = fmax(largest, magnitude / root);
     }
     const double top = exact_softmax(p, scores, n), dim = (double)a->head_dim;
-    const double off = (dim + 3) * EPS * rough + TINY * dim;
+    const double score_error = (dim + 3) * EPS * largest + TINY * dim;
     for (size_t d = 0; d < a->head_dim; d++) {
         double sum = 0.0, bound = visible * TINY;
         for (size_t t = 0; t < n; t++) {
             const double v = (double)a->stored_v[t * a->n_embd + at + d];
             const double factor = 2 * visible + log(visible) + 9 + (top - scores[t]);
             sum += p[t] * v;
-            bound += fabs(v) * (p[t] * (factor * EPS + expm1(2 * off)) + CUT);
+            bound += fabs(v) * (p[t] * (factor * EPS + expm1(2 * score_error)) + CUT);
         }
         if (!is_near(out[row * a->n_embd + at + d], sum, bound)) return 0;
     }
@@ -91,12 +92,12 @@ static void check_attention_bound(check *c, size_t n, size_t n_head, size_t head
     expect(c, same_bits(out, fused, n * a.n_embd), "fused differs", n, head_dim);
     for (size_t row = 0; row < n; row++)
         for (size_t head = 0; head < n_head; head++)
-            expect(c, is_attention_right(&a, out, row, head, scores, p), "outside the bound", n, head_dim);
+            expect(c, is_attention_within_bound(&a, out, row, head, scores, p), "outside the bound", n, head_dim);
     free(out), free(fused), free(scores), free(p);
     free_heads(&a);
 }
 
-/* A part of the rows and heads, of n positions in two chunks, has the bits that it has in the whole. */
+/* A part of the rows and heads, of n positions in two chunks, has the same bits as in the whole. */
 static void check_attention_part(check *c, const heads *a, const float *whole, size_t n, size_t n_past,
                                  span rows, span of_heads) {
     const size_t size = (n - n_past) * a->n_embd;
@@ -109,7 +110,7 @@ static void check_attention_part(check *c, const heads *a, const float *whole, s
     free(out), free(expected);
 }
 
-/* What stands at `from` and later is seen by no position before. */
+/* Positions before `from` do not see `from` and later positions. */
 static void check_attention_mask(check *c, size_t n, size_t from, int32_t kv_f16) {
     heads a = new_heads(n, 2, 17, kv_f16);
     float *whole = new_floats(n * a.n_embd), *out = new_floats(n * a.n_embd);
@@ -123,17 +124,18 @@ static void check_attention_mask(check *c, size_t n, size_t from, int32_t kv_f16
     free_heads(&a);
 }
 
-/* What halves cannot hold: beyond them, between them, below them, at each place of a register. */
+/* Values that no half represents: too large, between two halves, too small; in each lane of a
+ * register. */
 static void check_attention_limits(check *c) {
     static const float x[] = {65504.0f, 65519.0f, 65520.0f, 1e30f, -65520.0f, -1e30f, INFINITY, -INFINITY,
                               0x1p-24f, 0x1p-25f, 0x1.8p-25f, 1e-45f, 2049.0f, 2051.0f, 1.0f, -0x1p-14f};
     for (size_t n = 1; n <= COUNT_OF(x); n++) {
-        float none[COUNT_OF(x)] = {0.0f}, out[COUNT_OF(x)];
+        float zeros[COUNT_OF(x)] = {0.0f}, out[COUNT_OF(x)];
         const float *v = x + COUNT_OF(x) - n;
         const gpt2c_op_attention_args args = {
             .out = out,
-            .q = none,
-            .k = none,
+            .q = zeros,
+            .k = zeros,
             .v = v,
             .n = 1,
             .n_head = 1,
@@ -144,14 +146,14 @@ static void check_attention_limits(check *c) {
         };
         expect_ok(c, gpt2c_op_attention(c->isa, &args));
         for (size_t i = 0; i < n; i++)
-            expect(c, out[i] >= to_stored_f16(v[i]) && out[i] <= to_stored_f16(v[i]), "stored as another", n, i);
+            expect(c, out[i] >= to_stored_f16(v[i]) && out[i] <= to_stored_f16(v[i]), "stored as another value", n, i);
     }
 }
 
 static void check_form(check *c, int32_t kv_f16) {
     static const size_t shapes[][2] = {{1, 1}, {3, 5}, {2, 16}, {2, 17}, {3, 64}};
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
-        for (size_t s = 0; s + 1 < N_SIZES; s++) /* but 768 */
+        for (size_t s = 0; s + 1 < N_SIZES; s++) /* except 768 */
             check_attention_bound(c, sizes[s], shapes[i][0], shapes[i][1], kv_f16);
     check_attention_bound(c, 768, 1, 8, kv_f16);
 

@@ -1,4 +1,4 @@
-/* Linear layers in every layout, and the embedding, which reads the same matrices. */
+/* Checks linear layers in every layout, and the embedding, which reads the same matrices. */
 #include "check.h"
 
 typedef struct layer {
@@ -7,19 +7,19 @@ typedef struct layer {
     float *x, *w, *bias, *residual;
     uint16_t *table;
     gpt2c_matrix *matrix;
-    operand *kept; /* w as the matrix holds it */
+    operand *stored; /* w as the matrix stores it */
 } layer;
 
 static layer new_layer(check *c, size_t rows, size_t n_in, size_t n_out, gpt2c_layout layout) {
     layer l = {rows, n_in, n_out, layout, new_random(rows * n_in, 1.0f), new_random(n_in * n_out, 1.0f),
                new_random(n_out, 1.0f), new_random(rows * n_out, 1.0f), NULL, NULL, NULL};
     expect_ok(c, gpt2c_matrix_create(l.w, GPT2C_LAYOUT_IN_OUT, n_in, n_out, layout, &l.matrix));
-    l.kept = new_operands(l.w, l.matrix);
+    l.stored = new_operands(l.w, l.matrix);
     return l;
 }
 
 static void free_layer(layer *l) {
-    free(l->x), free(l->w), free(l->bias), free(l->residual), free(l->kept);
+    free(l->x), free(l->w), free(l->bias), free(l->residual), free(l->stored);
     gpt2c_matrix_free(l->matrix);
 }
 
@@ -43,7 +43,8 @@ static void run_layer(check *c, const layer *l, float *out, gpt2c_epilogue epilo
 
 static int is_int8(gpt2c_layout layout) { return layout == GPT2C_LAYOUT_PANELS_Q8 || layout == GPT2C_LAYOUT_PANELS_Q4; }
 
-/* x as it is multiplied; `round_x`: as bfloat16 where the layout alone does not say. */
+/* x as the kernel multiplies it. round_x: rounded to bfloat16, which the layout alone does not
+ * tell. */
 static double *new_rounded(const layer *l, int round_x) {
     double *x = allocate(l->rows * l->n_in, sizeof *x);
     for (size_t i = 0; i < l->rows * l->n_in; i++) x[i] = (double)(round_x ? to_bf16(l->x[i]) : l->x[i]);
@@ -52,8 +53,8 @@ static double *new_rounded(const layer *l, int round_x) {
     return x;
 }
 
-/* Whether out is within the bound, `factor` being 2 where x is rounded to bfloat16. */
-static int is_layer_right(const layer *l, const float *out, int round_x, double factor) {
+/* Whether out is within the bound; `factor` is 2 where x is rounded to bfloat16. */
+static int is_layer_within_bound(const layer *l, const float *out, int round_x, double factor) {
     const double groups = (double)((l->n_in + 31) / 32), n = (double)l->n_in;
     const double steps = is_int8(l->layout) ? 2 * groups + 4 : (n + 2) * factor;
     const double tinies = is_int8(l->layout) ? groups : n;
@@ -61,13 +62,13 @@ static int is_layer_right(const layer *l, const float *out, int round_x, double 
     int right = 1;
     for (size_t r = 0; r < l->rows; r++) {
         for (size_t col = 0; col < l->n_out; col++) {
-            double sum = (double)l->bias[col], size = fabs(sum);
+            double sum = (double)l->bias[col], magnitude = fabs(sum);
             for (size_t k = 0; k < l->n_in; k++) {
-                const operand w = l->kept[k * l->n_out + col];
+                const operand w = l->stored[k * l->n_out + col];
                 sum += x[r * l->n_in + k] * w.value;
-                size += fabs(x[r * l->n_in + k]) * w.size;
+                magnitude += fabs(x[r * l->n_in + k]) * w.magnitude;
             }
-            right = right && is_near(out[r * l->n_out + col], sum, steps * EPS * size + tinies * TINY);
+            right = right && is_near(out[r * l->n_out + col], sum, steps * EPS * magnitude + tinies * TINY);
         }
     }
     free(x);
@@ -78,11 +79,11 @@ static void check_layer_bound(check *c, size_t rows, size_t n_in, size_t n_out, 
     layer l = new_layer(c, rows, n_in, n_out, layout);
     float *out = new_floats(rows * n_out);
     run_layer(c, &l, out, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, n_out});
-    const int right = is_layer_right(&l, out, 0, 1) ||
-                      (layout == GPT2C_LAYOUT_PANELS_BF16 && is_layer_right(&l, out, 1, 2));
+    const int right = is_layer_within_bound(&l, out, 0, 1) ||
+                      (layout == GPT2C_LAYOUT_PANELS_BF16 && is_layer_within_bound(&l, out, 1, 2));
     expect(c, right, "outside the bound", n_in, n_out);
-    if (layout == GPT2C_LAYOUT_PANELS_Q4) check_kept_q4(c, l.w, l.kept, n_in, n_out);
-    if (is_int8(layout)) { /* integers are exact, and the rest is prescribed: ref is instruction set 0 */
+    if (layout == GPT2C_LAYOUT_PANELS_Q4) check_q4_roundoff(c, l.w, l.stored, n_in, n_out);
+    if (is_int8(layout)) { /* sums are exact and all else is prescribed: the bits of ref, which is set 0 */
         float *expected = new_floats(rows * n_out);
         check ref = {.isa = 0};
         run_layer(&ref, &l, expected, GPT2C_EPILOGUE_NONE, (span){0, rows}, (span){0, n_out});
@@ -93,7 +94,7 @@ static void check_layer_bound(check *c, size_t rows, size_t n_in, size_t n_out, 
     free_layer(&l);
 }
 
-/* A part of a layer has the bits it has in the whole, and nothing else is written. */
+/* A part of a layer has the same bits as in the whole, and nothing else is written. */
 static void check_layer_part(check *c, const layer *l, const float *whole, gpt2c_epilogue epilogue, span rows,
                              span columns) {
     float *expected = new_filled(l->rows * l->n_out), *out = new_filled(l->rows * l->n_out);
@@ -137,7 +138,7 @@ static void check_layer_contract(check *c, size_t n_in, gpt2c_layout layout, uin
     free_layer(&l);
 }
 
-/* A NaN in a row of x makes that row NaN and leaves the others as they are. */
+/* A NaN in a row of x makes that row NaN and leaves the others unchanged. */
 static void check_layer_nan(check *c, size_t rows, gpt2c_layout layout) {
     const size_t n_in = 33, columns = 65;
     layer l = new_layer(c, rows, n_in, columns, layout);
@@ -178,10 +179,10 @@ void check_linear(check *c) {
     free(table);
 }
 
-/* Rounded once, so the same everywhere; over q4 the weight is rounded twice before that. */
+/* Rounded once, so the same in every set; over q4 the weight is rounded twice before that. */
 static int is_embedded(gpt2c_layout layout, float out, operand w, float wpe) {
     if (layout != GPT2C_LAYOUT_PANELS_Q4) return out == (float)w.value + wpe;
-    return is_near(out, w.value + (double)wpe, 3 * EPS * (w.size + fabs((double)wpe)));
+    return is_near(out, w.value + (double)wpe, 3 * EPS * (w.magnitude + fabs((double)wpe)));
 }
 
 void check_embed(check *c) {
@@ -195,7 +196,7 @@ void check_embed(check *c) {
             expect_ok(c, gpt2c_op_embed(c->isa, out, l.matrix, ids, l.x, 65));
             for (size_t r = 0; r < 65; r++)
                 for (size_t k = 0; k < n; k++)
-                    expect(c, is_embedded(l.layout, out[r * n + k], l.kept[k * 65 + 64 - r], l.x[r * n + k]),
+                    expect(c, is_embedded(l.layout, out[r * n + k], l.stored[k * 65 + 64 - r], l.x[r * n + k]),
                            "wrong", n, (size_t)i);
             free(out);
             free_layer(&l);

@@ -1,11 +1,12 @@
-/* Holds the kernels of every instruction set that this machine supports to what native/kernels.h
- * promises: the error bounds, against sums in double, and the row contract, to the bit.
+/* Checks that the kernels of every instruction set that this machine supports do what
+ * native/kernels.h promises: the error bounds, against sums in double, and the row contract, bit by
+ * bit.
  *
  *   cc -std=c99 -Iinclude -Inative <this folder> <the core> -lm -lpthread -o check_kernels
  *   ./check_kernels
  *
- * Prints a line for each operation and instruction set; the exit status is 1 if anything is wrong. The
- * tests in tests/kernels/ go further; this program needs no Python, so that tools/check_native.py can
+ * Prints one line per operation and instruction set; the exit status is 1 if anything is wrong. The
+ * tests in tests/kernels/ go further. This program needs no Python, so tools/check_native.py can
  * run it with sanitizers and for other machines. */
 #include <stdio.h>
 

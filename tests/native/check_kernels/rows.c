@@ -1,4 +1,4 @@
-/* Operations on rows of numbers. */
+/* Checks the operations on rows of floats. */
 #include "check.h"
 
 void check_layernorm(check *c) {
@@ -18,8 +18,8 @@ void check_layernorm(check *c) {
                 const double y = ((double)x[r * n + i] - mean) / std;
                 const double weight = (double)w[i], bias = (double)b[i];
                 const double exact = y * weight + bias;
-                const double size = fabs(weight) * (fabs(y) + fabs(mean) / std) + fabs(bias) + fabs(exact);
-                const double bound = 16 * EPS * size + 2 * TINY * (1 + fabs(weight));
+                const double magnitude = fabs(weight) * (fabs(y) + fabs(mean) / std) + fabs(bias) + fabs(exact);
+                const double bound = 16 * EPS * magnitude + 2 * TINY * (1 + fabs(weight));
                 expect(c, is_near(out[r * n + i], exact, bound), "outside the bound", n, i);
             }
         }
@@ -36,7 +36,7 @@ static double exact_gelu(double x) {
     return x / (1 + exp(-2 * 0.79788456080286535588 * (x + 0.044715 * x * x * x)));
 }
 
-/* Any stretch of x has the bits that it has in the whole, wherever it ends. */
+/* Any stretch of x has the same bits as in the whole, wherever it ends. */
 static void check_stretches(check *c, const float *x, const float *whole, size_t n, const uint16_t *table) {
     for (size_t length = 1; length < 40 && length < n; length++) {
         float *out = new_floats(length);
@@ -53,7 +53,7 @@ void check_gelu(check *c) {
     x[0] = INFINITY, x[1] = NAN, x[2] = -3e38f, x[3] = 0.0f, x[4] = 1e-45f, x[5] = -1e-30f;
     expect_ok(c, gpt2c_op_gelu(c->isa, out, x, n, NULL));
     expect(c, isinf(out[0]) && out[0] > 0 && isnan(out[1]), "infinity or NaN", 0, 1);
-    expect(c, out[2] == 0.0f && signbit(out[2]), "of a huge negative number is not -0", 2, 0);
+    expect(c, out[2] == 0.0f && signbit(out[2]), "the result for a huge negative x is not -0", 2, 0);
     for (size_t i = 2; i < n; i++) {
         const double at = (double)x[i], exact = exact_gelu(at);
         const double bound = 8 * EPS * fabs(exact) * (1 + pow(fabs(at), 3) / 8) + 1e-37;
@@ -63,7 +63,7 @@ void check_gelu(check *c) {
     free(x), free(out);
 }
 
-/* Every fp16 number, what lies halfway to the next, and the floats beside that. */
+/* Every fp16 value, the midpoint between it and the next one, and the floats next to the midpoint. */
 void check_gelu_table(check *c) {
     const size_t halves = 65536, n = 4 * halves;
     float *x = new_floats(n), *out = new_floats(n), *expected = new_floats(n);
@@ -94,7 +94,7 @@ void check_gelu_erf(check *c) {
     x[0] = INFINITY, x[1] = NAN, x[2] = -3e38f, x[3] = 0.0f, x[4] = 1e-45f, x[5] = -1e-30f, x[6] = -13.5f;
     expect_ok(c, gpt2c_op_gelu_erf(c->isa, out, x, n));
     expect(c, isinf(out[0]) && out[0] > 0 && isnan(out[1]), "infinity or NaN", 0, 1);
-    expect(c, out[2] == 0.0f && signbit(out[2]), "of a huge negative number is not -0", 2, 0);
+    expect(c, out[2] == 0.0f && signbit(out[2]), "the result for a huge negative x is not -0", 2, 0);
     for (size_t i = 3; i < n; i++) {
         const double at = (double)x[i], exact = 0.5 * at * erfc(-at * 0.70710678118654752440);
         const double bound = 12 * EPS * fabs(exact) * (1 + at * at / 4) + 1e-37;
@@ -136,7 +136,7 @@ void check_softmax(check *c) {
     for (size_t s = 0; s < COUNT_OF(scales) * N_SIZES; s++) {
         const size_t n = sizes[s / COUNT_OF(scales)];
         float *x = new_random(2 * n, scales[s % COUNT_OF(scales)]), *out = new_floats(2 * n);
-        for (size_t i = 0; i < n; i++) x[n + i] -= 200.0f; /* that much cancels out */
+        for (size_t i = 0; i < n; i++) x[n + i] -= 200.0f; /* a common offset cancels out */
         double *scores = allocate(n, sizeof *scores), *p = allocate(n, sizeof *p);
         expect_ok(c, gpt2c_op_softmax(c->isa, out, x, 2, n));
         for (size_t i = 0; i < n; i++) scores[i] = (double)x[n + i];
@@ -157,7 +157,7 @@ void check_softmax(check *c) {
 void check_argmax(check *c) {
     for (size_t s = 0; s < 100 * N_SIZES; s++) {
         const size_t n = sizes[s / 100];
-        float *x = new_random(n, s % 2 ? 1.0f : 1e3f); /* with few values, and with many */
+        float *x = new_random(n, s % 2 ? 1.0f : 1e3f); /* with few different values, and with many */
         for (size_t i = 0; i < n; i++) x[i] = (s + i) % 5 == 0 ? NAN : roundf(x[i]) + (float)(s % 3) * 1e9f;
         if (s % 100 >= 90) x[s % n] = -INFINITY;
         if (s % 100 == 99)
