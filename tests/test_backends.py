@@ -1,4 +1,4 @@
-"""Every engine behind `load(backend=...)`: the same model, the same surface, and clear refusals."""
+"""Every backend of `load(backend=...)`: the same model, the same interface, and clear errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from gpt2c.options import SWITCHES, WEIGHTS
 Folder = Callable[[str], Path]
 
 
-def engine(name: str) -> Any:
-    """A parameter; an engine whose packages are not installed is skipped, and says so."""
+def parameter(name: str) -> Any:
+    """A test parameter; a backend whose packages are not installed is skipped with what to install."""
     needed = getattr(backends.LIBRARIES.get(name), "packages", ())
     return pytest.param(name, marks=needs(*needed))
 
 
-EVERY = [engine(name) for name in backends.names()]
+EVERY = [parameter(name) for name in backends.names()]
 ROUNDING = [name for name, opts in backends.PRESETS.items() if set(opts) & set(WEIGHTS)]
-EXACT = [engine(name) for name in backends.names() if name not in ROUNDING]
-PYTHON = [engine(name) for name in backends.LIBRARIES]
+EXACT = [parameter(name) for name in backends.names() if name not in ROUNDING]
+PYTHON = [parameter(name) for name in backends.LIBRARIES]
 TIE = 1e-3  # two logits this close may come out in either order
 
 
@@ -172,7 +172,7 @@ def test_errors_are_those_of_the_c_core(backend: str, model_folder: Folder) -> N
 
 
 class Slow:
-    """An engine that waits in its first chunk until it is let go."""
+    """A backend that waits in its first chunk until `go_on` is set."""
 
     weight_bytes = 0
 

@@ -37,7 +37,7 @@ def chat(capsys, monkeypatch):
     return call
 
 
-def test_an_answer_is_what_the_model_writes_behind_its_name(chat) -> None:
+def test_an_answer_is_what_the_model_writes_after_its_name(chat) -> None:
     status, out, err = chat(["Where is the dog?", "/quit"], "--temperature", "0")
     with gpt2c.load() as model:
         expected = model.generate("You: Where is the dog?\nWatson:", 12, stop=["\nYou:", "\nWatson:"]).text
@@ -45,7 +45,7 @@ def test_an_answer_is_what_the_model_writes_behind_its_name(chat) -> None:
     assert err.startswith("gpt2c: opts=")
 
 
-def test_later_turns_stand_behind_earlier_ones_which_are_not_computed_again(chat) -> None:
+def test_later_turns_follow_earlier_ones_which_are_not_computed_again(chat) -> None:
     _, _, err = chat(["/trace 1", "One?", "Two?", "Three?"], "--temperature", "0")
     kept = [tuple(map(int, m)) for m in re.findall(r"(\d+) of (\d+) tokens kept", err)]
     assert len(kept) == 3
@@ -111,7 +111,7 @@ def test_ctrl_c_at_the_prompt_leaves(chat) -> None:
     assert err.endswith("gpt2c: interrupted\n")
 
 
-def test_another_engine_talks_too(chat) -> None:
+def test_another_backend_talks_too(chat) -> None:
     status, out, err = chat(["One?", "/clear", "Two?"], "--backend", "numpy")
     assert (status, out.count("Watson:")) == (0, 2)
     assert err.splitlines() == ["gpt2c: backend=numpy weights=f32; /help lists commands"]

@@ -125,7 +125,7 @@ def test_every_command(chat: Callable[..., Terminal]) -> None:
     assert "GB/s" in terminal.say("And now?")
     kept = re.search(r"(\d+) of \d+ tokens kept", terminal.say("Go on."))
     assert kept is not None
-    assert int(kept[1]) > 0  # a traced session is kept too
+    assert int(kept[1]) > 0  # a traced session is reused too
 
     isa = gpt2c.build_info()["isas_supported"][0]
     assert f"isa={isa}" in terminal.say(f"/isa {isa}")

@@ -1,4 +1,4 @@
-"""`--compare`: a row for every engine, whatever becomes of it, and what the rows say is true."""
+"""`--compare`: a row for every backend, whether it runs or not, and every row is true."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from other_formats import write_gguf
+from references import optional
 from test_backends import EVERY, ROUNDING
 from test_reference import oracle
 
@@ -70,7 +71,7 @@ def test_the_subcommand_is_the_flag(
         assert len(lines) == 3 and {line.split()[0] for line in lines[1:]} == {"native", "c_kv"}
 
 
-def test_the_json_has_a_row_for_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_has_a_row_for_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--compare", "--json", "--prompt", "The sea", "--max-new-tokens", "3"]
     assert run.main(argv) == 0
     out, err = capsys.readouterr()
@@ -117,7 +118,7 @@ def test_a_prompt_is_read_with_the_vocabulary_of_the_weight_file(tmp_path: Path)
     assert compared("native", model=str(tmp_path / "model.gguf")).rows[0].text == expected
 
 
-def test_progress_is_told_before_and_after_each() -> None:
+def test_progress_is_reported_before_and_after_each() -> None:
     silent = Silent()
     compared("native", "numpy", progress=silent)
     assert silent.told == ["begin native", "end native", "begin numpy", "end numpy"]
@@ -131,6 +132,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_a_bar_and_lines_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    optional("rich")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with compare_module.progress_display(2) as progress:
@@ -153,13 +155,13 @@ def test_without_rich_or_a_terminal_there_are_lines(
     assert capsys.readouterr().err == "gpt2c: 1 of 1: native: missing: not here\n"
 
 
-def test_an_engine_runs_in_a_process_of_its_own_and_only_that_ones_memory_counts() -> None:
+def test_a_backend_runs_in_a_new_process_and_only_its_memory_counts() -> None:
     ballast = np.ones(300 << 20, np.uint8)  # of this process, which starts the others
     [row] = compared("numpy").rows
     assert row.peak_mb is not None and 35 < row.peak_mb < ballast.nbytes / 1e6
 
 
-def test_threads_reach_every_engine_and_other_flags_the_native_row_only() -> None:
+def test_threads_reach_every_backend_and_other_flags_the_native_row_only() -> None:
     choices = Choices(opts="kv", isa="ref", threads=3, binding="cffi")
     options = {name: compare_module._choices_of(name, choices) for name in backends.names()}
     assert options["native"] == {
@@ -232,7 +234,7 @@ def test_a_first_difference_elsewhere_is_none(monkeypatch: pytest.MonkeyPatch) -
         ("print('a library that chats')\nraise ImportError('and fails')", "missing", "and fails"),
     ],
 )
-def test_an_engine_that_does_not_run_is_a_row_with_its_reason(
+def test_a_backend_that_does_not_run_is_a_row_with_its_reason(
     code: str, status: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text(code)

@@ -1,4 +1,4 @@
-"""A context that slides: its beginning stays, the oldest behind it go, and tokens follow from the rest."""
+"""A context that slides: its beginning stays, the oldest tokens after it go, and the others give the next."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_tokens_taken_back_leave_a_window_of_what_is_left(
 
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.integers(0, 127), min_size=1, max_size=300), st.integers(1, 160))
-def test_each_token_is_the_one_behind_its_window(
+def test_each_token_is_the_one_after_its_window(
     model_folder: Callable[[str], Path], prompt: list[int], n: int
 ) -> None:
     with gpt2c.load(model_folder("tiny")) as model:

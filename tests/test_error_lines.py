@@ -81,7 +81,7 @@ def tensors(change):
 
 
 def blob(change):
-    """Puts change(bytes of the file) in its place."""
+    """Replaces the file by change(its bytes)."""
 
     def spoil(folder):
         file = folder / "model.safetensors"
@@ -131,7 +131,7 @@ SECOND = f"{ST}tensor 'h.0.attn.c_attn.weight'"
 CFG = "config.json: "
 NO_JSON = "is not JSON: Expecting property name enclosed in double quotes"
 
-# What is wrong: (how the model is spoilt, the command's arguments, the line behind "gpt2c: error: ")
+# What is wrong: (how the model is spoilt, the command's arguments, the line after "gpt2c: error: ")
 MODELS = {
     # What is there
     "no folder": (None, ["--model", "./nowhere"], "no model at './nowhere': there is no such folder or file"),
@@ -156,7 +156,7 @@ MODELS = {
         "pytorch_model.bin: torch is needed to read it: pip install 'gpt2c[torch]'",
     ),
     "no config": (without("config.json"), M, "'m/config.json' does not exist"),
-    "no config beside a file": (
+    "no config next to a file": (
         without("config.json"),
         ["--model", f"m/{FILE}"],
         f"'m/{FILE}' has no config.json next to it",
@@ -164,7 +164,11 @@ MODELS = {
     "no vocabulary": (None, M, "m/vocab.json: no such file, and no tokenizer.json next to it"),
     # The file of weights
     "empty file": (blob(lambda data: b""), M, ST + "is too short for a safetensors file (0 bytes)"),
-    "something behind": (blob(lambda data: data + b"0123456"), M, ST + "7 bytes follow the last tensor"),
+    "bytes at the end": (
+        blob(lambda data: data + b"0123456"),
+        M,
+        ST + "7 bytes follow the last tensor",
+    ),
     "an absurd header": (
         blob(lambda data: b"\xff" * 8 + data[8:]),
         M,
@@ -241,7 +245,7 @@ MODELS = {
         M,
         ST + "tensor 'h.0.lora' is not part of a GPT-2 that gpt2c runs",
     ),
-    "a head of its own": (
+    "a separate head": (
         tensors(lambda t: t.update({"lm_head.weight": -t["wte.weight"]})),
         M,
         ST + "tensor 'lm_head.weight' differs from 'wte.weight', to which the config ties it",

@@ -78,7 +78,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def evaluate(model: Any, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """What lm_eval.simple_evaluate does, without looking at the thousands of tasks of its own."""
+    """What lm_eval.simple_evaluate does, without looking at its own thousands of tasks."""
     found = lm_eval.evaluate(lm=model, task_dict=TASKS.load(tasks)["tasks"], bootstrap_iters=0)
     assert found is not None
     return found

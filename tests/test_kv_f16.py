@@ -1,4 +1,4 @@
-"""kv_f16: K and V rounded to half precision where they are kept, and nothing else changed."""
+"""kv_f16: K and V are stored in half precision, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -100,15 +100,15 @@ def test_sessions_in_one_batch_have_the_bits_of_each_alone(binding: str, model_f
     with gpt2c.load(model_folder("tiny"), opts="all,kv_f16", threads=3, binding=binding) as model:
         alone = [model.session() for _ in prompts]
         sessions = [native.Session(model._handle.loaded) for _ in prompts]
-        rows = prompts
+        sequences = prompts
         for _ in range(5):
-            together = np.empty((len(rows), model.config.n_vocab), np.float32)
-            ids = np.array([i for row in rows for i in row], np.int32)
-            counts = np.array([len(row) for row in rows], np.uintp)
+            together = np.empty((len(sequences), model.config.n_vocab), np.float32)
+            ids = np.array([i for sequence in sequences for i in sequence], np.int32)
+            counts = np.array([len(sequence) for sequence in sequences], np.uintp)
             native.batch_feed(sessions, ids, counts, together)
-            expected = [session.feed(row) for session, row in zip(alone, rows, strict=True)]
+            expected = [session.feed(sequence) for session, sequence in zip(alone, sequences, strict=True)]
             np.testing.assert_array_equal(together, expected)
-            rows = [[int(i)] for i in together.argmax(-1)]
+            sequences = [[int(i)] for i in together.argmax(-1)]
 
 
 # ---- What it takes ----

@@ -1,4 +1,4 @@
-"""Linear layers in Numba on weights as they are stored, beside the C kernels and an exact product."""
+"""Linear layers in Numba on stored weights, compared with the C kernels and an exact product."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_rows_of_zeros_are_zeros() -> None:
 
 
 @pytest.mark.parametrize("weights", ["q8", "q4"])
-def test_the_engine_computes_a_quantized_model_as_it_is_stored(weights: str, tmp_path: Path) -> None:
+def test_the_backend_computes_a_quantized_model_as_it_is_stored(weights: str, tmp_path: Path) -> None:
     folder = tmp_path / weights
     with load_checkpoint(EMBEDDED_MODEL) as checkpoint:
         write_quantized(checkpoint, folder, weights)

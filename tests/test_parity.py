@@ -1,4 +1,4 @@
-"""The engine against transformers: the same weights give the same logits and the same greedy text."""
+"""The C core against transformers: the same weights give the same logits and the same greedy text."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 
 def attention_f16(q: np.ndarray, k: np.ndarray, v: np.ndarray, divisor: float = 0) -> np.ndarray:
-    """reference.attention, of K and V as kv_f16 keeps them."""
+    """reference.attention of K and V as kv_f16 stores them."""
     halves = (x.astype(np.float16).astype(np.float64) for x in (k, v))
     return attention(q, *halves, divisor)
 

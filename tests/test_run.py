@@ -54,7 +54,7 @@ def environment(**changes):
 
 
 def command(*argv, module="gpt2c.run", cwd, **options):
-    """The command in a process of its own."""
+    """The command in a new process."""
     options = {"env": environment(), "capture_output": True, "timeout": NO_HANG, **options}
     return subprocess.run([sys.executable, "-m", module, *argv], cwd=cwd, **options)
 
@@ -198,7 +198,7 @@ def test_a_prompt_comes_from_a_file_or_standard_input_to_the_byte(gpt2c_run, mon
         assert (status, out) == (0, prompt + "\n")
 
 
-def test_a_prompt_that_is_not_utf8_is_mended_with_a_note(gpt2c_run, monkeypatch, tmp_path):
+def test_a_prompt_that_is_not_utf8_is_repaired_with_a_note(gpt2c_run, monkeypatch, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_bytes(b"caf\xe9 and")
     typed(monkeypatch, b"caf\xe9 and")

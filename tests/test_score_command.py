@@ -48,7 +48,7 @@ def test_a_text_has_its_numbers_on_standard_output(score, expected) -> None:
     assert err.startswith("gpt2c: opts=")
 
 
-def test_the_plan_of_another_engine_names_no_binding(score) -> None:
+def test_the_plan_of_another_backend_names_no_binding(score) -> None:
     assert score(TEXT, "--backend", "numpy")[2] == "gpt2c: backend=numpy weights=f32\n"
 
 

@@ -141,7 +141,7 @@ def test_a_session_that_ended_leaves_its_buffers_to_the_next_one(model: gpt2c.Mo
     with model.session() as session:
         assert core.memory()[2] - before == 2  # the session and its ids, not its buffers
         np.testing.assert_array_equal(session.feed(IDS), expected)
-        with model.session() as other:  # there is one set of them to be had, so this one makes its own
+        with model.session() as other:  # only one set of them is free, so this session allocates another
             np.testing.assert_array_equal(other.feed(IDS[::-1]), model.logits(IDS[::-1])[-1])
         session.rewind(5)
         np.testing.assert_array_equal(session.feed(IDS[5:]), expected)
@@ -210,7 +210,7 @@ def test_aligned_changes_how_the_weights_lie(binding: str, model_folder: Callabl
     assert layouts == [0, 2, 3]  # in_out, panels, panels_bf16: gpt2c_layout in include/gpt2c.h
 
 
-def test_rows_that_nobody_wants_end_behind_the_last_layers_k_and_v(
+def test_rows_without_an_output_end_after_the_last_layers_k_and_v(
     binding: str, model_folder: Callable[[str], Path]
 ) -> None:
     # "calm" has one layer, so what the last layer skips is not computed by another one either.

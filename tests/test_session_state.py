@@ -51,7 +51,7 @@ IDS = [
     8,
 ]
 
-# Each keeps something else: K and V alone, as halves, everything, a mixture, nothing at all.
+# Each stores something else: K and V alone, as halves, everything, a mixture, nothing at all.
 PLANS = [
     "all",
     "all,kv_f16",
