@@ -15,7 +15,10 @@ from .errors import OptionError
 
 @dataclass(frozen=True)
 class Option:
-    """One row: what the option does when on and when off, and how it goes with others."""
+    """One row: what the option does when on and when off, and how it goes with others.
+
+    is_field: `gpt2c_model_config` in C has a field of this name, 1 with the option and 0 without it.
+    """
 
     name: str
     on: str
@@ -24,6 +27,7 @@ class Option:
     replaces: tuple[str, ...] = ()
     in_all: bool = True
     value: str | None = None  # what may follow the name behind "="
+    is_field: bool = False
 
 
 # The six switches come first, in the order of gpt2c_switch in include/gpt2c.h.
@@ -34,8 +38,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("residual", "embedding rows and residual additions of new tokens only", "of every token"),
     Option("layernorm", "layer norms of new tokens only", "of every token"),
     Option("unembed", "logits of the last position only", "of every position"),
-    Option("gelu_table", "GELU by a table over all fp16 values", "the tanh formula", in_all=False),
-    Option("aligned", "weights in 64-byte aligned panels", "row-major as in the file"),
+    Option(
+        "gelu_table",
+        "GELU by a table over all fp16 values",
+        "the tanh formula",
+        in_all=False,
+        is_field=True,
+    ),
+    Option("aligned", "weights in 64-byte aligned panels", "row-major as in the file", is_field=True),
     Option("unroll", "the portable unrolled kernels", "naive loops", in_all=False),
     Option(
         "simd",
@@ -51,12 +61,14 @@ OPTIONS: tuple[Option, ...] = (
         "GELU, residual, scale and mask inside the kernels before them",
         "separate passes",
         needs=("kv", "linear", "gelu", "residual"),
+        is_field=True,
     ),
     Option(
         "head_screen",
         "greedy ids from a compact copy of the head, proved; candidates computed exactly",
         "the whole head",
         needs=("aligned", "unembed"),
+        is_field=True,
     ),
     Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
     Option(
@@ -76,7 +88,12 @@ OPTIONS: tuple[Option, ...] = (
         in_all=False,
     ),
     Option(
-        "kv_f16", "K and V kept in half precision, half the bytes", "float32", needs=("kv",), in_all=False
+        "kv_f16",
+        "K and V kept in half precision, half the bytes",
+        "float32",
+        needs=("kv",),
+        in_all=False,
+        is_field=True,
     ),
 )
 
