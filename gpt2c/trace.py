@@ -25,7 +25,7 @@ _EVENT = np.dtype(
     [("op", np.int32), ("layer", np.int32)]
     + [(name, np.int64) for name in ("begin_ns", "end_ns", "rows", "n_in", "n_out", "n_bytes")]
 )
-_MOST_A_LAYER, _MOST_OUTSIDE = 10, 3  # operations: without `fused` two residuals, and GELU
+_MAX_PER_LAYER = 2  # of one operation: without `fused` a layer adds two residuals
 
 
 def now_ns() -> int:
@@ -86,7 +86,7 @@ class Trace:
         if self.n_best and outputs.logits is None and outputs.last_logits is None:
             outputs = outputs._replace(last_logits=np.empty(self.n_vocab, np.float32))
         n_past = native.n_past()
-        events = np.zeros(self._most_events(len(ids)), _EVENT)
+        events = np.zeros(self._max_events(len(ids)), _EVENT)
         native.trace(events.view(np.uint8))
         try:
             begin = now_ns()
@@ -102,11 +102,11 @@ class Trace:
         self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
         return chosen
 
-    def _most_events(self, n_ids: int) -> int:
+    def _max_events(self, n_ids: int) -> int:
         if not self.op_names:
             return 0
         n_chunks = n_ids // bindings.enum("limit")["chunk_rows"] + 1
-        return n_chunks * (_MOST_A_LAYER * self.n_layer + _MOST_OUTSIDE)
+        return n_chunks * (self.n_layer + 1) * _MAX_PER_LAYER * len(self.op_names)
 
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
