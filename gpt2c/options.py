@@ -105,7 +105,7 @@ _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 WEIGHTS = ("f32", "bf16", "q8", "q4")
 
 # Instruction sets that are not SIMD, and the options that choose them.
-_PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
+PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
 
 MOST_THREADS = 1024
 
@@ -212,7 +212,7 @@ def _choose_isa(
     if named not in supported:
         raise OptionError(f"this machine cannot run {named!r}{origin} (it can: {', '.join(supported)})")
     wanted -= {"simd", "unroll"}
-    wanted |= set(_PLAIN_ISAS.get(named, ("simd", "aligned")))
+    wanted |= set(PLAIN_ISAS.get(named, ("simd", "aligned")))
     return named
 
 
@@ -275,7 +275,7 @@ def resolve(
     chosen = _parse(opts)
     wanted = set(chosen)
     chosen_weights = _choose_weights(wanted, weights, stored)
-    if chosen.get("simd") in _PLAIN_ISAS:
+    if chosen.get("simd") in PLAIN_ISAS:
         raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))
