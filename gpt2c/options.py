@@ -20,6 +20,7 @@ class Option:
 
     needs: options that it turns on. replaces: options that it turns off. in_all: whether "all" has it.
     value: the name of the value that may follow after "="; None if it takes none.
+    is_field: whether `gpt2c_model_config` in C has a field of this name, 1 with the option and 0 without it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Option:
     replaces: tuple[str, ...] = ()
     in_all: bool = True
     value: str | None = None
+    is_field: bool = False
 
 
 # The six switches come first, in the order of gpt2c_switch in include/gpt2c.h.
@@ -43,8 +45,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("residual", "embedding rows and residual additions for new tokens only", "for every token"),
     Option("layernorm", "layer norms for new tokens only", "for every token"),
     Option("unembed", "logits of the last position only", "of every position"),
-    Option("gelu_table", "GELU from a table over all fp16 values", "the tanh formula", in_all=False),
-    Option("aligned", "weights in 64-byte aligned panels", "row-major, as in the file"),
+    Option(
+        "gelu_table",
+        "GELU from a table over all fp16 values",
+        "the tanh formula",
+        in_all=False,
+        is_field=True,
+    ),
+    Option("aligned", "weights in 64-byte aligned panels", "row-major, as in the file", is_field=True),
     Option("unroll", "portable unrolled kernels", "naive loops", in_all=False),
     Option(
         "simd",
@@ -60,12 +68,14 @@ OPTIONS: tuple[Option, ...] = (
         "GELU, residual, scale and mask computed inside the kernels that precede them",
         "separate passes",
         needs=("kv", "linear", "gelu", "residual"),
+        is_field=True,
     ),
     Option(
         "head_screen",
         "greedy ids from a compact copy of the head, proved correct; exact logits of a few candidates",
         "the whole head",
         needs=("aligned", "unembed"),
+        is_field=True,
     ),
     Option("bf16", "weights in bfloat16, half the bytes", "float32", needs=("aligned",), in_all=False),
     Option(
@@ -85,7 +95,12 @@ OPTIONS: tuple[Option, ...] = (
         in_all=False,
     ),
     Option(
-        "kv_f16", "K and V stored in half precision, half the bytes", "float32", needs=("kv",), in_all=False
+        "kv_f16",
+        "K and V stored in half precision, half the bytes",
+        "float32",
+        needs=("kv",),
+        in_all=False,
+        is_field=True,
     ),
 )
 
@@ -97,7 +112,7 @@ _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 WEIGHTS = ("f32", "bf16", "q8", "q4")
 
 # Instruction sets that are not SIMD, and the options that choose them.
-_PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
+PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
 
 MAX_THREADS = 1024
 
@@ -207,7 +222,7 @@ def _choose_isa(
     if named not in supported:
         raise OptionError(f"this machine cannot run {named!r}{origin} (choose from {', '.join(supported)})")
     wanted -= {"simd", "unroll"}
-    wanted |= set(_PLAIN_ISAS.get(named, ("simd", "aligned")))
+    wanted |= set(PLAIN_ISAS.get(named, ("simd", "aligned")))
     return named
 
 
@@ -272,7 +287,7 @@ def resolve(
     chosen = _parse(opts)
     wanted = set(chosen)
     chosen_weights = _choose_weights(wanted, weights, stored)
-    if chosen.get("simd") in _PLAIN_ISAS:
+    if chosen.get("simd") in PLAIN_ISAS:
         raise OptionError(f"{chosen['simd']!r} is not SIMD: use isa={chosen['simd']} for it")
     named_isa = _one_value("the instruction set", chosen.get("simd"), None if isa == "auto" else isa)
     named_threads = _one_value("threads", chosen.get("threads"), None if threads is None else str(threads))

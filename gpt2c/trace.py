@@ -25,7 +25,7 @@ _EVENT = np.dtype(
     [("op", np.int32), ("layer", np.int32)]
     + [(name, np.int64) for name in ("begin_ns", "end_ns", "rows", "n_in", "n_out", "n_bytes")]
 )
-_MAX_PER_LAYER, _MAX_OUTSIDE = 10, 3  # operations; without `fused` GELU and two residuals are separate
+_MAX_PER_LAYER = 2  # of one operation: without `fused` a layer adds two residuals
 
 
 def now_ns() -> int:
@@ -108,7 +108,7 @@ class Trace:
         if not self.op_names:
             return 0
         n_chunks = n_ids // bindings.enum("limit")["chunk_rows"] + 1
-        return n_chunks * (_MAX_PER_LAYER * self.n_layer + _MAX_OUTSIDE)
+        return n_chunks * (self.n_layer + 1) * _MAX_PER_LAYER * len(self.op_names)
 
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:

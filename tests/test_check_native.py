@@ -11,6 +11,7 @@ from references import NEEDS_X86_64
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import check_native
+import native_build
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,12 +23,14 @@ floats sum(floats a, floats b) { return a + b; }
 
 def test_every_source_but_those_of_sets_with_cpu_features_is_disassembled() -> None:
     """The rule once more, from the folders: all of native/, and the two sets that run everywhere."""
-    folders = ["native", "native/kernels/ref", "native/kernels/unroll"]
+    portable = ["ref", "unroll"]
+    folders = ["native", *(f"native/kernels/{name}" for name in portable)]
     expected = {
         path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).glob("*.c")
     }
     assert set(check_native.baseline_sources()) == expected
     assert "native/kernel_api.c" in expected
+    assert native_build.portable_isas() == portable
 
 
 @NEEDS_X86_64

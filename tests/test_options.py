@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 import gpt2c
+from gpt2c.backends.native import native_config
+from gpt2c.checkpoints.hub import EMBEDDED_MODEL
+from gpt2c.config import read_config
 from gpt2c.options import OPTIONS, SWITCHES, resolve
 
 ISAS = [("ref", True), ("unroll", True), ("fast", True), ("newer", False)]
@@ -132,3 +135,14 @@ def test_a_weight_format_is_an_option_or_an_argument() -> None:
 
 def test_the_formats_are_those_that_the_core_was_built_with() -> None:
     assert tuple(gpt2c.bindings.select().formats()) == gpt2c.options.WEIGHTS
+
+
+def test_an_option_with_a_field_in_c_is_1_there_or_0() -> None:
+    fields = ("aligned", "fused", "gelu_table", "head_screen", "kv_f16")
+    assert {option.name for option in OPTIONS if option.is_field} == set(fields)
+    config = read_config(EMBEDDED_MODEL / "config.json")
+    for name in fields:
+        chosen = plan(name)
+        found = native_config(config, chosen, [isa for isa, _ in ISAS])
+        assert {field: found[field] for field in fields} == {field: int(field in chosen) for field in fields}
+        assert found[name] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import gpt2c
 from gpt2c import bindings
 from gpt2c.bindings import cffi_binding
 from gpt2c.cli import run
-from gpt2c.trace import _EVENT, Feed, Trace
+from gpt2c.trace import _EVENT, _MAX_PER_LAYER, Feed, Trace
 
 Folder = Callable[[str], Path]
 
@@ -51,6 +52,12 @@ def test_every_operation_is_there_in_its_order(
     assert len(trace.feeds) == 4 and len(trace.sessions) == 1
     for feed in trace.feeds:
         assert [(op.name, op.layer) for op in feed.operations] == expected
+
+
+def test_a_trace_has_space_for_every_operation(model_folder: Folder) -> None:
+    for feed in traced(model_folder("tiny"), PROMPTS["tiny"][1], opts="none").feeds:
+        n_per_layer = Counter((op.name, op.layer) for op in feed.operations)
+        assert max(n_per_layer.values()) == _MAX_PER_LAYER
 
 
 def test_times_follow_one_another_inside_their_feed(binding: str, model_folder: Folder) -> None:

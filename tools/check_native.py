@@ -181,7 +181,7 @@ def x86_baseline(base: Path, expected: Ids) -> int:
     """An x86-64 CPU without AVX: no instruction set above the portable ones may be chosen, or needed."""
     programs = build(base, "baseline", "gcc", "x86_64", [])
     emulator = ["qemu-x86_64", "-cpu", "Nehalem"]
-    n = compare(programs, base, expected, ["ref", "unroll"], emulator)
+    n = compare(programs, base, expected, native_build.portable_isas(), emulator)
     command = [*emulator, str(programs.generate), "-n", str(N_NEW), str(base / "model.packed")]
     automatic = call([*command, *map(str, PROMPT)])
     if automatic.strip() != expected["model"]:

@@ -71,11 +71,12 @@ def compile_core(base: Path) -> list[str]:
     """
     if shutil.which("clang") is None:
         raise SystemExit("clang is not installed (Debian: apt install clang)")
+    portable = native_build.portable_isas()
     calls = ["-fsanitize=fuzzer-no-link", "-mllvm", "-asan-instrumentation-with-call-threshold=0"]
 
     def compile_one(source: str, flags: list[str]) -> str:
         output = str(base / (source.replace("/", "-") + ".o"))
-        is_simd = source.startswith("native/kernels/") and source.split("/")[2] not in ("ref", "unroll")
+        is_simd = source.startswith("native/kernels/") and source.split("/")[2] not in portable
         omitted = ["-fno-sanitize=alignment,pointer-overflow"] if is_simd else []
         command = ["clang", *flags, *SANITIZE, *omitted, *calls, *INCLUDE, "-c", source, "-o", output]
         subprocess.run(command, check=True, cwd=native_build.ROOT)

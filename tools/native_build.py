@@ -28,6 +28,11 @@ def isa_rows(machine: str) -> list[tuple[str, list[str]]]:
     return [(name, flags.split()) for name, where, flags in rows if where in ("any", architecture(machine))]
 
 
+def portable_isas() -> list[str]:
+    """Names of the instruction sets of every architecture, which need no feature of a CPU."""
+    return [name for name, _ in isa_rows("any")]
+
+
 def groups(machine: str) -> list[tuple[list[str], list[str]]]:
     """(sources, flags) of each part of the core, paths relative to the root."""
     folders: list[tuple[str, list[str]]] = [("native", [])]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpt2c
-from gpt2c.options import SWITCHES, WEIGHTS
+from gpt2c.options import PLAIN_ISAS, SWITCHES, WEIGHTS
 from gpt2c.trace import Feed, Operation
 from shared.greedy import Case, check_rows, prompt_of, require
 
@@ -55,7 +55,7 @@ WIDER = 2.0
 """Gains of avx2 and neon over the unrolled kernels, for which compilers use four lanes and no fused
 multiply-add; WIDER: of avx512 over avx2, whose registers are half as wide."""
 
-PLAIN = ("ref", "unroll")
+PLAIN = tuple(PLAIN_ISAS)
 
 
 def ladder(isas: Sequence[str], formats: Sequence[str] = WEIGHTS) -> tuple[Step, ...]:
