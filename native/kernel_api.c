@@ -231,7 +231,7 @@ static void *new_nan(size_t n, size_t number_bytes) {
 static int new_scratch(attention_scratch *scratch, const gpt2c_op_attention_args *args) {
     const size_t n_padded = gpt2c_pad(args->n, GPT2C_KV_TILE);
     const size_t width = args->n_head * gpt2c_pad(args->head_dim, GPT2C_KV_TILE);
-    const size_t number_bytes = gpt2c_kv_number_bytes(args->kv_f16);
+    const size_t number_bytes = gpt2c_kv_element_bytes(args->kv_f16);
     *scratch = (attention_scratch){
         .qkv = gpt2c_alloc(3 * args->n, args->n_head * args->head_dim * sizeof(float)),
         .k = new_nan(n_padded * width, number_bytes),

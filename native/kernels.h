@@ -105,7 +105,7 @@ typedef struct gpt2c_kv {
     int f16; /* 1: halves */
 } gpt2c_kv;
 
-static inline size_t gpt2c_kv_number_bytes(int f16) { return f16 ? sizeof(uint16_t) : sizeof(float); }
+static inline size_t gpt2c_kv_element_bytes(int f16) { return f16 ? sizeof(uint16_t) : sizeof(float); }
 
 /* Rows of scores in the scratch of an `attention` call. */
 #define GPT2C_SCORE_ROWS 16

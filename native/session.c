@@ -55,7 +55,7 @@ static size_t place_all(const gpt2c_model *model, gpt2c_buffers *b) {
     const size_t widest = c->n_inner > c->n_embd ? (size_t)c->n_inner : n_embd;
     const size_t context = gpt2c_pad((size_t)c->n_ctx, GPT2C_KV_TILE);
     const size_t cache = context * (size_t)c->n_head * gpt2c_pad(n_embd / (size_t)c->n_head, GPT2C_KV_TILE) *
-                         gpt2c_kv_number_bytes(c->kv_f16) / sizeof(float);
+                         gpt2c_kv_element_bytes(c->kv_f16) / sizeof(float);
     const int kv = gpt2c_switch_on(model, GPT2C_SWITCH_KV);
     const int linear = gpt2c_switch_on(model, GPT2C_SWITCH_LINEAR);
     const int gelu = gpt2c_switch_on(model, GPT2C_SWITCH_GELU);

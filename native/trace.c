@@ -66,7 +66,7 @@ void gpt2c_trace_attention(gpt2c_pass *pass, size_t layer, gpt2c_span rows) {
     size_t positions = 0; /* whose K and V are read */
     for (size_t i = 0; i < pass->n_segments; i++)
         positions += pass->segments[i].position + pass->segments[i].end - pass->segments[i].begin;
-    const size_t kv = 2 * (positions + n_rows) * n_embd * gpt2c_kv_number_bytes(c->kv_f16);
+    const size_t kv = 2 * (positions + n_rows) * n_embd * gpt2c_kv_element_bytes(c->kv_f16);
     write_event(pass, (gpt2c_trace_event){
                           .op = GPT2C_TRACED_OP_ATTENTION,
                           .layer = (int32_t)layer,

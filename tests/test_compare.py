@@ -199,13 +199,13 @@ def judged(monkeypatch: pytest.MonkeyPatch, tie: float) -> Row:
     results = {"native": result(ids), "numpy": result([5, 7, 8])}
     reference = Request("", "native", {}, [1], 0)
 
-    def logits_behind(request: Request, threads: int | None) -> tuple[str, dict[str, object]]:
+    def logits_after(request: Request, threads: int | None) -> tuple[str, dict[str, object]]:
         assert request.prompt_ids == [1, 5, 7]
         return "ok", measure(
             Request(str(gpt2c.checkpoints.hub.EMBEDDED_MODEL), "native", {}, [1, 5, 7], 0)
         ).__dict__
 
-    monkeypatch.setattr(compare_module, "_ask", logits_behind)
+    monkeypatch.setattr(compare_module, "_ask", logits_after)
     return compare_module._judged(Row("numpy", "ok"), results, reference, None)
 
 

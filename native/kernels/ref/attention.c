@@ -16,7 +16,7 @@ void gpt2c_store_ref(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t p
 /* The position is the outermost index, so any range of positions is one run of K and one run of V,
  * in floats and in halves. */
 void gpt2c_kv_runs_ref(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context) {
-    const size_t row_bytes = kv->n_head * kv->head_dim * gpt2c_kv_number_bytes(kv->f16);
+    const size_t row_bytes = kv->n_head * kv->head_dim * gpt2c_kv_element_bytes(kv->f16);
     const size_t skipped = positions.begin * row_bytes, n_bytes = (positions.end - positions.begin) * row_bytes;
     visit(context, (char *)kv->k + skipped, n_bytes);
     visit(context, (char *)kv->v + skipped, n_bytes);

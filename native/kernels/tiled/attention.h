@@ -86,14 +86,14 @@ static inline void gpt2c_store_f16_tiled(const gpt2c_kv *kv, const float *qkv, s
 }
 
 static inline const void *gpt2c_kv_element(const gpt2c_kv *kv, const void *first, size_t i) {
-    return (const char *)first + i * gpt2c_kv_number_bytes(kv->f16);
+    return (const char *)first + i * gpt2c_kv_element_bytes(kv->f16);
 }
 
 /* Visits a range of positions of one head. Tiles of K are visited whole, except the last one, of
  * which only the lanes in use are visited, because the contents of the others are undefined. */
 static inline void gpt2c_kv_runs_of_head(const gpt2c_kv *kv, size_t head, gpt2c_span positions,
                                          gpt2c_kv_visit *visit, void *context) {
-    const size_t bytes = gpt2c_kv_number_bytes(kv->f16);
+    const size_t bytes = gpt2c_kv_element_bytes(kv->f16);
     const size_t first = positions.begin / GPT2C_BLOCK * GPT2C_BLOCK;
     const size_t last = positions.end / GPT2C_BLOCK * GPT2C_BLOCK, n_left = positions.end - last;
     char *k = kv->k, *v = kv->v, *last_tile = k + gpt2c_k_at(kv, head, last) * bytes;
@@ -182,7 +182,7 @@ static inline void gpt2c_prefetch(const void *from, size_t n_bytes) {
 
 /* Prefetches the beginning of a head's K and V, at most n positions. */
 static inline void gpt2c_prefetch_head(const gpt2c_kv *kv, size_t head, size_t n) {
-    const size_t positions = gpt2c_pad(n, GPT2C_BLOCK), bytes = gpt2c_kv_number_bytes(kv->f16);
+    const size_t positions = gpt2c_pad(n, GPT2C_BLOCK), bytes = gpt2c_kv_element_bytes(kv->f16);
     gpt2c_prefetch(gpt2c_kv_element(kv, kv->k, gpt2c_k_at(kv, head, 0)), positions * kv->head_dim * bytes);
     gpt2c_prefetch(gpt2c_kv_element(kv, kv->v, gpt2c_v_at(kv, head, 0)), n * gpt2c_v_stride(kv) * bytes);
 }
