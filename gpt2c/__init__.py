@@ -1,4 +1,4 @@
-"""gpt2c: GPT-2 on the CPU, in plain C kernels behind a small Python library.
+"""gpt2c: GPT-2 on the CPU: plain C kernels and a small Python library.
 
 import gpt2c
 with gpt2c.load() as model:
@@ -44,11 +44,19 @@ __all__ = [
 
 
 def build_info(binding: str = "auto") -> dict[str, Any]:
-    """What this installation is, and what it can do on this machine.
+    """Describe this installation and what it can run on this machine.
 
-    version; binding: the one that "auto" means here; bindings: those that are built; isa: the default
-    instruction set; isas_compiled and isas_supported: from slow to fast; threads: as many as this process
-    may use cores.
+    binding: "cython", "cffi" or "auto". The keys of the result:
+
+    version         of the C core
+    binding         the binding asked for; for "auto", the one that it selects
+    bindings        the bindings that are built
+    isa             the default instruction set
+    isas_compiled   all instruction sets that are compiled in, from slow to fast
+    isas_supported  those of them that this machine can run, from slow to fast
+    threads         the number of cores that this process may use
+
+    Raises OptionError for an unknown binding, BackendUnavailable for one that is not built.
     """
     chosen = bindings.select(binding)
     isas = chosen.isas()

@@ -1,4 +1,4 @@
-"""Checks of arguments that several modules share: token ids and numbers."""
+"""Argument checks that several modules share: token ids and numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Ids = Sequence[int] | NDArray[np.integer]
 
 
 def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
-    """Token ids as an int32 array [n]. TokenError: none at all, not integers, or outside [0, n_vocab)."""
+    """Return token ids as an int32 array [n].
+
+    Raises TokenError if `ids` is empty, not flat, not integers, or has an id outside [0, n_vocab).
+    """
     if isinstance(ids, (str, bytes)):
         raise TokenError(f"token ids are needed, not {type(ids).__name__}")
     try:
@@ -35,32 +38,33 @@ def as_ids(ids: Ids, n_vocab: int) -> NDArray[np.int32]:
 
 
 def n_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first numbers two sequences have in common."""
+    """Return the length of the longest common prefix of two sequences."""
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)
 
 
 def is_real(value: object) -> bool:
-    """Whether it is a finite number, of Python or NumPy, and no bool."""
+    """Whether the value is a finite number of Python or NumPy; a bool is not."""
     return is_integer(value) or (isinstance(value, (float, np.floating)) and math.isfinite(value))
 
 
 def is_integer(value: object) -> bool:
+    """Whether the value is an integer of Python or NumPy; a bool is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def whole_number(
     name: str, value: object, minimum: int = 0, maximum: int | None = None, note: str = ""
 ) -> int:
-    """The value as an int in [minimum, maximum]. OptionError names it where it is not one.
+    """Return the value as an int in [minimum, maximum], or raise OptionError, which calls it `name`.
 
-    note: further words for the error, after the range.
+    note: text that the message adds after the range.
     """
     try:
-        n = operator.index(value)  # type: ignore[arg-type]  # that is the question
+        n = operator.index(value)  # type: ignore[arg-type]  # raises TypeError for any other type
     except TypeError:
         n = minimum - 1
     if n < minimum or isinstance(value, bool) or (maximum is not None and n > maximum):
-        wanted = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise OptionError(f"{name} must be an integer {wanted}{note}, not {value!r}")
+        bounds = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise OptionError(f"{name} must be an integer {bounds}{note}, not {value!r}")
     return n

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""The number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: its affinity, and a container's CPU quota, rounded up; at least 1."""
+    """Return how many cores this process may use: at least 1.
+
+    This is the smaller of the process's CPU affinity and the container's CPU quota, rounded up.
+    """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = _cgroup_quota(Path("/sys/fs/cgroup"))
@@ -15,7 +18,7 @@ def usable_cores() -> int:
 
 
 def _cgroup_quota(root: Path) -> int | None:
-    """CPUs' worth of time that the control group allows, rounded up; None: no limit is set."""
+    """Return the control group's CPU quota in cores, rounded up, or None if there is no limit."""
     for read in (_quota_v2, _quota_v1):
         try:
             quota, period = read(root)
@@ -28,7 +31,7 @@ def _cgroup_quota(root: Path) -> int | None:
 
 def _quota_v2(root: Path) -> tuple[int, int]:
     quota, period = (root / "cpu.max").read_text().split()
-    return int(quota), int(period)  # "max" is no number: no limit
+    return int(quota), int(period)  # "max" raises ValueError, which means no limit
 
 
 def _quota_v1(root: Path) -> tuple[int, int]:

@@ -1,13 +1,13 @@
-"""A session in a file: what it holds, to go on from in another process.
+"""Session files: they hold a session's state, so that another process can continue from it.
 
     bytes 0..7        "gpt2c se"
     8..11             length of the header, little-endian
-    12..              header: JSON, says what the state is of
-    then              state: gpt2c_session_get_state of include/gpt2c.h
-    the last 32       SHA-256 of all before
+    12..              header: JSON that identifies the model and plan of the state
+    then              state: see gpt2c_session_get_state in include/gpt2c.h
+    the last 32       SHA-256 of all bytes before
 
-A state fits the model that it was taken from and no other: the same weights (by the core's checksum of
-them), shape, instruction set and options. Number of threads and fusing do not matter.
+A state can only be loaded into the model that it was taken from: the same weights (compared by the
+core's checksum), shape, instruction set and options. The number of threads and fusing do not matter.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from .errors import ModelFileError
 
 MAGIC = b"gpt2c se"
 _DIGEST_BYTES = 32
-_MOST_HEADER_BYTES = 65536
+_MAX_HEADER_BYTES = 65536
 _LENGTH_AT = slice(len(MAGIC), len(MAGIC) + 4)
 
 Header = dict[str, Any]
 
 
 def write_session(path: Path, header: Header, state: memoryview) -> None:
-    """Write a session's state; whatever happens, `path` holds a whole file or what it held before.
+    """Write a session's state to a file.
 
-    ModelFileError: it cannot be written.
+    If that fails, `path` holds what it held before, never a part of a file. Raises ModelFileError if the
+    file cannot be written.
     """
     text = json.dumps(header, sort_keys=True).encode()
     first = MAGIC + len(text).to_bytes(4, "little") + text
     digest = sha256(first)
     digest.update(state)
-    if path.exists() and not path.is_file():  # renaming would put a file in its place
+    if path.exists() and not path.is_file():  # a rename would replace it with a file
         raise ModelFileError(f"{path}: is not a regular file")
     try:
         with replacing(path) as file:
@@ -48,19 +49,20 @@ def write_session(path: Path, header: Header, state: memoryview) -> None:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_session(path: Path, expected: Header, n_most: int) -> tuple[int, np.ndarray]:
-    """(tokens, their state), of a file that was written for the same `expected` header.
+def read_session(path: Path, expected: Header, max_state_bytes: int) -> tuple[int, np.ndarray]:
+    """Read a session file; return the number of tokens and their state, uint8 [n].
 
-    n_most: bytes that the largest state has. ModelFileError: it is not there, is damaged or no session's
-    file, or belongs to another model.
+    expected: the header that the file must have, apart from n_tokens. max_state_bytes: the size of the
+    largest state that the model can have. Raises ModelFileError if the file is missing, damaged or not a
+    session file, or belongs to another model or plan.
     """
-    limit = n_most + _MOST_HEADER_BYTES + len(MAGIC) + 4 + _DIGEST_BYTES
+    limit = max_state_bytes + _MAX_HEADER_BYTES + len(MAGIC) + 4 + _DIGEST_BYTES
     data = read_bounded(path, limit, ModelFileError)
     if data[: len(MAGIC)] != MAGIC:
-        raise ModelFileError(f"{path.name}: is not a session's file")
+        raise ModelFileError(f"{path.name}: is not a session file")
     content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if sha256(content).digest() != digest:
-        raise ModelFileError(f"{path.name}: is damaged: its checksum does not fit")
+        raise ModelFileError(f"{path.name}: is damaged: its checksum does not match")
     begin = _LENGTH_AT.stop + int.from_bytes(content[_LENGTH_AT], "little")
     header = parse_json_object(content[_LENGTH_AT.stop : begin], path.name, ModelFileError)
     n_tokens = header.pop("n_tokens", None)

@@ -1,7 +1,7 @@
-"""Every error gpt2c raises, and the one place where a C status becomes one of them.
+"""All errors that gpt2c raises, and the only place that turns a C status into one of them.
 
-All derive from `Gpt2cError`; each also derives from the built-in that a caller who knows nothing of
-gpt2c would try to catch. Messages are one line and say what was wrong, with the offending value.
+All derive from `Gpt2cError`. Most also derive from a built-in exception, so that code that does not
+know gpt2c can catch them. A message is one line that says what is wrong and shows the offending value.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ __all__ = [
 
 
 class Gpt2cError(Exception):
-    """Base of every error that gpt2c raises on purpose."""
+    """Base class of every error that gpt2c raises on purpose."""
 
 
 class ModelFileError(Gpt2cError, ValueError):
-    """A model's file or folder cannot be read, or does not hold what it claims."""
+    """A model's file or folder cannot be read, or its content is not what it claims to be."""
 
 
 class ModelNotFoundError(ModelFileError, FileNotFoundError):
-    """A model's file or folder is not there."""
+    """A model's file or folder does not exist."""
 
 
 class ConfigError(Gpt2cError, ValueError):
-    """A config.json describes a model that gpt2c does not run."""
+    """A config.json describes a model that gpt2c cannot run."""
 
 
 class OptionError(Gpt2cError, ValueError):
-    """An unknown or conflicting option, or a number outside its range."""
+    """An option is unknown or conflicts with another, or a value is outside its range."""
 
 
 class ContextLengthError(Gpt2cError, ValueError):
-    """More tokens than the model's context holds."""
+    """There are more tokens than the model's context holds."""
 
 
 class TokenError(Gpt2cError, ValueError):
-    """An empty prompt, or a token id outside the vocabulary."""
+    """The prompt is empty, or a token id is outside the vocabulary."""
 
 
 class SessionBusyError(Gpt2cError, RuntimeError):
-    """Two threads called one session at the same time."""
+    """A session was called while another thread was in a call to it."""
 
 
 class ClosedError(Gpt2cError, ValueError):
@@ -59,19 +59,19 @@ class ClosedError(Gpt2cError, ValueError):
 
 
 class CancelledError(Gpt2cError):
-    """`Session.cancel()` ended a call that was running in another thread."""
+    """`cancel()`, called in another thread, ended this call."""
 
 
 class BackendUnavailable(Gpt2cError, ImportError):
-    """An engine, a binding or an optional package is not installed or not built."""
+    """A backend, a binding or an optional package is not installed or not built."""
 
 
 class OutOfMemoryError(Gpt2cError, MemoryError):
-    """The C core could not allocate; nothing was changed."""
+    """The C core could not allocate memory; nothing was changed."""
 
 
-# gpt2c_status of include/gpt2c.h, in its order. What the caller can do better than C's sentence is
-# checked, and said, before C is called; these are what is left.
+# gpt2c_status of include/gpt2c.h, in its order. Where Python can give a better message than C, it checks
+# before it calls C; the other errors come from here.
 _CLASS_OF_STATUS: dict[int, type[Gpt2cError]] = {
     1: OptionError,
     2: OutOfMemoryError,
@@ -88,6 +88,6 @@ _CLASS_OF_STATUS: dict[int, type[Gpt2cError]] = {
 
 
 def check(status: int, message: str) -> None:
-    """Raise the error that a gpt2c_status stands for, with C's own sentence; return if it is OK."""
+    """Raise the error that a gpt2c_status stands for, with C's message; return if the status is OK."""
     if status:
         raise _CLASS_OF_STATUS.get(status, Gpt2cError)(message)

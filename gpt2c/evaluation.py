@@ -1,8 +1,8 @@
-"""EleutherAI's lm-evaluation-harness with gpt2c for its model (extra `eval`).
+"""Run EleutherAI's lm-evaluation-harness on gpt2c models (extra `eval`).
 
     python -m gpt2c.evaluation --model gpt2c --model_args pretrained=gpt2,weights=q8 --tasks piqa
 
-is the harness's own command, which knows the model `gpt2c` then. From Python, for a model that is loaded:
+This is the harness's own command, with the model type `gpt2c` added. From Python, with a loaded model:
 
     lm_eval.simple_evaluate(model=HarnessModel(model), tasks=[...])
 """
@@ -29,22 +29,22 @@ except ImportError as error:
     raise missing from None
 
 from .errors import ModelFileError, OptionError
-from .generation.scoring import logits_in_front, logprobs_of
+from .generation.scoring import logits_before, logprobs_of
 from .generation.settings import SETTINGS
 from .model import Model, load
 
-# What a request may ask for: the names of transformers, but for how long a text is, which has several.
+# Names of the maximum number of new tokens in requests. Other settings have the names of transformers.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @register_model("gpt2c")
 class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_eval
-    """A model as the harness wants it.
+    """A model with the interface that the harness calls.
 
-    pretrained: a loaded model, or what `gpt2c.load` takes; so are weights, opts, threads, isa, binding and
-    backend. batch_size: prompts that a pass serves; "auto" and the harness's "auto:N" are 32. max_gen_toks:
-    new tokens, where a request does not say how many. seed: of what a task wants sampled. device and
-    max_batch_size mean nothing here: the harness gives every model its own defaults of them.
+    pretrained: a loaded model, or the `model` argument of `gpt2c.load`. how: the other arguments of
+    `gpt2c.load` (weights, opts, threads, isa, binding, backend). batch_size: prompts per pass; "auto" and the
+    harness's "auto:N" mean 32. max_gen_toks: the number of new tokens if a request does not give one. seed:
+    for tasks that sample. device and max_batch_size are ignored; the harness passes them to every model.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         super().__init__()
         if isinstance(pretrained, Model):
             if how:
-                raise OptionError(f"the model is loaded already: {next(iter(how))} comes too late")
+                raise OptionError(f"the model is already loaded: {next(iter(how))} can no longer be set")
             self.model = pretrained
         else:
             self.model = load(pretrained, **how)
@@ -71,13 +71,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
 
     @property
     def eot_token_id(self) -> int:
-        """EOS, which stands in front of a text that has nothing in front."""
+        """The id of EOS, which the harness puts before a text that has no context."""
         eos = self.model.tokenizer.eos_token_id
         if eos is None:
-            raise ModelFileError("the model has no EOS token, which the harness puts in front of texts")
+            raise ModelFileError("the model has no EOS token, which the harness puts before a text")
         return eos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Return the token ids of a text; no special tokens are added."""
         return self.model.tokenizer.encode(string)
 
     # ---- Log likelihoods ----
@@ -88,10 +89,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """(Sum of log probabilities, whether each token is the likeliest) of continuations behind contexts.
+        """Return (sum of log probabilities, whether it is greedy) for the continuation of each request.
 
-        A context that is too long loses its beginning. Requests are computed in the order of their tokens,
-        so that what a context has in common with the one before it is computed once.
+        A continuation is greedy if each of its tokens is the most probable one. A context that is too long
+        loses its beginning. Requests are computed in the order of their tokens, so that a beginning that a
+        request shares with the one before it is computed once.
         """
         n_ctx = self.model.config.n_ctx
         order = sorted(range(len(requests)), key=lambda i: requests[i][1] + requests[i][2])
@@ -100,12 +102,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
             for i in tqdm(order, desc="gpt2c: log likelihoods", disable=disable_tqdm):
                 text, context, continuation = requests[i]
                 if len(continuation) > n_ctx:
-                    raise OptionError(f"a continuation of {len(continuation)} tokens: the context is {n_ctx}")
+                    raise OptionError(
+                        f"a continuation of {len(continuation)} tokens is longer than the context of {n_ctx}"
+                    )
                 ids = (context + continuation)[-(n_ctx + 1) :]
-                wanted = np.array(continuation)
+                expected = np.array(continuation)
                 logprob, is_greedy, at = 0.0, True, 0
-                for logits in logits_in_front(session, ids, len(ids) - len(continuation), self.model.plan):
-                    part = wanted[at : at + len(logits)]
+                for logits in logits_before(session, ids, len(ids) - len(continuation), self.model.plan):
+                    part = expected[at : at + len(logits)]
                     is_greedy = is_greedy and bool((logits.argmax(-1) == part).all())
                     logprob += float(logprobs_of(logits, part).sum())
                     at += len(logits)
@@ -115,8 +119,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log probability of whole texts behind EOS, in windows of the whole context that do not overlap
-        in what they score."""
+        """Return the log probability of each text after EOS.
+
+        A long text is scored in windows of n_ctx tokens; each token is scored in one window only.
+        """
         found = []
         for (text,) in tqdm([r.args for r in requests], desc="gpt2c: texts", disable=disable_tqdm):
             windows = get_rolling_token_windows(
@@ -133,7 +139,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
     # ---- Texts ----
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Continuations up to a string of `until`; a context that is too long loses its beginning."""
+        """Return a continuation for each request, which ends before a string of `until`.
+
+        A context that is too long loses its beginning.
+        """
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(repr(sorted(request.args[1].items(), key=str)), []).append(i)
@@ -141,9 +150,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         progress = tqdm(total=len(requests), desc="gpt2c: texts", disable=disable_tqdm)
         for members in groups.values():
             settings = self._settings(requests[members[0]].args[1])
-            room = self.model.config.n_ctx - settings["max_new_tokens"]
+            max_prompt = self.model.config.n_ctx - settings["max_new_tokens"]
             prompts = [
-                (self.tok_encode(requests[i].args[0]) or [self.prefix_token_id])[-room:] for i in members
+                (self.tok_encode(requests[i].args[0]) or [self.prefix_token_id])[-max_prompt:]
+                for i in members
             ]
             for i, completion in zip(members, self.model.generate_batch(prompts, **settings), strict=True):
                 found[i] = completion.text
@@ -152,19 +162,19 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the linters need no lm_
         progress.close()
         return found
 
-    def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Settings of a generation, of what a request asks for."""
+    def _settings(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Turn the settings of a request into those of `generate_batch`."""
         n_ctx = self.model.config.n_ctx
-        settings = {name: value for name, value in asked.items() if name not in (*_LENGTHS, "until")}
+        settings = {name: value for name, value in request.items() if name not in (*_LENGTHS, "until")}
         is_sampled = settings.pop("do_sample", False)
         unknown = [name for name in settings if name not in SETTINGS]
         if unknown:
-            raise OptionError(f"a task asks for {unknown[0]!r}, which gpt2c does not have")
-        given = next((asked[name] for name in _LENGTHS if asked.get(name) is not None), None)
+            raise OptionError(f"a task sets {unknown[0]!r}, which gpt2c does not support")
+        given = next((request[name] for name in _LENGTHS if request.get(name) is not None), None)
         n_new = min(self._max_gen_toks, n_ctx // 2) if given is None else int(given)
         if n_new >= n_ctx:
-            raise OptionError(f"a task asks for {n_new} new tokens: the context is {n_ctx}")
-        until = asked.get("until") or []
+            raise OptionError(f"a task asks for {n_new} new tokens, but the context holds {n_ctx}")
+        until = request.get("until") or []
         return {
             "seed": self._seed,
             **settings,

@@ -4,17 +4,17 @@ For learning, tests and microbenchmarks:
 
     from gpt2c import kernels
     y = kernels.linear(x, weight, bias, isa="ref")        # the naive loops
-    w = kernels.pack(weight)                              # laid out once ...
-    y = kernels.linear(x, w, bias)                        # ... for as many calls as you like
+    w = kernels.pack(weight)                              # lays the weights out once ...
+    y = kernels.linear(x, w, bias)                        # ... for any number of calls
 
-Inputs are anything that NumPy turns into an array of real numbers; they are converted to float32 and made
-C-contiguous where they are not. Results are fresh float32 arrays. `isa` is an instruction set's name, or
-"auto": $GPT2C_ISA if it is set, else the best of this machine; `binding` is "cython", "cffi" or "auto".
-For one instruction set a row of a result has the same bits whatever rows are computed beside it, and
-whichever binding is used. How far a result may be from the exact one is stated in native/kernels.h.
+Inputs are anything that NumPy converts to an array of real numbers. They are converted to float32 and made
+C-contiguous where necessary. Results are new float32 arrays. `isa` is the name of an instruction set, or
+"auto": $GPT2C_ISA if it is set, else the fastest that this machine supports. `binding` is "cython", "cffi"
+or "auto". For one instruction set, a row of a result has the same bits whichever other rows are computed in
+the same call, and with either binding. native/kernels.h gives the error bounds of all results.
 
-Every function raises OptionError for an argument that does not fit, BackendUnavailable for a binding that
-is not built, and OutOfMemoryError.
+All functions raise OptionError for an argument that does not fit, BackendUnavailable for a binding that is
+not built, and OutOfMemoryError.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Packed:
-    """A linear layer's weights in the layout that a kernel reads, made by `pack`."""
+    """The weights of a linear layer in the layout that a kernel reads; `pack` creates them."""
 
     n_in: int
     n_out: int
@@ -73,8 +73,8 @@ class Packed:
 def pack(weight: ArrayLike, layout: str = "panels", *, binding: str = "auto") -> Packed:
     """Lay weights [n_in, n_out] out for `linear`; a transposed view such as `w.T` is read without a copy.
 
-    layout: "in_out", row-major as GPT-2's files have the projections; "out_in", row-major transposed, as
-    they have the embedding; "panels", 32 columns side by side, 64-byte aligned: what is fast.
+    layout: "in_out", row-major, as GPT-2's files store the projections; "out_in", row-major and transposed,
+    as they store the embedding; "panels", 32 columns next to each other, 64-byte aligned: the fast one.
     """
     chosen = bindings.select(binding)
     number = _number_of("layout", layout, bindings.enum("layout"))
@@ -103,15 +103,15 @@ def linear(
 ) -> Floats:
     """x [..., n_in] @ weight [n_in, n_out] + bias [n_out] -> [..., n_out].
 
-    Each sum runs over the inputs in order, from 0, and then the bias is added. weight: an array, which
-    is laid out as `layout` first (see `pack`; "panels" unless given), or what `pack` made of one.
+    Each sum starts from 0 and adds the products in the order of the inputs; the bias is added last. weight:
+    an array, which is first laid out as `layout` (see `pack`; "panels" by default), or a `Packed`.
 
-    epilogue: what is done to a sum before it is stored: "plain" nothing; "gelu", "gelu_table": as `gelu`;
-    "gelu_erf", "relu": as the functions of these names; "add": as `add(residual, ...)`, residual
+    epilogue: applied to a sum before it is stored. "plain": nothing; "gelu", "gelu_table": as `gelu`;
+    "gelu_erf", "relu": as the functions of these names; "add": as `add(residual, ...)`, with residual
     [..., n_out]. The bits are those of the separate operation.
 
-    rows, columns: (begin, end), to compute only these, and to get [rows, columns]; rows are those of x as
-    [-1, n_in], columns begin and end at a multiple of 32 or at n_out.
+    rows, columns: (begin, end): compute only these, and return [rows, columns]. Rows are those of x as
+    [-1, n_in]. Columns begin at a multiple of 32, and end at a multiple of 32 or at n_out.
     """
     array = _float32("x", x)
     packed = _packed(weight, layout, binding)
@@ -125,7 +125,7 @@ def linear(
     column_span = _span("columns", columns, n_out, bindings.enum("limit")["panel_columns"])
     kind = _number_of("epilogue", epilogue, _epilogues())
     if (residual is not None) != (epilogue == "add"):
-        raise OptionError("a residual and epilogue='add' need each other")
+        raise OptionError("epilogue='add' needs a residual, and a residual needs epilogue='add'")
 
     out = np.empty((n_rows, n_out), np.float32)
     chosen.op_linear(
@@ -167,8 +167,8 @@ def embed(
 ) -> Floats:
     """Token ids [n] -> wte[ids] + wpe[position : position + n], [n, n_embd].
 
-    wte: [n_vocab, n_embd]; or packed, `pack(wte.T)`: the output head, whose columns are the tokens' rows.
-    wpe: [n_ctx, n_embd]. TokenError: an id outside the vocabulary.
+    wte: [n_vocab, n_embd], or `pack(wte.T)`, the output head: the row of a token in wte is a column of it.
+    wpe: [n_ctx, n_embd]. TokenError: an id is outside the vocabulary.
     """
     packed = _packed(wte if isinstance(wte, Packed) else _real("wte", wte).T, layout, binding)
     chosen, number = _choose(isa, packed.binding)
@@ -178,7 +178,9 @@ def embed(
         raise OptionError(f"wpe has shape {positions.shape}: [n_ctx, {packed.n_in}] is needed for this wte")
     first = operator.index(position)
     if not 0 <= first <= len(positions) - len(tokens):
-        raise OptionError(f"{len(tokens)} tokens from position {first} on: wpe holds {len(positions)}")
+        raise OptionError(
+            f"{len(tokens)} tokens at position {first} do not fit: wpe holds {len(positions)} positions"
+        )
     out = np.empty((len(tokens), packed.n_in), np.float32)
     here = positions[first : first + len(tokens)].reshape(-1)
     chosen.op_embed(number, out.reshape(-1), packed.native, tokens, here)
@@ -216,8 +218,8 @@ def layernorm(
 def gelu(x: ArrayLike, table: bool = False, *, isa: str = "auto", binding: str = "auto") -> Floats:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), elementwise, any shape.
 
-    Hendrycks and Gimpel 2016, "Gaussian Error Linear Units". table: look it up instead, by x rounded to
-    fp16 (see `gelu_table`); 0 from -10 down, x from 10 up.
+    Hendrycks and Gimpel 2016, "Gaussian Error Linear Units". table: look the value up instead, for x rounded
+    to fp16 (see `gelu_table`); it is 0 for x <= -10, and x for x >= 10.
     """
     chosen, number = _choose(isa, binding)
     array = _float32("x", x)
@@ -227,12 +229,12 @@ def gelu(x: ArrayLike, table: bool = False, *, isa: str = "auto", binding: str =
 
 
 def gelu_table() -> NDArray[np.float16]:
-    """The table, [65536]: entry h is GELU of the fp16 number with the bits h, rounded to fp16."""
+    """The table, [65536]: entry h is GELU of the fp16 value with the bits h, rounded to fp16."""
     return _gelu_bits().view(np.float16)
 
 
 def gelu_erf(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
-    """x/2 (1 + erf(x / sqrt(2))), elementwise, any shape: "gelu" in a config. Hendrycks and Gimpel 2016."""
+    """x/2 (1 + erf(x / sqrt(2))), elementwise, any shape; "gelu" in a config. Hendrycks and Gimpel 2016."""
     chosen, number = _choose(isa, binding)
     array = _float32("x", x)
     out = np.empty_like(array)
@@ -241,7 +243,7 @@ def gelu_erf(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Float
 
 
 def relu(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
-    """x where it is positive (or a NaN), else 0; elementwise, any shape."""
+    """x where it is positive or a NaN, else 0; elementwise, any shape."""
     chosen, number = _choose(isa, binding)
     array = _float32("x", x)
     out = np.empty_like(array)
@@ -250,7 +252,7 @@ def relu(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
 
 
 def add(a: ArrayLike, b: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
-    """a + b, elementwise, of equal shapes: the residual additions. He et al. 2015."""
+    """a + b, elementwise, for equal shapes: the residual additions. He et al. 2015."""
     chosen, number = _choose(isa, binding)
     first = _float32("a", a)
     second = _shaped("b", b, first.shape)
@@ -265,7 +267,7 @@ def add(a: ArrayLike, b: ArrayLike, *, isa: str = "auto", binding: str = "auto")
 def softmax(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats:
     """e^x / sum of e^x over the last axis: [..., n] -> [..., n], n at least 1.
 
-    The largest x is taken off first, which changes nothing but that no e^x overflows.
+    The largest x is subtracted first, so that no e^x overflows; the exact result is the same.
     """
     chosen, number = _choose(isa, binding)
     array = _with_columns("x", x)
@@ -276,7 +278,7 @@ def softmax(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> Floats
 
 
 def argmax(x: ArrayLike, *, isa: str = "auto", binding: str = "auto") -> NDArray[np.int64]:
-    """Where x is largest along the last axis: [..., n] -> int64 [...], n at least 1.
+    """The index of the largest x along the last axis: [..., n] -> int64 [...], n at least 1.
 
     The lowest index wins a tie. A NaN counts as -infinity, unlike in np.argmax.
     """
@@ -304,13 +306,13 @@ def attention(
 ) -> Floats:
     """Causal self-attention, softmax(q k^T / sqrt(head_dim)) v in each head: q, k, v [n, n_embd] -> rows.
 
-    n_embd = n_head * head_dim, heads side by side. Position i looks at positions 0..i. The first n_past
-    positions' k and v are stored as by an earlier call; rows of the rest, [n - n_past, n_embd], come back.
-    Vaswani et al. 2017, "Attention Is All You Need", equation 1.
+    n_embd = n_head * head_dim, heads next to each other. Position i reads positions 0..i. k and v of the
+    first n_past positions are stored first, as if by an earlier call; the result is the rows of the positions
+    after them, [n - n_past, n_embd]. Vaswani et al. 2017, "Attention Is All You Need", equation 1.
 
-    fused: scale, mask and maximum on the way, or in passes of their own; the same bits. kv_f16: k and v are
-    stored rounded to half precision, finite ones beyond 65504 as that. rows, heads: (begin, end), to compute
-    only these, and to get [rows, heads * head_dim].
+    fused: compute scale, mask and maximum together with the scores, or in separate passes; the same bits.
+    kv_f16: store k and v rounded to half precision, and finite values beyond 65504 as 65504. rows, heads:
+    (begin, end): compute only these, and return [rows, heads * head_dim].
     """
     chosen, number = _choose(isa, binding)
     queries = _float32("q", q)
@@ -354,7 +356,7 @@ def _isas(binding: str) -> list[tuple[str, bool, bool]]:
 
 
 def _choose(isa: str, binding: str) -> tuple[Binding, int]:
-    """The binding, and the number of the instruction set in it."""
+    """The binding, and the instruction set's number in it."""
     chosen = bindings.select(binding)
     rows = _isas(chosen.name)
     supported = [name for name, _, ok in rows if ok]
@@ -381,7 +383,7 @@ def _epilogues() -> dict[str, int]:
 
 @functools.cache
 def _gelu_bits() -> NDArray[np.uint16]:
-    """Filled once, and the same for every instruction set and binding."""
+    """The table as bits, filled once; it is the same for every instruction set and binding."""
     table = np.empty(1 << 16, np.uint16)
     bindings.select().gelu_table_fill(table)
     table.flags.writeable = False

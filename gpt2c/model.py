@@ -1,4 +1,4 @@
-"""Loading a model, and the `Model` that everything is called on."""
+"""`load`, and the `Model` that it returns: generate, score, embed."""
 
 from __future__ import annotations
 
@@ -43,22 +43,37 @@ def load(
     binding: str = "auto",
     backend: str = "native",
 ) -> Model:
-    """Load a GPT-2.
+    """Load a GPT-2 model.
 
-    model: a folder in Hugging Face layout, a file of weights (.safetensors, pytorch_model.bin, .gguf,
-    nanoGPT's ckpt.pt, llm.c's .bin: docs/models.md lists them; the first two with their config.json beside
-    them), a hub id such as "gpt2", or "embedded", which None means too. weights: "f32", "bf16", "q8" or "q4",
-    converted through float32 where the model is stored in another; None: as stored if that is q8 or q4, else
-    "f32". opts: see `gpt2c.options.OPTIONS`. threads: how many; None: as many as this process has cores. isa:
-    an instruction set by name. binding: "cython" or "cffi". A large model loads fast from the second time
-    on: its weights are kept as they lie in memory, see backends/packed_cache.py.
+    model: where the weights are:
 
-    backend: "native", the C core; a preset of its options, such as "c_kv", which takes the place of opts; or
-    "numpy", "numba", "torch" or "hf", the same model computed by a library, which weights, opts, threads, isa
-    and binding are not for. See gpt2c/backends.
+    - None or "embedded": the model that comes with gpt2c;
+    - a folder in Hugging Face layout;
+    - a weight file: .safetensors or pytorch_model.bin (with config.json in the same folder), .gguf, nanoGPT's
+      ckpt.pt, llm.c's .bin; docs/models.md describes each;
+    - the id of a model on the Hugging Face hub, such as "gpt2".
 
-    Raises OptionError, ModelFileError (ModelNotFoundError), ConfigError, BackendUnavailable,
-    OutOfMemoryError.
+    weights: the weight format: "f32", "bf16", "q8" or "q4". If the model is stored in another format, it is
+    converted through float32. None means the stored format if that is q8 or q4, else "f32".
+
+    opts: a comma-separated list or an iterable of the option names in `gpt2c.OPTIONS`, "all" or "none".
+    threads: the number of threads; None means one per core that this process may use. isa: the name of an
+    instruction set, or "auto". binding: "cython", "cffi" or "auto".
+
+    backend: "native", the C core; or one of its presets, such as "c_kv", which is given in place of opts; or
+    "numpy", "numba", "torch" or "hf", which compute the same model with a library. Those do not take
+    weights, opts, threads, isa or binding.
+
+    A large model loads faster from the second time on, because its weights are stored as they are laid out
+    in memory (backends/packed_cache.py).
+
+    Raises OptionError, ModelFileError (ModelNotFoundError if there is no such file or folder), ConfigError,
+    BackendUnavailable, OutOfMemoryError.
+
+    Example::
+
+        with gpt2c.load("gpt2", weights="q8", threads=4) as model:
+            print(model.generate("Once upon a time", max_new_tokens=40).text)
     """
     open_checkpoint = backends.loader(backend, backends.Choices(weights, opts, threads, isa, binding))
     folder = hub.resolve_model(model)
@@ -68,10 +83,12 @@ def load(
 
 
 class Model:
-    """A loaded GPT-2. Any number of threads may call one; each generate() has a session of its own.
+    """A loaded GPT-2 model. Any number of threads may call it: each call uses its own session.
 
-    `config`: its shape; `plan`: the resolved options; `binding`: "cython" or "cffi", or the name of another
-    engine than the C core; `batch_size`: 32 unless it is set.
+    config: the shape of the model, a `ModelConfig`. plan: the resolved options, a `Plan`. binding: "cython"
+    or "cffi", or the backend's name if it is not the C core.
+
+    After close() every method that needs the weights raises ClosedError.
     """
 
     def __init__(
@@ -94,13 +111,18 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's own tokenizer. ModelFileError: it has no vocabulary; use ids instead."""
+        """The tokenizer of the checkpoint.
+
+        Raises ModelFileError if the checkpoint has no vocabulary; such a model takes token ids only.
+        """
         return Tokenizer(self._read_vocabulary(), self.config)
 
     @property
     def batch_size(self) -> int:
-        """How many prompts `generate_batch` continues side by side. OptionError: it is set to no whole
-        number from 1."""
+        """How many prompts `generate_batch` continues at a time: 32 unless set.
+
+        Setting it to anything but an integer >= 1 raises OptionError.
+        """
         return self._batch_size
 
     @batch_size.setter
@@ -109,12 +131,15 @@ class Model:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights in memory."""
+        """The size of the weights in memory, in bytes."""
         return self._handle.opened().weight_bytes()
 
     def session(self) -> Session:
-        """A fresh session: feed tokens one by one, rewind, look at rows."""
-        began, trace = now_ns(), self._handle.trace  # which may end meanwhile, in another thread
+        """Make a new session, which holds no tokens. See `Session`.
+
+        Raises ClosedError, OutOfMemoryError.
+        """
+        began, trace = now_ns(), self._handle.trace  # read once: another thread may end the trace
         session = Session(self._handle, self._handle.runtime.Session(self._handle.opened()))
         if trace is not None:
             trace.sessions.append((began, now_ns()))
@@ -124,23 +149,39 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the state of a session depends on: config, plan and a checksum of the weights.
+        """Config, plan and a checksum of the weights, which decide whether a saved session fits this model.
 
-        The first time all weights are read. OptionError: the backend is not the C core.
+        The first access reads all weights. Raises OptionError if the backend is not the C core.
         """
         return self._handle.identity
 
     def logits(self, ids: Ids) -> NDArray[np.float32]:
-        """Logits [len(ids), n_vocab], float32, of every position, whatever the plan.
+        """Return the logits after each token: float32 [len(ids), n_vocab], whatever the plan.
 
-        Raises TokenError (no ids, or a bad one), ContextLengthError.
+        ids: token ids, a list or an integer array [n], 1 <= n <= n_ctx. Raises TokenError (no ids, or an id
+        outside [0, n_vocab)), ContextLengthError, CancelledError, ClosedError.
+
+        Example: ``model.logits(ids)[-1].argmax()`` is the greedy next token.
         """
         with self.session() as session:
             return session.feed_all(ids)
 
     @takes(GenerationSettings)
     def generate(self, prompt: str | Ids, settings: GenerationSettings) -> Completion:
-        """Continue a prompt. Settings and errors as in `stream`; greedy unless a temperature is given."""
+        """Continue a prompt and return the completion; greedy unless a temperature is given.
+
+        prompt: text, or token ids (a list or an integer array). The settings are described in
+        `gpt2c.generation.settings.GenerationSettings`.
+
+        Raises OptionError for a bad setting or settings that rule out every token, TokenError (empty prompt,
+        or an id outside [0, n_vocab)), ContextLengthError, ClosedError, and Gpt2cError if damaged weights
+        give logits that are not finite.
+
+        Example::
+
+            completion = model.generate("Once upon a time", max_new_tokens=40, temperature=0.8, seed=1)
+            print(completion.text, completion.finish_reason, completion.timings.ms_per_token)
+        """
         stream = self._stream(prompt, settings)
         for _ in stream:
             pass
@@ -149,41 +190,51 @@ class Model:
 
     @takes(GenerationSettings)
     def stream(self, prompt: str | Ids, settings: GenerationSettings) -> Stream:
-        """Continue a prompt (text or token ids), piece by piece.
+        """Continue a prompt and return an iterator over the pieces of its text as they are generated.
 
-        Joined, the pieces are the `text` of `generate`, and each holds whole characters. When it is
-        exhausted the stream's `completion` is there; closing it ends the work at once.
+        Each piece holds whole characters, and the joined pieces equal the `text` of `generate`. Once the
+        iterator is exhausted, its `completion` is set. Closing it stops the generation at once.
 
-        The settings are described in `gpt2c.generation.settings.GenerationSettings`. Raises OptionError,
-        TokenError (empty prompt, bad id), ContextLengthError: all before any work.
+        Settings and errors are those of `generate`; errors in the arguments are raised here, before any
+        work. A beam search raises OptionError, because its text is only known at the end.
+
+        Example::
+
+            for piece in model.stream("Once upon a time", max_new_tokens=40):
+                print(piece, end="", flush=True)
         """
         if settings.has_beams:
-            raise OptionError("a beam search has no text before its end: generate() has it, stream() has not")
+            raise OptionError("a beam search has no text before its end: use generate() instead of stream()")
         return self._stream(prompt, settings)
 
     @takes(GenerationSettings)
     def generate_batch(self, prompts: Sequence[str | Ids], settings: GenerationSettings) -> list[Completion]:
-        """Continue many prompts, of any lengths; each completion has the bits of its own `generate`.
+        """Continue many prompts, which may differ in length, and return their completions in order.
 
-        Each forward pass serves up to `batch_size` prompts, and what they have in common at their beginning
-        is computed once: `timings` tells. That takes a plan with all six switches; with another, with a draft
-        and with beams the prompts are continued one after another. Settings and errors as in `stream`.
+        Each completion has the same bits as `generate` of its prompt alone. One forward pass serves up to
+        `batch_size` prompts, and a beginning that prompts share is computed once; `timings` shows both. That
+        needs a plan with all six switches. With any other plan, with a draft or with beams, the prompts are
+        continued one after another.
+
+        Settings and errors are those of `generate`; errors in the arguments are raised before any work.
+
+        Example: ``[c.text for c in model.generate_batch(["Once", "There was"], max_new_tokens=20)]``.
         """
         if isinstance(prompts, (str, bytes)):
             raise TokenError("generate_batch() takes several prompts, not one text")
-        rows = [self._continuation(prompt, settings) for prompt in prompts]
+        sequences = [self._continuation(prompt, settings) for prompt in prompts]
         is_alone = settings.draft is not None or settings.has_beams
         if is_alone or not self.plan.is_incremental:
-            for row in rows:
-                for _ in self._run(row, settings):
+            for sequence in sequences:
+                for _ in self._run(sequence, settings):
                     pass
-                if row.reason == "cancelled":  # as those behind it are that were not begun
+                if sequence.reason == "cancelled":  # so are the sequences that have not begun
                     break
-            for row in rows:
-                row.reason = row.reason or "cancelled"
-        elif rows:
-            run_batch(self.session, rows, self.batch_size, self.config.n_ctx, self.config.n_vocab)
-        return [row.completion() for row in rows]
+            for sequence in sequences:
+                sequence.reason = sequence.reason or "cancelled"
+        elif sequences:
+            run_batch(self.session, sequences, self.batch_size, self.config.n_ctx, self.config.n_vocab)
+        return [sequence.completion() for sequence in sequences]
 
     def score(
         self,
@@ -192,29 +243,40 @@ class Model:
         *,
         progress: Callable[[int], None] = lambda n: None,
     ) -> Score:
-        """How probable the model finds each token of a text (or token ids); see gpt2c/generation/scoring.py.
+        """Compute the log probability of each token but the first, given the tokens before it.
 
-        progress: is told now and again how many more tokens are done.
-        Raises TokenError for fewer than two tokens, OptionError for a stride outside 1 to n_ctx - 1,
-        Gpt2cError where a logit is not a finite number, which takes damaged weights.
+        text_or_ids: text, or token ids (a list or an integer array). More than n_ctx tokens are scored in
+        windows of n_ctx tokens that begin `stride` tokens apart (None: n_ctx // 2); see
+        gpt2c/generation/scoring.py. progress: called from time to time with the number of tokens scored since
+        the last call.
+
+        Raises TokenError for fewer than two tokens or a bad id, OptionError for a stride outside 1 to
+        n_ctx - 1, CancelledError, ClosedError, and Gpt2cError if damaged weights give logits that are not
+        finite.
+
+        Example: ``model.score("Once upon a time").perplexity``.
         """
         ids = self._ids(text_or_ids)
         return score(self.session, ids, self.config, self.plan, self.tokenizer_or_none, stride, progress)
 
     def embed(self, text_or_ids: str | Ids) -> NDArray[np.float32]:
-        """Hidden states [T, n_embd], float32, behind the final layer norm, of the T tokens of a text, or of
-        token ids.
+        """Return the hidden states after the final layer norm: float32 [T, n_embd], one row per token.
 
-        Raises TokenError (none, or a bad id), ContextLengthError for more tokens than the context holds.
+        text_or_ids: text, or token ids (a list or an integer array). Raises TokenError (no tokens, or a bad
+        id), ContextLengthError for more than n_ctx tokens, CancelledError, ClosedError.
+
+        Example: ``model.embed("Once upon a time").mean(0)`` is one vector for the text.
         """
         with self.session() as session:
             return session.feed_hidden(self._ids(text_or_ids))
 
     def cache_prompts(self, n: int) -> None:
-        """Keep the sessions of the last n calls of `generate` and `stream`, so that a prompt that begins like
-        one of theirs goes on from there: the result is the same, the time to the first token shorter.
+        """Keep the sessions of the last n calls of `generate` and `stream` for later prompts.
 
-        Off at first, and with n = 0, which frees them. A session of GPT-2 small takes up to 75 MB.
+        A prompt that begins like an earlier one continues from its session. The result is the same, and the
+        time to the first token is shorter. The default is 0, which keeps none; n = 0 also frees the sessions
+        kept so far. A session of GPT-2 small takes up to 75 MB. Raises OptionError if n is not an integer
+        >= 0.
         """
         n = whole_number("the number of prompts to keep", n)
         old, self._prompt_cache = self._prompt_cache, PromptCache(n, self.plan.copies_sessions) if n else None
@@ -223,7 +285,7 @@ class Model:
 
     @cached_property
     def tokenizer_or_none(self) -> Tokenizer | None:
-        """The tokenizer, or None for a model without a vocabulary, whose completions have no text."""
+        """The tokenizer, or None if the model has no vocabulary; its completions then have no text."""
         try:
             return self.tokenizer
         except FileNotFoundError:
@@ -231,16 +293,22 @@ class Model:
 
     @contextmanager
     def trace(self, n_best: int = 5) -> Iterator[Trace]:
-        """Record what sessions do meanwhile; see trace.py. One at a time: it is for looking, and slower.
+        """Record the time of every feed and operation while the context is open; see trace.py.
 
-        Passes that serve several sessions (of a batch, of beams) are not recorded.
+        Tracing slows the model down. Passes that serve several sessions (batches, beams) are not recorded.
 
-        n_best: how many of the likeliest tokens to keep of each step; with 0 no logits are computed for it.
-        OptionError: the model is being traced already, or n_best is no whole number from 0.
+        n_best: how many of the most probable tokens to record per feed; 0 records none and computes no extra
+        logits. Raises OptionError if the model is already being traced, or n_best is not an integer >= 0.
+
+        Example::
+
+            with model.trace() as trace:
+                model.generate("Once upon a time", max_new_tokens=5)
+            print([feed.ms for feed in trace.feeds])
         """
         n_best = whole_number("n_best", n_best)
         if self._handle.trace is not None:
-            raise OptionError("the model is being traced already")
+            raise OptionError("the model is already being traced")
         trace = Trace(self.config.n_layer, self.config.n_vocab, self._handle.runtime.traced_ops(), n_best)
         self._handle.trace = trace
         try:
@@ -249,9 +317,10 @@ class Model:
             self._handle.trace = None
 
     def cancel(self) -> None:
-        """End every generation that runs on this model now; each returns with "cancelled".
+        """End all generations and other calls that are running on this model, in whatever thread.
 
-        Other calls that run now (of score, embed, logits, a session) raise CancelledError.
+        A generation returns what it has, with finish_reason "cancelled". Other calls (`score`, `embed`,
+        `logits`, a session's feeds) raise CancelledError.
         """
         with self._running_lock:
             running = list(self._running)
@@ -259,21 +328,23 @@ class Model:
             session.cancel()
 
     def save_packed(self, path: str | os.PathLike[str], key: bytes) -> None:
-        """Write the weights as they lie in memory, for the C core to map (native/packed.c).
+        """Write the weights, as they are laid out in memory, to a file that the C core can map.
 
-        key: up to 127 bytes that say what the file was made from. Raises ModelFileError, and OptionError for
-        a longer key, a null byte in either, or another engine than the C core; nothing is left half written.
+        native/packed.c defines the file. key: up to 127 bytes that identify what it was made from.
+
+        Raises ModelFileError if the file cannot be written (no part of it is left then), and OptionError if
+        the key is longer, if path or key contains a null byte, or if the backend is not the C core.
         """
         native = self._handle.opened()
         if not isinstance(native, NativeModel):
-            raise OptionError(f"packed files are the native backend's, not of {self.plan.backend!r}")
+            raise OptionError(f"only the native backend writes packed files, not {self.plan.backend!r}")
         name = os.fsencode(path)
         if b"\0" in name + key:
-            raise OptionError("a path or key with a null byte, where C would end it")
+            raise OptionError("a path or key must not contain a null byte")
         native.save_packed(name, key)
 
     def close(self) -> None:
-        """Let go of the weights. Sessions and calls that still run finish first."""
+        """Release the weights. They are freed once no session and no running call uses them."""
         self._handle.loaded = None
         self.cache_prompts(0)
 
@@ -284,7 +355,7 @@ class Model:
         self.close()
 
     def _ids(self, text_or_ids: str | Ids) -> NDArray[np.int32]:
-        """Token ids, checked."""
+        """Return checked token ids, int32 [n]."""
         if isinstance(text_or_ids, str):
             if not text_or_ids:
                 raise TokenError("the prompt is empty: at least one token is needed")
@@ -310,13 +381,13 @@ class Model:
         ours, theirs = self.tokenizer_or_none, draft.tokenizer_or_none
         same = draft.config.n_vocab == self.config.n_vocab
         if not same or (ours is not None and theirs is not None and not ours.has_tokens_of(theirs)):
-            raise OptionError("the draft model has another vocabulary: its guesses would mean other tokens")
+            raise OptionError("the draft model has another vocabulary, so its ids mean other tokens")
 
     def _stream(self, prompt: str | Ids, settings: GenerationSettings) -> Stream:
         return self._run(self._continuation(prompt, settings), settings)
 
-    def _run(self, row: Continuation, settings: GenerationSettings) -> Stream:
-        return Stream(row, lambda: self._session_for(row), self._source(settings))
+    def _run(self, sequence: Continuation, settings: GenerationSettings) -> Stream:
+        return Stream(sequence, lambda: self._session_for(sequence), self._source(settings))
 
     def _source(self, settings: GenerationSettings) -> Source:
         if settings.has_beams:
@@ -325,12 +396,12 @@ class Model:
             return speculative(settings.draft, settings.num_assistant_tokens, self.weight_bytes)
         return one_by_one
 
-    def _session_for(self, row: Continuation) -> AbstractContextManager[Session]:
+    def _session_for(self, sequence: Continuation) -> AbstractContextManager[Session]:
         cache = self._prompt_cache
-        return self.session() if cache is None else cache.session(row.context.window(), self.session)
+        return self.session() if cache is None else cache.session(sequence.context.window(), self.session)
 
 
 def _identity(config: ModelConfig, plan: options.Plan, loaded: LoadedModel) -> dict[str, Any]:
     if not isinstance(loaded, NativeModel):
-        raise OptionError(f"sessions are saved by the native backend only, not by {plan.backend!r}")
+        raise OptionError(f"only the native backend saves sessions, not {plan.backend!r}")
     return identity_of(config, plan, loaded)

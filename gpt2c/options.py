@@ -1,6 +1,7 @@
-"""The options: one row each, and `resolve`, which turns names into a `Plan`.
+"""The options, one row each, and `resolve`, which turns option names into a `Plan`.
 
-Pure: nothing here loads a binding or looks at the machine. What it can run is handed in.
+This module is pure: it loads no binding and does not look at the machine. The caller passes in what the
+machine can run.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from .errors import OptionError
 
 @dataclass(frozen=True)
 class Option:
-    """One row: what the option does when on and when off, and how it goes with others.
+    """One row: what the option does when on and when off, and how it combines with others.
 
-    is_field: `gpt2c_model_config` in C has a field of this name, 1 with the option and 0 without it.
+    needs: options that it turns on. replaces: options that it turns off. in_all: whether "all" has it.
+    value: the name of the value that may follow after "="; None if it takes none.
+    is_field: whether `gpt2c_model_config` in C has a field of this name: 1 with the option, 0 without it.
     """
 
     name: str
@@ -26,46 +29,50 @@ class Option:
     needs: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     in_all: bool = True
-    value: str | None = None  # what may follow the name behind "="
+    value: str | None = None
     is_field: bool = False
 
 
 # The six switches come first, in the order of gpt2c_switch in include/gpt2c.h.
 OPTIONS: tuple[Option, ...] = (
-    Option("kv", "Q, K, V and attention for new tokens only; K and V are kept", "for every token, each step"),
+    Option(
+        "kv",
+        "Q, K, V and attention for new tokens only; K and V are stored",
+        "for every token, at each step",
+    ),
     Option("linear", "attention output and MLP projections for new tokens only", "for every token"),
-    Option("gelu", "GELU of new tokens only", "of every token"),
-    Option("residual", "embedding rows and residual additions of new tokens only", "of every token"),
-    Option("layernorm", "layer norms of new tokens only", "of every token"),
+    Option("gelu", "GELU for new tokens only", "for every token"),
+    Option("residual", "embedding rows and residual additions for new tokens only", "for every token"),
+    Option("layernorm", "layer norms for new tokens only", "for every token"),
     Option("unembed", "logits of the last position only", "of every position"),
     Option(
         "gelu_table",
-        "GELU by a table over all fp16 values",
+        "GELU from a table over all fp16 values",
         "the tanh formula",
         in_all=False,
         is_field=True,
     ),
-    Option("aligned", "weights in 64-byte aligned panels", "row-major as in the file", is_field=True),
-    Option("unroll", "the portable unrolled kernels", "naive loops", in_all=False),
+    Option("aligned", "weights in 64-byte aligned panels", "row-major, as in the file", is_field=True),
+    Option("unroll", "portable unrolled kernels", "naive loops", in_all=False),
     Option(
         "simd",
-        "the best (or named) instruction set",
+        "SIMD kernels of the best instruction set, or of the named one",
         "naive loops",
         needs=("aligned",),
         replaces=("unroll",),
         value="isa",
     ),
-    Option("threads", "a pool of N threads, or as many as there are cores", "one thread", value="N"),
+    Option("threads", "a pool of N threads; without N, one per core", "one thread", value="N"),
     Option(
         "fused",
-        "GELU, residual, scale and mask inside the kernels before them",
+        "GELU, residual, scale and mask computed inside the kernels that precede them",
         "separate passes",
         needs=("kv", "linear", "gelu", "residual"),
         is_field=True,
     ),
     Option(
         "head_screen",
-        "greedy ids from a compact copy of the head, proved; candidates computed exactly",
+        "greedy ids from a compact copy of the head, proved correct; exact logits of a few candidates",
         "the whole head",
         needs=("aligned", "unembed"),
         is_field=True,
@@ -76,7 +83,7 @@ OPTIONS: tuple[Option, ...] = (
         "weights in 8 bits, a quarter of the bytes",
         "float32",
         needs=("aligned",),
-        replaces=("head_screen",),  # whose copy would be as large as the head itself
+        replaces=("head_screen",),  # its compact copy would be as large as the head itself
         in_all=False,
     ),
     Option(
@@ -89,7 +96,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "kv_f16",
-        "K and V kept in half precision, half the bytes",
+        "K and V stored in half precision, half the bytes",
         "float32",
         needs=("kv",),
         in_all=False,
@@ -101,21 +108,21 @@ SWITCHES = tuple(option.name for option in OPTIONS[:6])
 _BY_NAME = {option.name: option for option in OPTIONS}
 _ALL = tuple(option.name for option in OPTIONS if option.in_all)
 
-# Weight formats: f32 is what there is without an option, the others exclude each other.
+# Weight formats. f32 is the default and has no option; the others exclude each other.
 WEIGHTS = ("f32", "bf16", "q8", "q4")
 
 # Instruction sets that are not SIMD, and the options that choose them.
 PLAIN_ISAS: dict[str, tuple[str, ...]] = {"ref": (), "unroll": ("unroll",)}
 
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model will do: options in the table's order, all needs added, and the choices made.
+    """How a model runs: the resolved options, in the order of OPTIONS, and the choices made for them.
 
-    backend: "native"; of another engine only that and the weights' format is known, its library does
-    the rest as it likes.
+    backend: "native"; for another backend only its name and the weight format are known, since its library
+    decides everything else.
     """
 
     options: tuple[str, ...]
@@ -135,28 +142,31 @@ class Plan:
 
     @property
     def switches(self) -> int:
-        """The six switches as gpt2c_model_config.switches wants them: bit s for switch s."""
+        """The six switches as gpt2c_model_config.switches: bit s is switch s."""
         return sum(1 << s for s, name in enumerate(SWITCHES) if name in self.options)
 
     @property
     def copies_sessions(self) -> bool:
-        """A session can take over another one's tokens, which the C core alone lets it."""
+        """Whether a session can copy another one's tokens; only the C core can do that."""
         return self.backend == "native"
 
     @property
     def is_incremental(self) -> bool:
-        """All six switches are on: a feed computes new tokens alone, and one pass can serve many sessions."""
+        """Whether all six switches are on, so that a feed computes new tokens only.
+
+        One pass can then serve many sessions.
+        """
         return all(name in self.options for name in SWITCHES)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' when a known name is close, else ''."""
+    """Return " (did you mean ...?)" if a known name is similar, else ""."""
     close = difflib.get_close_matches(str(name).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _parse(opts: str | Iterable[str]) -> dict[str, str | None]:
-    """Names as given -> {option: its value or None}."""
+    """Parse option names as given into {option: its value or None}."""
     words = [str(word).strip() for word in (opts.split(",") if isinstance(opts, str) else opts)]
     if words in ([], [""], ["none"]):
         return {}
@@ -183,14 +193,14 @@ def _parse(opts: str | Iterable[str]) -> dict[str, str | None]:
 
 
 def _one_value(name: str, in_opts: str | None, argument: str | None) -> str | None:
-    """The value that an option's own text and the argument of the same meaning agree on."""
+    """Return the value given in the options or as an argument; OptionError if the two differ."""
     if in_opts is not None and argument is not None and in_opts != argument:
         raise OptionError(f"two values for {name}: {in_opts!r} in the options and {argument!r}")
     return in_opts or argument
 
 
 def isa_of(environ: Mapping[str, str]) -> str | None:
-    """The instruction set that $GPT2C_ISA names; None: the best that there is."""
+    """Return the instruction set that $GPT2C_ISA names; None means the best available."""
     named = environ.get("GPT2C_ISA")
     return named if named and named != "auto" else None
 
@@ -198,7 +208,7 @@ def isa_of(environ: Mapping[str, str]) -> str | None:
 def _choose_isa(
     wanted: set[str], named: str | None, from_environment: str | None, isas: Sequence[tuple[str, bool]]
 ) -> str:
-    """The instruction set; `wanted` is brought into line with it."""
+    """Return the instruction set, and update the options in `wanted` to match it."""
     supported = [name for name, ok in isas if ok]
     origin = ""
     if named is None and "simd" in wanted:
@@ -210,7 +220,7 @@ def _choose_isa(
         names = ", ".join(name for name, _ in isas)
         raise OptionError(f"unknown instruction set {named!r}{origin} (choose from auto, {names})")
     if named not in supported:
-        raise OptionError(f"this machine cannot run {named!r}{origin} (it can: {', '.join(supported)})")
+        raise OptionError(f"this machine cannot run {named!r}{origin} (choose from {', '.join(supported)})")
     wanted -= {"simd", "unroll"}
     wanted |= set(PLAIN_ISAS.get(named, ("simd", "aligned")))
     return named
@@ -236,8 +246,8 @@ def _choose_threads(wanted: set[str], named: str | None, from_environment: str |
     name, text = ("threads", named) if named else ("GPT2C_THREADS", from_environment)
     if text is None:
         return cores
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
-        raise OptionError(f"{name} must be an integer from 1 to {MOST_THREADS}, not {text!r}")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
+        raise OptionError(f"{name} must be an integer from 1 to {MAX_THREADS}, not {text!r}")
     return int(text)
 
 
@@ -262,15 +272,17 @@ def resolve(
     cores: int = 1,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
-    """Options as given -> what will be done.
+    """Resolve options as a user gives them into a Plan.
 
-    opts: a comma list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
-    "threads=2" carry a value. isa, threads, weights: the same choices, and turn those options on ("ref" and
-    "unroll" turn `simd` off). stored: the weight format where none is named. Where an option is on and no
-    value is named, $GPT2C_ISA and $GPT2C_THREADS decide, then the machine: isas is (name, supported) from
-    slow to fast, cores how many it may use.
+    opts: a comma-separated list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
+    "threads=2" carry a value. isa, threads, weights: other ways to give the same choices; they turn the
+    matching options on ("ref" and "unroll" turn `simd` off). stored: the weight format to use if none is
+    named. isas: (name, supported) of each instruction set, from slow to fast. cores: how many cores the
+    process may use. Where `simd` or `threads` is on without a value, $GPT2C_ISA or $GPT2C_THREADS in
+    `environ` decides, else the machine.
 
-    Raises OptionError for an unknown name (with the nearest one), a duplicate or two different values.
+    Raises OptionError for an unknown name (with the nearest known one), a duplicate, or two different
+    values of one choice.
     """
     chosen = _parse(opts)
     wanted = set(chosen)

@@ -1,4 +1,4 @@
-"""`python -m gpt2c.run`: what `gpt2c run` does, as a module of its own."""
+"""Entry point of `python -m gpt2c.run`, which does the same as `gpt2c run`."""
 
 from __future__ import annotations
 

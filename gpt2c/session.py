@@ -1,4 +1,4 @@
-"""A session: one sequence of tokens fed to a model, and what the C core keeps of it."""
+"""A session: the tokens fed to a model so far, and the K and V that the C core stores for them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class ModelHandle:
-    """A loaded model as its sessions know it, and all that they share.
+    """What the sessions of one loaded model share.
 
-    loaded: the weights, None once the model is closed. identify: weights to what the state of a session
-    depends on. trace: records every feed while it is set.
+    loaded: the weights; None once the model is closed. identify: computes `identity` from the weights.
+    trace: records every feed while it is set.
     """
 
     config: ModelConfig
@@ -40,19 +40,32 @@ class ModelHandle:
     trace: Trace | None = None
 
     def opened(self) -> LoadedModel:
-        """The weights. ClosedError: the model was closed."""
+        """Return the weights. Raises ClosedError if the model is closed."""
         if self.loaded is None:
             raise ClosedError("the model is closed")
         return self.loaded
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Config, plan and a checksum of the weights; the first time all weights are read."""
+        """Config, plan and a checksum of the weights, which decide whether a saved state fits the model.
+
+        The first access reads all weights.
+        """
         return self.identify(self.opened())
 
 
 class Session:
-    """Feed tokens, get logits. Made by `Model.session()`; belongs to one call at a time."""
+    """Feed tokens, get logits. Made by `Model.session()`; only one thread at a time may call it.
+
+    Example::
+
+        with model.session() as session:
+            logits = session.feed(model.tokenizer.encode("Once upon a"))  # float32 [n_vocab]
+            logits = session.feed([int(logits.argmax())])
+            session.rewind(session.n_past - 1)
+
+    After close() every method raises ClosedError, except close() and cancel().
+    """
 
     def __init__(self, handle: ModelHandle, native: NativeSession) -> None:
         self._handle = handle
@@ -67,29 +80,43 @@ class Session:
 
     @property
     def n_past(self) -> int:
-        """Tokens fed so far and not rewound."""
+        """The number of tokens that the session holds: fed and not rewound."""
         return self._open().n_past()
 
     @property
     def rows(self) -> dict[str, int]:
-        """For each of the six switches the rows that its operations computed in the last feed, from C."""
+        """Rows that the operations of each of the six switches computed in the last feed, counted in C.
+
+        Example: {"kv": 3, "linear": 3, "gelu": 3, "residual": 3, "layernorm": 3, "unembed": 1}.
+        """
         return dict(zip(SWITCHES, self._open().rows(), strict=True))
 
     @property
     def separate_passes(self) -> int:
-        """Passes for GELU or a residual alone that the last feed took; 0 with `fused`."""
+        """Separate passes that the last feed made for GELU and residual additions; 0 with `fused`."""
         return self._open().separate_passes()
 
     @property
     def screened(self) -> tuple[int, int]:
-        """(greedy ids that `head_screen` has found, candidates that took in all) since the session began."""
+        """Totals of `head_screen` in this session: (greedy ids found, candidates computed exactly)."""
         return self._open().screened()
 
     def feed(self, ids: Ids, out: Floats | None = None) -> Floats:
-        """Run tokens [n] behind those fed before; the logits [n_vocab] (float32) of the last one.
+        """Append tokens to the sequence and return the logits of the last one: float32 [n_vocab].
 
-        The result is `out` if given, else a fresh array. Raises TokenError, ContextLengthError (before
-        any work), SessionBusyError when another thread is in a call, ClosedError.
+        ids: n >= 1 token ids, as a list or an integer array [n]. out: a C-contiguous float32 array [n_vocab]
+        to write the logits to and return; without it, each call returns a new array.
+
+        If a call raises, the session holds what it held before. Raises:
+
+        - TokenError: no ids, or an id outside [0, n_vocab);
+        - ContextLengthError: more tokens than the context holds; nothing was computed;
+        - OptionError: `out` has another shape, dtype or layout;
+        - SessionBusyError: another thread is in a call to this session;
+        - CancelledError: `cancel` ended the call;
+        - ClosedError: the session is closed.
+
+        Example: ``session.feed([464, 3290])[11]`` is the logit of token 11 after the tokens 464 and 3290.
         """
         n_vocab = self._handle.config.n_vocab
         if out is None:
@@ -105,25 +132,34 @@ class Session:
         return out
 
     def feed_greedy(self, ids: Ids) -> int:
-        """Like `feed`, but only the id of the largest logit; the lowest id wins a tie."""
+        """Append tokens like `feed`, but return only the id of the last token's largest logit.
+
+        The lowest id wins a tie. Faster than `feed` with the option `head_screen`.
+        """
         return self._feed(self._checked(ids), Outputs(next_id=True))
 
     def feed_all(self, ids: Ids) -> Floats:
-        """Like `feed`, but the logits [n, n_vocab] of every token fed."""
+        """Append tokens like `feed`, but return the logits of each of the n tokens: float32 [n, n_vocab]."""
         checked = self._checked(ids)
         logits = np.empty((checked.size, self._handle.config.n_vocab), np.float32)
         self._feed(checked, Outputs(logits=logits))
         return logits
 
     def feed_greedy_all(self, ids: Ids) -> list[int]:
-        """Like `feed_greedy`, but the ids [n] behind every token fed: one pass checks n guesses."""
+        """Append tokens like `feed_greedy`, but return the id for each of the n tokens: a list of n ints.
+
+        Speculative decoding checks several guesses with one such call.
+        """
         checked = self._checked(ids)
         next_ids = np.empty(checked.size, np.int32)
         self._feed(checked, Outputs(next_ids=next_ids))
         return [int(i) for i in next_ids]
 
     def feed_hidden(self, ids: Ids) -> Floats:
-        """Like `feed`, but the hidden states [n, n_embd] behind the final layer norm, and no logits."""
+        """Append tokens like `feed`, but return their hidden states and compute no logits.
+
+        Returns float32 [n, n_embd], the output of the final layer norm.
+        """
         checked = self._checked(ids)
         hidden = np.empty((checked.size, self._handle.config.n_embd), np.float32)
         self._feed(checked, Outputs(hidden=hidden))
@@ -131,36 +167,42 @@ class Session:
 
     @property
     def ids(self) -> list[int]:
-        """The tokens fed so far and not rewound."""
+        """The token ids that the session holds: fed and not rewound."""
         native = self._open()
         ids = np.empty(native.n_past(), np.int32)
         native.ids(ids)
         return [int(i) for i in ids]
 
     def copy_from(self, other: Session, n_past: int) -> None:
-        """Hold the first n_past tokens of another session of the same model, and nothing else.
+        """Replace what the session holds by the first n_past tokens of another session of the same model.
 
-        The bits are those of feeding the tokens; nothing is computed. OptionError: the other session
-        belongs to another model or holds fewer tokens.
+        Nothing is computed, and later results have the same bits as if the tokens had been fed. Raises
+        OptionError if the other session belongs to another model or holds fewer tokens, SessionBusyError,
+        ClosedError.
         """
         if other._handle is not self._handle:
-            raise OptionError("a session can only be copied from one of the same model")
-        kept = operator.index(n_past)
-        if not 0 <= kept <= other.n_past:
-            raise OptionError(f"cannot copy {kept} tokens: the session holds {other.n_past}")
-        self._open().copy(other._open(), kept)
+            raise OptionError("a session can only be copied from another session of the same model")
+        n = operator.index(n_past)
+        if not 0 <= n <= other.n_past:
+            raise OptionError(f"cannot copy {n} tokens: the session holds {other.n_past}")
+        self._open().copy(other._open(), n)
 
     def rewind(self, n_past: int) -> None:
-        """Keep the first n_past tokens and forget the rest. OptionError: not in [0, n_past]."""
-        kept = operator.index(n_past)
-        if not 0 <= kept <= self.n_past:
-            raise OptionError(f"cannot rewind to {kept}: the session holds {self.n_past} tokens")
-        self._open().rewind(kept)
+        """Keep the first n_past tokens and forget all later ones.
+
+        Raises OptionError if n_past is negative or more than the session holds, SessionBusyError,
+        ClosedError.
+        """
+        n = operator.index(n_past)
+        if not 0 <= n <= self.n_past:
+            raise OptionError(f"cannot rewind to {n}: the session holds {self.n_past} tokens")
+        self._open().rewind(n)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what the session holds to a file, for `load` of a session of the same model and plan.
+        """Write what the session holds to a file, which a session of the same model and plan can `load`.
 
-        A token of GPT-2 small takes 74 kB. ModelFileError: it cannot be written; what was there stays.
+        The file takes 74 kB per token for GPT-2 small. Raises OptionError if the backend is not the C core,
+        and ModelFileError if the file cannot be written; an existing file is then left as it was.
         """
         native = self._open()
         n = native.n_past()
@@ -169,22 +211,24 @@ class Session:
         write_session(Path(path), {**self._handle.identity, "n_tokens": n}, state.data)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Hold what a file of `save` says, and nothing else: the bits are those of feeding its tokens.
+        """Replace what the session holds by the content of a file that `save` wrote.
 
-        ModelFileError: it is not there, is damaged, or belongs to another model or plan; nothing has changed.
+        Later results have the same bits as if the tokens had been fed. Raises OptionError if the backend is
+        not the C core, and ModelFileError if the file is missing, damaged, or from another model or plan;
+        the session then holds what it held before.
         """
         native = self._open()
-        n_most = native.state_bytes(self._handle.config.n_ctx)
-        n, state = read_session(Path(path), self._handle.identity, n_most)
+        max_state_bytes = native.state_bytes(self._handle.config.n_ctx)
+        n, state = read_session(Path(path), self._handle.identity, max_state_bytes)
         try:
             native.set_state(n, state)
-        except (OptionError, TokenError):  # the number of bytes, or an id
-            raise ModelFileError(f"{Path(path).name}: holds no state of this model") from None
+        except (OptionError, TokenError):  # a wrong number of bytes, or a bad id
+            raise ModelFileError(f"{Path(path).name}: does not hold a state of this model") from None
 
     def cancel(self) -> None:
-        """End the call that is running in another thread, if any; it raises CancelledError there.
+        """End the call that another thread is in, if any; that call raises CancelledError.
 
-        `cancelled` stays True, so that a generation also notices between two calls.
+        The attribute `cancelled` stays True, so that a generation also notices a cancel between two calls.
         """
         self.cancelled = True
         native = self._native
@@ -192,7 +236,7 @@ class Session:
             native.cancel()
 
     def close(self) -> None:
-        """Free the session's memory, as soon as no call is running in it. May be called twice."""
+        """Free the session's memory, once no call is running in it. A second close() does nothing."""
         self._native = None
 
     def __enter__(self) -> Session:
@@ -216,22 +260,28 @@ class Session:
 
 
 def batch_rows() -> int:
-    """Tokens that one pass over several sessions takes at most (gpt2c_batch_feed); never more than n_ctx."""
+    """Return the maximum number of tokens in one pass over several sessions (gpt2c_batch_feed).
+
+    n_ctx limits it too.
+    """
     return bindings.enum("limit")["chunk_rows"]
 
 
 def feed_batch(
-    sessions: Sequence[Session], rows: Sequence[Sequence[int]], logits: Floats | None = None
+    sessions: Sequence[Session], ids: Sequence[Sequence[int]], logits: Floats | None = None
 ) -> list[int]:
-    """Feed tokens to several sessions of one model, each its own, in one pass.
+    """Append tokens to several sessions of one model in one pass: ids[i] to sessions[i].
 
-    The result is the greedy id behind each row; with `logits`, float32 [len(rows), n_vocab], those are
-    written and the result is empty. Each session gets the bits of a feed of its own. The model's plan must
-    have all six switches. Errors as in `Session.feed`, OptionError for more rows than a pass takes.
+    Without `logits`, return the greedy next id of each session. With `logits`, float32 [n_sessions,
+    n_vocab], write the logits of each session's last token there and return []. Each session's result has
+    the same bits as a feed to it alone. The model's plan must have all six switches. Raises the errors of
+    `Session.feed`, and OptionError for more tokens than one pass takes.
     """
-    ids = np.fromiter((i for row in rows for i in row), np.int32)
-    n_ids = np.array([len(row) for row in rows], np.uintp)
-    next_ids = np.empty(len(rows), np.int32) if logits is None else None
-    binding = cast(Binding, sessions[0]._handle.runtime)  # such a plan is the C core's
-    binding.batch_feed([session._open() for session in sessions], ids, n_ids, logits, next_ids)
+    flat = np.fromiter((id for part in ids for id in part), np.int32)
+    n_ids = np.array([len(part) for part in ids], np.uintp)
+    next_ids = np.empty(len(sessions), np.int32) if logits is None else None
+    binding = cast(Binding, sessions[0]._handle.runtime)  # only the C core has all six switches
+
+    binding.batch_feed([session._open() for session in sessions], flat, n_ids, logits, next_ids)
+
     return [] if next_ids is None else [int(i) for i in next_ids]

@@ -1,11 +1,11 @@
-"""Looking inside a generation: what each operation took, and what the model thought of saying.
+"""A view into a generation: the time of each operation, and the tokens that the model considered.
 
     with gpt2c.load() as model, model.trace() as trace:
         model.generate("Once upon a time", 20)
     print(trace.feeds[1].operations[0], trace.feeds[1].best)
 
-Times of operations come from the C core, on the same clock as those of feeds; other engines have feeds
-alone. cli/trace_report.py makes tables and a file for trace viewers of it.
+The times of operations come from the C core, on the same clock as those of feeds. Other backends record
+feeds only. cli/trace_report.py turns a trace into tables and a file for trace viewers.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ _MAX_PER_LAYER = 2  # of one operation: without `fused` a layer adds two residua
 
 
 def now_ns() -> int:
-    """The clock that the C core reads."""
+    """The time on the clock that the C core reads, in ns."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 class Operation(NamedTuple):
-    """One operation of a feed. layer: -1 outside the layers; rows: computed; n_in, n_out: numbers in a row
-    of its input and result (n_in of attention: positions looked at); n_bytes: weights, K, V, inputs and
-    results, each counted once.
+    """One operation of a feed.
+
+    layer: -1 outside the layers. rows: rows computed. n_in, n_out: elements in a row of the input and of the
+    result (n_in of attention: positions that it reads). n_bytes: weights, K, V, inputs and results, each
+    counted once.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Feed:
-    """One call of a session. best: the likeliest tokens behind it as (id, probability), the first first."""
+    """One feed of a session. best: the most likely next tokens as (id, probability), in that order."""
 
     n_past: int
     n_ids: int
@@ -67,11 +69,11 @@ class Feed:
 
 @dataclass
 class Trace:
-    """What sessions of a model did; made by `Model.trace()`.
+    """The record of what the sessions of a model did; created by `Model.trace()`.
 
-    op_names: of the engine's operations, in the order of their numbers. n_best: how many tokens of each step
-    are kept with their probabilities. sessions: (begin, end) of the
-    making of each, in ns.
+    op_names: the names of the backend's operations, in the order of their numbers. n_best: how many tokens of
+    each feed are recorded with their probabilities. sessions: (begin, end) of the creation of each session,
+    in ns.
     """
 
     n_layer: int
@@ -82,7 +84,7 @@ class Trace:
     feeds: list[Feed] = field(default_factory=list)
 
     def feed(self, native: NativeSession, ids: NDArray[np.int32], outputs: Outputs) -> int:
-        """Run and record native.feed(ids, outputs), with the last logits if `best` needs them."""
+        """Run and record native.feed(ids, outputs), with the last logits added if `best` needs them."""
         if self.n_best and outputs.logits is None and outputs.last_logits is None:
             outputs = outputs._replace(last_logits=np.empty(self.n_vocab, np.float32))
         n_past = native.n_past()
@@ -96,7 +98,7 @@ class Trace:
             assert n_events <= len(events)
         finally:
             native.trace(None)
-        operations = [Operation(self.op_names[op], *rest) for op, *rest in events[:n_events].tolist()]
+        operations = [Operation(self.op_names[op], *values) for op, *values in events[:n_events].tolist()]
         last = outputs.last_logits if outputs.logits is None else outputs.logits[-1]
         best = [] if last is None else best_of(last, self.n_best)
         self.feeds.append(Feed(n_past, len(ids), begin, end, operations, best))
@@ -110,7 +112,7 @@ class Trace:
 
 
 def best_of(logits: NDArray[np.float32], n: int) -> list[tuple[int, float]]:
-    """The n largest of [n_vocab] as (id, probability), the softmax of all in float64."""
+    """The n largest of logits [n_vocab] as (id, probability); the softmax is over all, in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = exponentials / exponentials.sum()
     ids = np.argsort(-probabilities, kind="stable")[:n]

@@ -4,7 +4,7 @@
 #include <cpuid.h>
 #include <stddef.h>
 
-/* A register of a CPUID leaf, and the bit in it that stands for a feature (Intel SDM 2A, CPUID). */
+/* The registers of CPUID leaves that are read, and the bit of each feature in them (Intel SDM 2A, CPUID). */
 typedef enum cpuid_word { LEAF_1_ECX,
                           LEAF_7_EBX,
                           LEAF_7_ECX,
@@ -17,7 +17,7 @@ typedef struct cpuid_bit {
     int bit;
 } cpuid_bit;
 
-/* Those that use the upper halves of the AVX registers, and those that use AVX-512's. */
+/* Features that need the YMM registers, and those that need the registers of AVX-512. */
 static const cpuid_bit avx_bits[] = {
     {GPT2C_CPU_FMA, LEAF_1_ECX, 12},
     {GPT2C_CPU_F16C, LEAF_1_ECX, 29},
@@ -32,15 +32,15 @@ static const cpuid_bit avx512_bits[] = {
     {GPT2C_CPU_AVX512_BF16, LEAF_7_1_EAX, 5},
 };
 
-/* Of leaf 1: the operating system saves registers by XSAVE, so XGETBV exists; and AVX itself. */
+/* Bits of leaf 1: the operating system saves registers with XSAVE, so XGETBV exists; and AVX itself. */
 #define OSXSAVE (1u << 27)
 #define AVX (1u << 28)
 
-/* Of XCR0, the register sets that the operating system saves when it switches threads. */
+/* Bits of XCR0: the register sets that the operating system saves when it switches threads. */
 #define AVX_STATE 0x06u    /* bits 1 and 2: XMM, YMM */
 #define AVX512_STATE 0xe6u /* and 5, 6, 7: masks, upper halves of ZMM 0-15, ZMM 16-31 */
 
-/* The lower half of XCR0. As bytes, because the instruction's name needs a compiler flag. */
+/* The lower half of XCR0. XGETBV is written as bytes, because its name needs a compiler flag. */
 static uint32_t saved_state(void) {
     uint32_t low, high;
     __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));
@@ -54,7 +54,7 @@ static uint32_t features_in(const uint32_t words[CPUID_WORDS], const cpuid_bit *
     return features;
 }
 
-static uint32_t ask_cpu(void) {
+static uint32_t detect_features(void) {
     uint32_t words[CPUID_WORDS] = {0}, eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
     words[LEAF_1_ECX] = ecx;
@@ -74,24 +74,24 @@ static uint32_t ask_cpu(void) {
     return features;
 }
 
-#define ASKED (1u << 31)
+#define DETECTED (1u << 31)
 
-/* Under a hypervisor each CPUID is an exit from the guest, some microseconds. Threads that ask at the same
- * time store the same. */
+/* The result is stored, because under a hypervisor each CPUID exits from the guest, which takes some
+ * microseconds. Threads that detect at the same time store the same value. */
 uint32_t gpt2c_cpu_features(void) {
-    static uint32_t known; /* atomic; 0: not asked yet */
+    static uint32_t known; /* atomic; 0: not detected yet */
     uint32_t features = __atomic_load_n(&known, __ATOMIC_RELAXED);
     if (features == 0) {
-        features = ask_cpu() | ASKED;
+        features = detect_features() | DETECTED;
         __atomic_store_n(&known, features, __ATOMIC_RELAXED);
     }
-    return features & ~ASKED;
+    return features & ~DETECTED;
 }
 
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 
-/* Linux says by one bit that the CPU has a feature and that programs may use it (arm64/elf_hwcaps). */
+/* On Linux one bit says that the CPU has a feature and that programs may use it (arm64/elf_hwcaps). */
 #define DOT_PRODUCTS (1ul << 20) /* HWCAP_ASIMDDP */
 
 uint32_t gpt2c_cpu_features(void) { return getauxval(AT_HWCAP) & DOT_PRODUCTS ? GPT2C_CPU_ASIMDDP : 0; }

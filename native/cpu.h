@@ -1,10 +1,10 @@
-/* What this CPU can do and the operating system lets it: a feature counts only if both say yes. */
+/* CPU features: one counts only if both the CPU and the operating system support it. */
 #ifndef GPT2C_CPU_H
 #define GPT2C_CPU_H
 
 #include <stdint.h>
 
-/* Which of isa.def's architectures this build is for: `then` where it is, `otherwise` where not. */
+/* `then` if this build is for that architecture of isa.def, else `otherwise`. */
 #define GPT2C_ON_any(then, otherwise) then
 #if defined(__x86_64__)
 #define GPT2C_ON_x86_64(then, otherwise) then
@@ -31,7 +31,7 @@ enum {
     GPT2C_CPU_ASIMDDP = 1 << 9
 };
 
-/* The set of them that this machine has; the CPU is asked once in a process. */
+/* The set of features that this machine has, detected once per process. */
 uint32_t gpt2c_cpu_features(void);
 
 #endif

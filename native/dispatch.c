@@ -1,7 +1,7 @@
 /* The instruction sets of isa.def: their kernels, and which of them this machine can run.
  *
- * Each set's folder defines its own const table, gpt2c_kernels_<name> in table.c; a set of another
- * architecture is not compiled, and its row says so by NULL. */
+ * Each set's folder defines its const table, gpt2c_kernels_<name> in table.c. A set of another
+ * architecture is not compiled; the table in its row is NULL. */
 #include "cpu.h"
 #include "gpt2c.h"
 #include "kernels.h"

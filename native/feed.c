@@ -1,5 +1,5 @@
-/* Feeding tokens: to one session, in chunks, or to several in one pass, where every weight that is read
- * serves all of them. */
+/* Feeding tokens to one session, in chunks, or to several sessions in one pass, which reads every weight once
+ * for all of them. */
 #include <string.h>
 
 #include "forward.h"
@@ -7,7 +7,7 @@
 
 /* ---- One session ---- */
 
-/* Of a chunk's outputs, the last position's are only wanted of the last chunk. */
+/* The outputs that a chunk writes. Those of the last position are written by the last chunk only. */
 static gpt2c_outputs outputs_of_chunk(const gpt2c_model_config *c, const gpt2c_outputs *all,
                                       size_t begin, int is_last) {
     gpt2c_outputs outputs = *all;
@@ -90,7 +90,7 @@ static gpt2c_status check_batch(gpt2c_session *const *sessions, size_t n_session
     return GPT2C_STATUS_OK;
 }
 
-/* Enters all of them or none. The same session twice is busy the second time. */
+/* Enters all sessions or none. A session that is listed twice is busy the second time. */
 static gpt2c_status enter_all(gpt2c_session *const *sessions, const size_t *n_ids, size_t n_sessions) {
     const size_t n_ctx = (size_t)sessions[0]->model->config.n_ctx;
     gpt2c_status status = GPT2C_STATUS_OK;
@@ -133,7 +133,7 @@ gpt2c_status gpt2c_batch_feed(gpt2c_session *const *sessions, size_t n_sessions,
     status = enter_all(sessions, n_ids, n_sessions);
     if (status != GPT2C_STATUS_OK) return status;
 
-    gpt2c_segment segments[GPT2C_LIMIT_CHUNK_ROWS]; /* a row each at least */
+    gpt2c_segment segments[GPT2C_LIMIT_CHUNK_ROWS]; /* each has at least one row */
     size_t begin = 0;
     for (size_t i = 0; i < n_sessions; i++) {
         gpt2c_session *session = sessions[i];

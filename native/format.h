@@ -1,14 +1,14 @@
-/* A weight format: how a matrix is laid out in memory, and what its numbers are.
+/* A weight format: how a matrix is laid out in memory, and how its weights are represented.
  *
- * Each format is a const table of functions in a file of its own, format_<name>.c, registered by its row
- * in formats.def. Its kernels are entries of gpt2c_kernels (kernels.h), by layout. */
+ * Each format is a const table of functions in its own file, format_<name>.c, registered by its row in
+ * formats.def. Its kernels are entries of gpt2c_kernels (kernels.h), by layout. */
 #ifndef GPT2C_FORMAT_H
 #define GPT2C_FORMAT_H
 
 #include "kernels.h"
 
-/* Weights as they are given: n_in * n_out numbers of `dtype` at any address, laid out as `given`, which is
- * GPT2C_LAYOUT_IN_OUT or GPT2C_LAYOUT_OUT_IN. */
+/* Weights as the caller passes them: n_in * n_out elements of `dtype` with any alignment, in layout `given`,
+ * which is GPT2C_LAYOUT_IN_OUT or GPT2C_LAYOUT_OUT_IN. */
 typedef struct gpt2c_source {
     gpt2c_layout given;
     gpt2c_dtype dtype;
@@ -16,22 +16,22 @@ typedef struct gpt2c_source {
 } gpt2c_source;
 
 typedef struct gpt2c_format {
-    /* 1: weights are integers and scales, so x is rounded to integers as well (quantized.h). */
+    /* 1: weights are integers with scales, and x is rounded to integers as well (quantized.h). */
     int is_integer;
 
-    /* Bytes that the numbers take, padding included. */
+    /* Size of the data in bytes, including padding. */
     size_t (*bytes)(const gpt2c_matrix *w);
 
-    /* Sets every number of w, a panel's padding too. */
+    /* Sets every element of w, including the padding of panels. */
     void (*set)(gpt2c_matrix *w, const gpt2c_source *from);
 
     /* Weight w[k][c], as float32. */
     float (*at)(const gpt2c_matrix *w, size_t k, size_t c);
 
-    /* out[k] = w[k][c] + b[k] for all k, with the bits of `at`; NULL: `at` is quick enough for that. */
+    /* out[k] = w[k][c] + b[k] for all k, with the bits of `at`. NULL: `at` is fast enough for this. */
     void (*add_column)(float *out, const gpt2c_matrix *w, size_t c, const float *b);
 
-    /* Whether numbers that `set` did not make are such as it makes them. NULL: any bits are a number. */
+    /* Whether data that was not written by `set` is valid. NULL: any bits are valid. */
     int (*is_sound)(const gpt2c_matrix *w);
 } gpt2c_format;
 
@@ -43,10 +43,10 @@ GPT2C_ROW_MAJOR_FORMATS(GPT2C_DECLARE_FORMAT)
 GPT2C_FORMATS(GPT2C_DECLARE_FORMAT)
 #undef GPT2C_DECLARE_FORMAT
 
-/* Of a layout, which is one of gpt2c_layout. */
+/* The format of a layout, which must be one of gpt2c_layout. */
 const gpt2c_format *gpt2c_format_of(gpt2c_layout layout);
 
-/* The layout of a format of gpt2c_format_name's numbers. */
+/* The layout of a format, numbered as in gpt2c_format_name. */
 gpt2c_layout gpt2c_layout_of_format(int32_t format);
 
 #endif

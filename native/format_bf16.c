@@ -1,4 +1,4 @@
-/* Panels of bfloat16, two steps of k side by side: [panels][ceil(n_in / 2)][PANEL][2]. */
+/* Panels of bfloat16, with two steps of k next to each other: [panels][ceil(n_in / 2)][PANEL][2]. */
 #include "half.h"
 #include "matrix.h"
 

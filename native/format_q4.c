@@ -5,10 +5,11 @@
 #include "matrix.h"
 #include "quantized.h"
 
-/* A smaller scale has no inverse to speak of. */
+/* A smaller scale is treated as 0, since its inverse would be too large. */
 #define SMALLEST_SCALE 1e-30f
 
-/* To the nearest of 0 .. max. A NaN becomes 0: C leaves its cast undefined, and its scale or offset is kept. */
+/* Rounds x to the nearest of 0 .. max. A NaN becomes 0, because C leaves its cast undefined; the NaN itself
+ * is still in the column's scale or offset. */
 static inline uint8_t to_unsigned(float x, float max) {
     return x > 0.0f ? (uint8_t)gpt2c_to_integer(x < max ? x : max) : 0;
 }
@@ -18,7 +19,7 @@ static size_t bytes(const gpt2c_matrix *w) {
            (gpt2c_q4_blocks(w->n_in) * sizeof(gpt2c_q4_block) + sizeof(gpt2c_q4_columns));
 }
 
-/* A group's numbers of one panel: w is about scale * q - offset. */
+/* The fit of a group of one panel: w is about scale * q - offset, in each lane. */
 typedef struct group_fit {
     float scale[GPT2C_PANEL];
     float offset[GPT2C_PANEL];
@@ -51,13 +52,13 @@ static void sum_rounded(group_sums *sums, const group_fit *fit, const float *row
     }
 }
 
-/* The scale and offset that make the squared error smallest while q stays what it is, and that error. */
+/* Finds the scale and offset with the smallest squared error for the given q; returns that error. */
 static float fit_lane(float *scale, float *offset, const group_sums *s, size_t lane) {
     const float n = GPT2C_GROUP;
     const float spread = s->qq[lane] - s->q[lane] * s->q[lane] / n;
     *scale = spread > 0.0f ? (s->qw[lane] - s->q[lane] * s->w[lane] / n) / spread : 0.0f;
     *offset = (*scale * s->q[lane] - s->w[lane]) / n;
-    if (*offset < 0.0f) { /* it is kept without a sign */
+    if (*offset < 0.0f) { /* it is stored without a sign */
         *offset = 0.0f;
         *scale = s->qq[lane] > 0.0f ? s->qw[lane] / s->qq[lane] : 0.0f;
     }
@@ -65,13 +66,13 @@ static float fit_lane(float *scale, float *offset, const group_sums *s, size_t l
            *offset * (n * *offset - 2.0f * (*scale * s->q[lane] - s->w[lane]));
 }
 
-/* A group's range, cut at either end by each of these parts of it, gives q; of the fits to such q the
- * best one is taken. */
+/* Fractions of a group's range to cut off at either end. Each pair of cuts gives integers q and the best fit
+ * to them; of these fits the best one is used. */
 static const float cuts[] = {0.0f, 0.06f, 0.12f};
 #define N_CUTS (sizeof cuts / sizeof cuts[0])
 
-/* Quantizing takes three steps, because scales are relative to a column's largest: fit each block of a
- * panel to its rows [GPT2C_GROUP][GPT2C_PANEL], then scale the panel, then round each block. */
+/* Quantizing takes three steps, because scales are relative to the largest one of a column: fit each block of
+ * a panel to its rows [GPT2C_GROUP][GPT2C_PANEL], then scale the panel, then round each block. */
 static void fit_block(gpt2c_q4_block *block, const float *rows) {
     group_fit best;
     float low[GPT2C_PANEL] = {0.0f}, high[GPT2C_PANEL] = {0.0f}, error[GPT2C_PANEL];
@@ -102,10 +103,10 @@ static void fit_block(gpt2c_q4_block *block, const float *rows) {
             best.offset[lane] = offset;
         }
     }
-    memcpy(block->q, &best, sizeof best); /* there is room: 512 bytes */
+    memcpy(block->q, &best, sizeof best); /* it fits: q has 512 bytes */
 }
 
-/* x in units of step, 0 if that has none. */
+/* x in units of `step`; 0 if `step` is 0. */
 static uint8_t in_steps(float x, float step) {
     return step > 0.0f ? to_unsigned(x / step, 255.0f) : 0;
 }
@@ -170,7 +171,7 @@ static float at(const gpt2c_matrix *w, size_t k, size_t c) {
     return scale * (float)gpt2c_q4_integer(block, k, lane) - offset;
 }
 
-/* The scales once for all steps of k that share them. */
+/* Computes the scale and offset once for all steps of k that share them. */
 static void add_column(float *out, const gpt2c_matrix *w, size_t c, const float *b) {
     const size_t lane = c % GPT2C_PANEL, n = w->n_in;
     const gpt2c_q4_block *block = gpt2c_q4_panel(w, c);

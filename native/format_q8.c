@@ -8,14 +8,14 @@ static size_t bytes(const gpt2c_matrix *w) {
     return gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in) * sizeof(gpt2c_q8_block);
 }
 
-/* The bfloat16 that is not smaller; of a number that is not negative, or NaN. */
+/* Rounds x upwards to a bfloat16; x is not negative, or is NaN. */
 static uint16_t to_bf16_upwards(float x) {
     if (isnan(x)) return 0x7fc0u;
     return (uint16_t)((gpt2c_bits_of(x) + 0xffffu) >> 16);
 }
 
-/* Quantizes a block from its rows of float32, [2 GPT2C_GROUP][GPT2C_PANEL]. Weights beyond 1e15 count
- * as that; a NaN makes a NaN of its scale. */
+/* Quantizes a block from its rows of float32, [2 GPT2C_GROUP][GPT2C_PANEL]. Weights beyond 1e15 count as
+ * 1e15; a NaN makes its scale NaN. */
 static void quantize(gpt2c_q8_block *block, const float *rows) {
     float largest[GPT2C_PANEL] = {0.0f}, scale[GPT2C_PANEL];
     for (size_t k = 0; k < 2 * GPT2C_GROUP; k++) {
@@ -54,7 +54,7 @@ static float at(const gpt2c_matrix *w, size_t k, size_t c) {
     return gpt2c_bf16_to_f32(block->scale[lane]) * (float)gpt2c_q8_integer(block, k, lane);
 }
 
-/* The scales once for all steps of k that share them. */
+/* Computes the scale once for all steps of k that share it. */
 static void add_column(float *out, const gpt2c_matrix *w, size_t c, const float *b) {
     const size_t lane = c % GPT2C_PANEL, n = w->n_in;
     const gpt2c_q8_block *block = gpt2c_q8_panel(w, c);
@@ -70,7 +70,7 @@ static int is_sound(const gpt2c_matrix *w) {
     const uint16_t largest = to_bf16_upwards(GPT2C_LARGEST_WEIGHT / 127.0f);
     for (size_t n = gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in); n > 0; n--, block++)
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-            if (block->scale[lane] > largest) return 0; /* infinite, NaN and negative ones have larger bits */
+            if (block->scale[lane] > largest) return 0; /* bits of infinite, NaN and negative scales are larger */
     return 1;
 }
 

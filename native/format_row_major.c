@@ -1,4 +1,4 @@
-/* Float32 as a file has it, [n_in, n_out] or [n_out, n_in]. */
+/* Float32 as in the file, [n_in, n_out] or [n_out, n_in]. */
 #include "matrix.h"
 
 static size_t bytes(const gpt2c_matrix *w) { return w->n_in * w->n_out * sizeof(float); }

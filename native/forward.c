@@ -3,22 +3,22 @@
  *   x = wte[token] + wpe[position]
  *   in each layer:   x = x + attn_proj(attention(qkv(ln_1(x))))
  *                    x = x + mlp_proj(gelu(mlp_fc(ln_2(x))))
- *   logits = ln_f(x) wte^T, which is head.c's
+ *   logits = ln_f(x) wte^T                                        (in head.c)
  *
- * Relatives of GPT-2 may have another activation than GELU's tanh form, another scale of attention's
- * scores, or a head of its own in the place of wte^T; ops.c and head.c know.
+ * Models derived from GPT-2 may use another activation than GELU's tanh form, another scale of the
+ * attention scores, or a separate output head instead of wte^T. ops.c and head.c handle these.
  *
- * Each line below runs one operation over a range of rows, a row being a token. Which rows is all
- * that the six switches decide (see gpt2c_switch in gpt2c.h): an operation whose switch is on
- * computes the rows of the new tokens and finds older rows that it reads where they were kept; one
- * whose switch is off computes every row so far again. Since each row of an output depends on the
- * same rows of its inputs, summed in the same order, the bits are the same either way.
+ * Each line below runs one operation over a range of rows; a row is a token. The six switches (see
+ * gpt2c_switch in gpt2c.h) decide only which rows these are. With its switch on, an operation computes
+ * the rows of the new tokens, and reads older rows where they were stored. With its switch off, it
+ * computes all rows so far again. Each row of an output depends on the same rows of the inputs,
+ * summed in the same order, so the bits are the same either way.
  *
- * The operations (ops.c) pick rows, count them, and call the kernels (kernels/). Where an output
- * stands is planned in session.c; outputs that nobody reads later share their place.
+ * The operations (ops.c) choose their rows, count them, and call the kernels (kernels/). session.c
+ * plans where each output is stored; outputs that are not read later share memory.
  *
- * Behind the last layer's K and V no row is read by another one, so with all switches on the rows that
- * nobody wants end there: of a prompt all but the last.
+ * After K and V of the last layer, no row depends on another one. So with all switches on, only the rows
+ * that the caller needs continue from there: of a prompt only the last row.
  */
 #include "forward.h"
 

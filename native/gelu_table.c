@@ -3,7 +3,7 @@
 #include "half.h"
 #include "kernels/ref/ref.h"
 
-/* Always with the reference kernel, so that every instruction set has the same table. */
+/* Always uses the reference kernel, so that every instruction set has the same table. */
 gpt2c_status gpt2c_gelu_table_fill(uint16_t *table) {
     if (table == NULL) return GPT2C_STATUS_INVALID_ARGUMENT;
     for (uint32_t h = 0; h < GPT2C_GELU_TABLE_SIZE; h++) {

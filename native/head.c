@@ -13,7 +13,7 @@
 
 /* ---- The whole head ---- */
 
-/* Rows whose logits are to be computed: those the caller wants, and with the switch off all. */
+/* The rows whose logits are computed: those that the caller needs, or all with the switch off. */
 static gpt2c_span logit_rows(const gpt2c_pass *pass, const gpt2c_outputs *outputs) {
     const size_t end = pass->n - pass->origin;
     const int of_all_new = outputs->logits != NULL || outputs->next_ids != NULL;
@@ -59,7 +59,7 @@ static void unembed_rows(gpt2c_pass *pass, float *out, const float *hidden, size
     gpt2c_run_linear(pass, GPT2C_SWITCH_UNEMBED, (gpt2c_span){0, n}, args);
 }
 
-/* Computes the logits of `rows`; returns the last row's. */
+/* Computes the logits of `rows`; returns those of the last row. */
 static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_span rows,
                                    const gpt2c_outputs *outputs) {
     const gpt2c_session *session = pass->session;
@@ -72,7 +72,7 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
     size_t n = 0;
     for (size_t r = rows.begin; r < rows.end && !gpt2c_stopped(pass); r += n) {
         const int wanted = outputs->logits != NULL && r >= first_new;
-        /* Old rows and new ones are never in one piece: only the new ones have a place to go. */
+        /* Old and new rows are never computed together: only the new ones have an output buffer. */
         n = r < first_new ? first_new - r : rows.end - r;
         if (n > GPT2C_LOGIT_ROWS) n = GPT2C_LOGIT_ROWS;
         float *out = wanted ? outputs->logits + (r - first_new) * n_vocab : scratch;
@@ -87,10 +87,11 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
 
 /* ---- Screening ---- */
 
-/* With candidates in more than one panel of so many, the whole head is as quick. */
+/* With candidates in more than one of this many panels, the whole head is as fast. */
 #define PANELS_PER_CANDIDATE 4
 
-/* Of |x|: no estimate overflows below, and above the smallest what subnormal products lose is LOST at most. */
+/* Limits for |x|. Below the largest no estimate overflows. Above the smallest, lost subnormal products change
+ * a sum by at most LOST. */
 #define LARGEST_NORM 1e15f
 #define SMALLEST_NORM 1e-15f
 #define LOST 1e-30f
@@ -100,9 +101,9 @@ typedef struct screening {
     const float *x;
     float norm;             /* at least |x| */
     float *upper;           /* [n_vocab] */
-    float *floors;          /* [n_threads]: the largest lower end that each worker has seen */
-    float floor;            /* of all */
-    size_t panels;          /* that candidates are in */
+    float *floors;          /* [n_threads]: the largest lower end that each worker found */
+    float floor;            /* the largest of all lower ends */
+    size_t panels;          /* panels with candidates */
     gpt2c_linear_args head; /* one row of logits */
 } screening;
 
@@ -117,7 +118,7 @@ static gpt2c_span columns_of(const screening *s, size_t panel) {
     return (gpt2c_span){begin, end < s->model->head.n_out ? end : s->model->head.n_out};
 }
 
-/* Not "upper >= floor": a NaN proves nothing, so it is a candidate. */
+/* Not "upper >= floor": a NaN proves nothing, so it must be a candidate. */
 static int is_candidate(const screening *s, size_t c) { return !(s->upper[c] < s->floor); }
 
 static size_t candidates_in(const screening *s, gpt2c_span columns) {
@@ -136,7 +137,7 @@ static void compute_candidates(const gpt2c_job *job, gpt2c_span panels, size_t w
     }
 }
 
-/* x as the head's kernel takes it, and at least its length. */
+/* Sets x as the head's kernel reads it, and an upper bound of its norm. */
 static void set_x(screening *s, float *buffer, const float *hidden) {
     const size_t n_embd = s->model->head.n_in;
     const int rounds = s->model->kernels->rounds_x[s->model->head.layout];
@@ -149,7 +150,8 @@ static void set_x(screening *s, float *buffer, const float *hidden) {
     s->norm = (float)(sqrt(squares) * (1.0 + 0x1p-20));
 }
 
-/* The largest of the candidates' logits; n_vocab if nothing is proved or nothing would be gained. */
+/* The id of the candidate with the largest logit; n_vocab if nothing is proved, or the whole head would be as
+ * fast. */
 static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_candidates) {
     const size_t n_vocab = s->model->head.n_out, n_panels = gpt2c_panels(n_vocab);
     gpt2c_job job = {.kernels = s->model->kernels, .args = s, .items = {0, n_vocab}, .compute = compute_screen};
@@ -159,7 +161,7 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
 
     *n_candidates = 0;
     if (!(fabsf(s->floor) < INFINITY)) return n_vocab;
-    s->floor -= 2 * LOST; /* at this end, and at the upper one that is compared with it */
+    s->floor -= 2 * LOST; /* once for this end, once for the upper end that it is compared with */
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t n = candidates_in(s, columns_of(s, panel));
         *n_candidates += n;
@@ -181,7 +183,7 @@ static size_t best_candidate(const gpt2c_pass *pass, screening *s, size_t *n_can
     return best;
 }
 
-/* Sets *next_id and returns 1, or returns 0 if it takes the whole head. */
+/* Sets *next_id and returns 1, or returns 0 if the whole head is needed. */
 static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
@@ -211,7 +213,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     return 1;
 }
 
-/* ---- Both ---- */
+/* ---- Outputs of a feed ---- */
 
 void gpt2c_unembed(gpt2c_pass *pass, const float *hidden, const gpt2c_outputs *outputs) {
     const gpt2c_model *model = pass->session->model;
@@ -241,7 +243,7 @@ void gpt2c_unembed_segments(gpt2c_pass *pass, const float *hidden, float *last_l
     const gpt2c_session *session = pass->session;
     const gpt2c_model *model = session->model;
     const size_t n_embd = (size_t)model->config.n_embd, n_vocab = (size_t)model->config.n_vocab;
-    float *last = gpt2c_at(session, session->buffers.attn, 0); /* free by now; rows enough */
+    float *last = gpt2c_at(session, session->buffers.attn, 0); /* unused by now, with enough rows */
     float *scratch = gpt2c_at(session, session->buffers.logits, 0);
     if (last_logits == NULL && next_ids == NULL) return;
     for (size_t i = 0; i < pass->n_segments; i++)

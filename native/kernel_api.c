@@ -1,5 +1,5 @@
-/* The kernels one by one behind the public header: arguments are checked, scratch is found, and the
- * instruction set's kernel is called. Nothing is computed here. */
+/* The kernels one by one, as the public header offers them: each call checks its arguments, allocates scratch
+ * and calls the instruction set's kernel. Nothing is computed here. */
 #include <math.h>
 #include <string.h>
 
@@ -20,7 +20,7 @@ static gpt2c_status find_kernels(int32_t isa, const gpt2c_kernels **kernels) {
     return GPT2C_STATUS_OK;
 }
 
-/* An array of a * b numbers that is there, if there is any number in it. */
+/* Whether `data` can be an array of a * b elements. Without elements it may be NULL. */
 static int is_array(const void *data, size_t a, size_t b) {
     return a == 0 || b == 0 || (data != NULL && a <= PTRDIFF_MAX / sizeof(float) / b);
 }
@@ -36,7 +36,7 @@ gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t
     if (given != GPT2C_LAYOUT_IN_OUT && given != GPT2C_LAYOUT_OUT_IN) return GPT2C_STATUS_INVALID_ARGUMENT;
     if ((int)layout < 0 || layout >= GPT2C_LAYOUT_COUNT) return GPT2C_STATUS_INVALID_ARGUMENT;
     if (n_in == 0 || n_out == 0 || !is_array(weight, n_in, n_out)) return GPT2C_STATUS_INVALID_ARGUMENT;
-    /* No layout takes more than a float for each number, padded to whole blocks and panels. */
+    /* No layout takes more than a float per element, padded to whole blocks and panels. */
     if (gpt2c_pad(n_in, 2 * GPT2C_GROUP) > PTRDIFF_MAX / sizeof(float) / GPT2C_PANEL / gpt2c_panels(n_out))
         return GPT2C_STATUS_OUT_OF_MEMORY;
 
@@ -73,7 +73,7 @@ static int is_epilogue(const gpt2c_op_linear_args *args) {
     }
 }
 
-/* With x packed, where the kernel needs that. */
+/* Packs x if the kernel needs that, then runs it. */
 static gpt2c_status run_linear(const gpt2c_kernels *kernels, gpt2c_linear_args args, gpt2c_span rows,
                                gpt2c_span columns) {
     const gpt2c_layout layout = args.w->layout;
@@ -221,7 +221,7 @@ static void free_scratch(attention_scratch *scratch) {
     gpt2c_free(scratch->scores);
 }
 
-/* All NaN: what a kernel reads without having stored it is undefined, and shall be seen. */
+/* Filled with NaN, so that a kernel that reads what it never stored gives a visibly wrong result. */
 static void *new_nan(size_t n, size_t number_bytes) {
     void *data = gpt2c_alloc(n, number_bytes);
     if (data != NULL) memset(data, 0xff, n * number_bytes);
@@ -247,7 +247,7 @@ static int is_attention(const gpt2c_op_attention_args *args) {
     if (!is_span(args->heads_begin, args->heads_end, args->n_head)) return 0;
     if (args->n_past > args->n) return 0;
     if (!is_span(args->rows_begin, args->rows_end, args->n - args->n_past)) return 0;
-    /* Padding adds less than a factor of KV_TILE each to positions and to a head's numbers. */
+    /* Padding multiplies positions, and the elements of a head, by at most KV_TILE each. */
     const size_t max = PTRDIFF_MAX / sizeof(float) / (GPT2C_KV_TILE * GPT2C_KV_TILE);
     if (args->head_dim > max / args->n_head) return 0;
     const size_t n_embd = args->n_head * args->head_dim;

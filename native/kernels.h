@@ -1,44 +1,46 @@
-/* What a kernel is, and the const table of them that each instruction set fills.
+/* What a kernel is, and the const table of kernels that each instruction set fills.
  *
  * The row contract. Output row r is a function of input row r alone (in attention also of the K and
  * V rows at positions up to its own), summed in one fixed order that does not depend on how many
- * rows there are, which rows were asked for, or who computes them. Everything else that gpt2c
+ * rows there are, which rows are computed, or which thread computes them. Everything else that gpt2c
  * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
  *
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
- * the bias; over bf16 panels avx512_bf16 adds the products of two k at a time, and over the integer
+ * the bias. Over bf16 panels avx512_bf16 adds the products of two k at a time. Over the integer
  * formats every set adds 32 at a time (native/kernels/ref/linear_int8.c). SIMD lanes are output
- * columns, so that k is walked in order in each.
+ * columns, so every lane walks k in that order.
  *
  * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
- * overflows; tiny = 2^-150, what is lost where a result becomes subnormal. The tests hold every kernel
- * of every instruction set to them:
+ * overflows; tiny = 2^-150, the loss where a result becomes subnormal. The tests check these bounds for
+ * every kernel of every instruction set:
  *   linear      (n_in + 2) * eps * (sum |x[k] w[k][c]| + |bias|) + n_in * tiny
- *   bf16        the same, with each weight (and in avx512_bf16 each x) as bfloat16 rounds it; there
- *               (n_in + 2) * 2 eps * (sum |x[k] w[k][c]| + |bias|), products below 2^-126 being lost
- *   q8, q4      with weights and x as they are rounded (native/quantized.h), g groups of 32 steps of k and
- *               W the weights' sizes, |scale q| + |offset|: (2 g + 4) * eps * (sum |x| W + |bias|) + g * tiny.
- *               The same bits in every set: integers are summed exactly, and what follows is prescribed
+ *   bf16        the same, with each weight (and in avx512_bf16 each x) rounded to bfloat16; in
+ *               avx512_bf16, which loses products below 2^-126,
+ *               (n_in + 2) * 2 eps * (sum |x[k] w[k][c]| + |bias|)
+ *   q8, q4      with weights and x as they are rounded (native/quantized.h), g groups of 32 steps of k, and
+ *               W the magnitude of a weight, |scale q| + |offset|:
+ *               (2 g + 4) * eps * (sum |x| W + |bias|) + g * tiny.
+ *               The same bits in every set: integers are summed exactly, all further steps are prescribed
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
- *               + 2 tiny * (1 + |weight|), std being sqrt(variance + epsilon)
+ *               + 2 tiny * (1 + |weight|), where std = sqrt(variance + epsilon)
  *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
- *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; of a huge negative x, -0
- *   gelu_erf    12 eps * |gelu(x)| * (1 + x^2 / 4) + 1e-37; of a huge negative x, -0
+ *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; -0 for a huge negative x
+ *   gelu_erf    12 eps * |gelu(x)| * (1 + x^2 / 4) + 1e-37; -0 for a huge negative x
  *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
- *   softmax     (n + ln n + 8 + max(x) - x) * eps * p + 1.3e-38: n additions; each exp 3 eps and its
- *               argument's rounding, which is relative to max(x) - x, and over the sum of all
+ *   softmax     (n + ln n + 8 + max(x) - x) * eps * p + 1.3e-38: n additions; each exp has 3 eps and the
+ *               rounding of its argument, which is relative to max(x) - x; summed over all elements,
  *               p (max(x) - x) <= ln n; 1.3e-38 where exp is cut off
  *   attention   sum of p[t] |v[t]| * ((2 n + ln n + 9 + max(s) - s[t]) * eps + e^(2 d) - 1) over the n
  *               visible positions + sum of |v[t]| * 1.3e-38 + n * tiny: softmax of the scores s, then
- *               n multiply-adds; d, the scores' own error, is (head_dim + 3) * eps * the largest of
- *               sum |q k| * scale + tiny * head_dim
- *   kv_f16      attention's, of K and V as store_f16 rounds them
+ *               n multiply-adds; d, the error of the scores themselves, is (head_dim + 3) * eps * the
+ *               largest of sum |q k| * scale + tiny * head_dim
+ *   kv_f16      as attention, with K and V as store_f16 rounds them
  *   relu        exact
- *   embed, add  eps * |a + b|: rounded once, hence the same everywhere; embed over q4 3 eps * (W + |b|), since
- *               scale q - offset is rounded twice before, and still the same everywhere
+ *   embed, add  eps * |a + b|: rounded once, hence the same in every set; embed over q4
+ *               3 eps * (W + |b|), since scale q - offset is rounded twice before, also the same in every set
  *   argmax      exact; the lowest index wins a tie, a NaN counts as -infinity
- * A NaN makes every result that depends on it a NaN (argmax apart); an infinity gives what ref's
- * formula makes of it.
+ * A NaN makes every result that depends on it a NaN (except in argmax). For an infinity, the result is
+ * what ref's formula gives.
  */
 #ifndef GPT2C_KERNELS_H
 #define GPT2C_KERNELS_H
@@ -54,15 +56,15 @@ typedef struct gpt2c_span {
     size_t end;
 } gpt2c_span;
 
-/* Columns in a panel: two AVX-512 registers, four AVX2 ones, eight of NEON. */
+/* Columns in a panel: two AVX-512 registers, four of AVX2, eight of NEON. */
 #define GPT2C_PANEL GPT2C_LIMIT_PANEL_COLUMNS
 
 /* A linear layer's weights: out[c] = sum over k of x[k] * w[k][c]. */
 struct gpt2c_matrix {
-    gpt2c_layout layout; /* and so which linear kernel reads it */
+    gpt2c_layout layout; /* decides which linear kernel reads it */
     size_t n_in;
     size_t n_out;
-    void *data; /* floats, or what the layout says */
+    void *data; /* floats, or the elements that the layout defines */
 };
 
 static inline size_t gpt2c_panels(size_t n_out) { return (n_out + GPT2C_PANEL - 1) / GPT2C_PANEL; }
@@ -72,28 +74,28 @@ typedef struct gpt2c_linear_args {
     const float *x;             /* [rows, n_in] */
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
-    const void *packed_x;       /* what the table's `pack` made of x, if it has one for the layout */
-    const float *x_remainder;   /* NULL, or what to add to x, [rows, n_in], where x is rounded */
-    const void *packed_remainder; /* what `pack` made of x_remainder */
-    const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel ends with its GELU */
-    gpt2c_epilogue epilogue;    /* the same arithmetic as the separate operation's, so the same bits */
-    const uint16_t *gelu_table; /* of GPT2C_EPILOGUE_GELU_TABLE */
-    const float *residual;      /* [rows, n_out], of GPT2C_EPILOGUE_ADD */
+    const void *packed_x;       /* x packed by the table's `pack`, if it has one for the layout */
+    const float *x_remainder;   /* NULL, or [rows, n_in]: the rounding error of x, to be multiplied too */
+    const void *packed_remainder; /* x_remainder packed by `pack` */
+    const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel applies its GELU */
+    gpt2c_epilogue epilogue;    /* the same arithmetic as in the separate operation, so the same bits */
+    const uint16_t *gelu_table; /* for GPT2C_EPILOGUE_GELU_TABLE */
+    const float *residual;      /* [rows, n_out], for GPT2C_EPILOGUE_ADD */
 } gpt2c_linear_args;
 
 static inline size_t gpt2c_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* An odd number of cache lines: rows a multiple of 4096 bytes apart would all lie in one set of L1. */
+/* Bytes from one row of packed activations to the next: an odd number of cache lines, since rows that are a
+ * multiple of 4096 bytes apart would all map to one set of the L1 cache. */
 static inline size_t gpt2c_packed_x_bytes(size_t n_in) { return (gpt2c_pad(n_in, 64) * sizeof(uint16_t)) | 64; }
 
-/* Positions are stored in tiles of so many, and a head's numbers padded to a multiple of it, so that
- * a kernel set may lay K and V out in whole registers. */
+/* K and V are stored in tiles of this many positions, and the elements of a head are padded to a multiple of
+ * it, so that a kernel set can lay them out in whole registers. */
 #define GPT2C_KV_TILE 16
 
-/* K and V of one layer. Their layout is known to a kernel set alone: to its `store`, `attention` and `kv_runs`
- * (or `store_f16`, `attention_f16` and `kv_runs_f16`). Each holds pad(n_ctx, KV_TILE) * n_head *
- * pad(head_dim, KV_TILE) numbers, 64-byte aligned, whose contents are undefined where nothing was
- * kept. */
+/* K and V of one layer. Only a kernel set knows their layout, in its `store`, `attention` and `kv_runs` (or
+ * `store_f16`, `attention_f16` and `kv_runs_f16`). Each holds pad(n_ctx, KV_TILE) * n_head *
+ * pad(head_dim, KV_TILE) elements, 64-byte aligned. Elements that were never stored are undefined. */
 typedef struct gpt2c_kv {
     void *k; /* floats or halves */
     void *v;
@@ -105,34 +107,34 @@ typedef struct gpt2c_kv {
 
 static inline size_t gpt2c_kv_number_bytes(int f16) { return f16 ? sizeof(uint16_t) : sizeof(float); }
 
-/* Rows of scores that a call of `attention` has room for. */
+/* Rows of scores in the scratch of an `attention` call. */
 #define GPT2C_SCORE_ROWS 16
 
 typedef struct gpt2c_attention_args {
     float *out;              /* [rows, n_embd] */
     const float *qkv;        /* [rows, 3 n_embd]: q, k and v side by side */
     const gpt2c_kv *kv;      /* holds positions 0 .. position + rows - 1 */
-    size_t position;         /* of row 0 */
+    size_t position;         /* the position of row 0 */
     float *scores;           /* [SCORE_ROWS][pad(n_ctx, KV_TILE)], scratch of the calling thread */
-    int fused;               /* 1: scale, mask and maximum on the way; 0: in passes of their own */
+    int fused;               /* 1: scale, mask and maximum together with the scores; 0: in separate passes */
     float scale;             /* of the scores */
 } gpt2c_attention_args;
 
-/* Called with each run of bytes that some positions occupy. */
+/* Called with each contiguous run of bytes that the visited positions occupy. */
 typedef void gpt2c_kv_visit(void *context, void *run, size_t n_bytes);
 
 struct gpt2c_screen; /* screen.h */
 
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
 typedef struct gpt2c_kernels {
-    /* Multiply-adds of linear layers in the time that ref takes for one, roughly; 0 is as good as 1. A
-     * call can be ended every so many, see work.c. */
+    /* Roughly the multiply-adds of linear layers in the time that ref takes for one; 0 means 1. work.c
+     * uses it to size the blocks between which a call can be ended. */
     size_t speed;
 
-    /* out = wte[token] + wpe; wte lies as a head does, so a row of it is a column of w. */
+    /* out = wte[token] + wpe. wte is laid out as an output head, so one of its rows is a column of w. */
     void (*embed)(float *out, const gpt2c_matrix *wte, size_t token, const float *wpe);
 
-    /* out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias, over n numbers a row. */
+    /* out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias, over the n elements of a row. */
     void (*layernorm)(float *out, const float *x, const float *weight, const float *bias, size_t rows,
                       size_t n, float epsilon);
 
@@ -140,33 +142,33 @@ typedef struct gpt2c_kernels {
      * never split: spans of columns begin at a multiple of GPT2C_PANEL. */
     void (*linear[GPT2C_LAYOUT_COUNT])(const gpt2c_linear_args *args, gpt2c_span rows, gpt2c_span columns);
 
-    /* For a layout whose kernel reads x in another form: rows of x [rows, n_in] to rows of
-     * gpt2c_packed_x_bytes(n_in). NULL: x is read as it is. */
+    /* For a layout whose kernel reads packed activations: packs rows of x [rows, n_in] into rows of
+     * gpt2c_packed_x_bytes(n_in). NULL: the kernel reads x itself. */
     void (*pack[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
 
-    /* 1: `pack` rounds x to bfloat16, so the layout's sums are of x so rounded. */
+    /* 1: `pack` rounds x to bfloat16, so the sums over this layout use x rounded that way. */
     int rounds_x[GPT2C_LAYOUT_COUNT];
 
-    /* For columns c: upper[c] = estimate + bound, the most that the head's logit can be; returns the
-     * largest estimate - bound. `norm` is at least |x|. See screen.h. */
+    /* For columns c: upper[c] = estimate + bound, an upper bound of the head's logit. Returns the largest
+     * estimate - bound. `norm` is at least |x|. See screen.h. */
     float (*screen)(float *upper, const struct gpt2c_screen *screen, const float *x, float norm,
                     gpt2c_span columns);
 
-    /* Stores the k and v parts of qkv [rows, 3 n_embd] at `position` onwards. */
+    /* Stores the k and v parts of qkv [rows, 3 n_embd], beginning at `position`. */
     void (*store)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
 
     /* Causal self-attention of the given rows and heads. */
     void (*attention)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 
-    /* The same where kv->f16. Numbers are rounded to half precision when they are kept, ties to even,
-     * and widened, which is exact, when they are read; sums are as over floats. A finite number beyond
-     * 65,504, the largest half, becomes that: K and V of a trained GPT-2 stay far below, but one
-     * infinity would make NaN of every later row. Infinities and NaN are kept as they are. */
+    /* The same for kv->f16. Elements are rounded to half precision when they are stored, ties to even, and
+     * widened when they are read, which is exact; sums are as over floats. A finite element beyond 65,504,
+     * the largest half, is stored as 65,504: K and V of a trained GPT-2 stay far below that, but one
+     * infinity would turn every later row into NaN. Infinities and NaN are stored unchanged. */
     void (*store_f16)(const gpt2c_kv *kv, const float *qkv, size_t rows, size_t position);
     void (*attention_f16)(const gpt2c_attention_args *args, gpt2c_span rows, gpt2c_span heads);
 
-    /* Visits every byte of K and V that the two above stored at these positions, always in the same order
-     * for the same kv and positions; padding may be among them, but nothing undefined. */
+    /* Visits every byte of K and V that `store` or `store_f16` stored at these positions, always in the same
+     * order for the same kv and positions. The runs may include padding, but no undefined bytes. */
     void (*kv_runs)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
     void (*kv_runs_f16)(const gpt2c_kv *kv, gpt2c_span positions, gpt2c_kv_visit *visit, void *context);
 
@@ -179,7 +181,7 @@ typedef struct gpt2c_kernels {
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
 
-/* These in the form that kv has. */
+/* The kernels for the form in which kv is stored. */
 static inline void gpt2c_kv_store(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
                                   size_t rows, size_t position) {
     (kv->f16 ? kernels->store_f16 : kernels->store)(kv, qkv, rows, position);
@@ -195,7 +197,7 @@ static inline void gpt2c_kv_runs(const gpt2c_kernels *kernels, const gpt2c_kv *k
     (kv->f16 ? kernels->kv_runs_f16 : kernels->kv_runs)(kv, positions, visit, context);
 }
 
-/* The activation that an epilogue stands for, as an operation of its own; nothing for the others. */
+/* The activation of an epilogue as a separate operation; does nothing for the other epilogues. */
 static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue epilogue,
                                   const uint16_t *table, float *out, const float *x, size_t n) {
     switch (epilogue) {
@@ -208,15 +210,15 @@ static inline void gpt2c_activate(const gpt2c_kernels *kernels, gpt2c_epilogue e
     }
 }
 
-/* In a set that does the other epilogues in registers, behind them: the activations that few models
- * have, over what was stored. */
+/* Applies the activations that few models use to a stored row. For kernels that apply all other epilogues in
+ * registers, before they store. */
 static inline void gpt2c_finish_activation(const gpt2c_linear_args *args, size_t row, gpt2c_span columns) {
     float *out = args->out + row * args->w->n_out + columns.begin;
     if (args->epilogue == GPT2C_EPILOGUE_GELU_ERF || args->epilogue == GPT2C_EPILOGUE_RELU)
         gpt2c_activate(args->kernels, args->epilogue, NULL, out, out, columns.end - columns.begin);
 }
 
-/* The table of an instruction set, or NULL if this build does not hold it. */
+/* The table of an instruction set, or NULL if this build does not contain it. */
 const gpt2c_kernels *gpt2c_kernels_of(int32_t isa);
 
 #endif

@@ -13,7 +13,7 @@ int gpt2c_matrix_is_sound(const gpt2c_matrix *w) {
     return format->is_sound == NULL || format->is_sound(w);
 }
 
-/* ---- What formats are written with ---- */
+/* ---- Helpers for formats ---- */
 
 void gpt2c_convert(float *out, size_t n, gpt2c_dtype dtype, const void *data, size_t first) {
     const unsigned char *from = (const unsigned char *)data + first * (dtype == GPT2C_DTYPE_F32 ? 4 : 2);

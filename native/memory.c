@@ -6,13 +6,13 @@
 
 #include "gpt2c.h"
 
-/* Relaxed atomics: they count, they order nothing. */
+/* Relaxed atomics: they only count, and order nothing. */
 static size_t live_bytes;
 static size_t peak_bytes;
 static size_t allocations;
 static size_t fail_at;
 
-/* In front of every block, one alignment unit wide, so that the block stays aligned. */
+/* Before every block, in one alignment unit, so that the block stays aligned. */
 typedef struct block_header {
     size_t n_bytes;
     void *base;

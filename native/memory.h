@@ -7,7 +7,7 @@
 #define GPT2C_ALIGNMENT 64
 
 /* `count` elements of `size` bytes, aligned to GPT2C_ALIGNMENT, not initialized; NULL on failure.
- * Pages nobody writes to cost no memory, so generous buffers are cheap. */
+ * Pages that are never written take no physical memory, so large buffers are cheap. */
 void *gpt2c_alloc(size_t count, size_t size);
 
 /* The same, set to zero. */

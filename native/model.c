@@ -1,4 +1,4 @@
-/* Weights come in one tensor at a time, are converted to float32 and laid out, and then frozen. */
+/* Weights are set one tensor at a time, converted and laid out for the kernels, and then frozen. */
 #include "model.h"
 
 #include <math.h>
@@ -11,9 +11,9 @@
 
 /* ---- Creation ---- */
 
-/* Bounds that keep every product below inside a size_t and far from any real model. */
+/* Bounds far above any real model, with which every product below fits into a size_t. */
 #if SIZE_MAX < UINT64_MAX
-#error "gpt2c needs a machine of 64 bits: a size_t of fewer does not hold these products"
+#error "gpt2c needs a 64-bit machine: these products do not fit into a smaller size_t"
 #endif
 #define MAX_LAYERS 1024
 #define MAX_WIDTH 65536
@@ -28,7 +28,7 @@ static int is_flag(int32_t value) { return value == 0 || value == 1; }
 
 static int in_range(int32_t value, int32_t max) { return value >= 1 && value <= max; }
 
-/* What the screen proves (screen.h) is not of an x that is rounded to integers. */
+/* The proof of the screen (screen.h) does not cover an x that is rounded to integers. */
 static int may_screen(const gpt2c_model_config *config) {
     return config->aligned && config->switches >> GPT2C_SWITCH_UNEMBED != 0 &&
            !gpt2c_format_of(gpt2c_layout_of_format(config->format))->is_integer;
@@ -64,8 +64,8 @@ static gpt2c_status check_config(const gpt2c_model_config *config) {
     return isa.supported ? GPT2C_STATUS_OK : GPT2C_STATUS_UNSUPPORTED;
 }
 
-/* The next n bytes of the block, beginning at a cache line; NULL while it is only measured. What is left
- * of the last line is 0, so that equal weights are equal bytes. */
+/* The next n bytes of the block, beginning at a cache line; NULL while it is only measured. The end of the last
+ * line is set to 0, so that equal weights are equal bytes. */
 static void *place_bytes(gpt2c_model *model, size_t n) {
     char *place = model->weights != NULL ? model->weights + model->weight_bytes : NULL;
     const size_t padded = gpt2c_pad(n, GPT2C_ALIGNMENT);
@@ -177,7 +177,7 @@ gpt2c_status gpt2c_model_create(const gpt2c_model_config *config, gpt2c_model **
 
 /* ---- Tensors in and out ---- */
 
-/* Where a tensor goes: a vector of n numbers, or a matrix. */
+/* Where a tensor is stored: a vector of n elements, or a matrix. */
 typedef struct destination {
     float *vector;
     size_t n;
@@ -303,7 +303,7 @@ gpt2c_layout gpt2c_model_layout(const gpt2c_model *model) {
     return model == NULL ? GPT2C_LAYOUT_IN_OUT : model->layers[0].attn_qkv.w.layout;
 }
 
-/* ---- The end ---- */
+/* ---- References ---- */
 
 void gpt2c_model_retain(gpt2c_model *model) {
     __atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);

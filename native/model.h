@@ -1,4 +1,4 @@
-/* A model: the weights, in the layout that its kernels want. */
+/* A model: the weights, in the layout that its kernels read. */
 #ifndef GPT2C_MODEL_H
 #define GPT2C_MODEL_H
 
@@ -11,14 +11,14 @@
 typedef struct gpt2c_linear {
     gpt2c_matrix w;
     float *bias;
-    gpt2c_traced_op op; /* what a trace calls it, and where it is */
+    gpt2c_traced_op op; /* its operation and layer in a trace */
     int32_t layer;
 } gpt2c_linear;
 
 typedef struct gpt2c_norm {
     float *weight;
     float *bias;
-    gpt2c_traced_op op; /* likewise */
+    gpt2c_traced_op op; /* its operation and layer in a trace */
     int32_t layer;
 } gpt2c_norm;
 
@@ -40,25 +40,25 @@ struct gpt2c_model {
     gpt2c_layer *layers;
     gpt2c_norm ln_f;
     gpt2c_screen screen;   /* of the head; without head_screen its pointers are NULL */
-    char *weights;         /* the block that all of the above lie in */
+    char *weights;         /* the block that holds all weights above */
     size_t weight_bytes;
-    void *mapping;         /* of a packed file that holds the block, else NULL */
+    void *mapping;         /* of the packed file that contains the block, else NULL */
     size_t mapping_bytes;
     uint16_t *gelu_table;  /* NULL: by the formula */
     gpt2c_pool *pool;
     unsigned char *is_set; /* [n_layer][GPT2C_TENSOR_COUNT] */
     int frozen;
-    float *spare_arena;    /* atomic: of a session that ended, for the next one; NULL: none */
-    int references;        /* the caller's, and one for each session */
+    float *spare_arena;    /* atomic: the arena of a freed session, for the next one; NULL: none */
+    int references;        /* atomic: the caller's, and one per session */
 };
 
-/* Everything of a model but its weights: config checked, kernels chosen, pool and table made. */
+/* Creates a model without its weights: checks the config, chooses the kernels, creates pool and table. */
 gpt2c_status gpt2c_model_prepare(const gpt2c_model_config *config, gpt2c_model **model);
 
-/* Bytes that the weights of a prepared model take. */
+/* Size in bytes of the weights of a prepared model. */
 size_t gpt2c_model_measure(gpt2c_model *model);
 
-/* Points every tensor into the block. Where each lies follows from the config alone. */
+/* Points every tensor into the block. The position of each follows from the config alone. */
 void gpt2c_model_place(gpt2c_model *model, char *weights);
 
 void gpt2c_model_retain(gpt2c_model *model);
@@ -67,7 +67,7 @@ static inline int gpt2c_switch_on(const gpt2c_model *model, gpt2c_switch s) {
     return (model->config.switches >> s & 1u) != 0;
 }
 
-/* All switches on: no operation ever looks at an old row but attention, which has K and V. */
+/* All switches on: no operation reads an old row but attention, which reads stored K and V. */
 static inline int gpt2c_is_incremental(const gpt2c_model *model) {
     return model->config.switches == (1u << GPT2C_SWITCH_COUNT) - 1;
 }

@@ -1,5 +1,5 @@
-/* The operations that forward.c is written in, but for the logits (head.c): each picks its rows and
- * calls the kernel through work.c, which shares the rows out and counts them. */
+/* The operations that forward.c calls, except for the logits (head.c). Each chooses its rows and calls the
+ * kernel through work.c, which divides the rows among the threads and counts them. */
 #include "ops.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 
 /* ---- Embedding ---- */
 
-/* The part of some rows that lies in a segment; empty if none does. */
+/* The rows that are in a segment; empty if none is. */
 static gpt2c_span rows_in(const gpt2c_segment *segment, gpt2c_span rows) {
     const size_t begin = size_max(segment->begin, rows.begin);
     return (gpt2c_span){begin, size_max(begin, size_min(segment->end, rows.end))};
@@ -53,7 +53,7 @@ typedef struct row_args {
     const float *delta;
     const gpt2c_norm *norm;
     const gpt2c_model *model;
-    size_t n; /* numbers a row */
+    size_t n; /* elements per row */
 } row_args;
 
 static void compute_layernorm(const gpt2c_job *job, gpt2c_span rows, size_t worker) {
@@ -226,7 +226,7 @@ static float scale_of(const gpt2c_model_config *c, size_t layer) {
     return c->scores_by_layer ? scale / (float)(layer + 1) : scale;
 }
 
-/* Attention's arguments for one segment, its own rows counted from 0. */
+/* The arguments of attention for one segment, whose rows are counted from 0. */
 static gpt2c_attention_args args_of(const attend_args *a, const gpt2c_segment *segment, const gpt2c_kv *kv) {
     const gpt2c_session *buffers = a->pass->session;
     const size_t n_embd = (size_t)buffers->model->config.n_embd;
@@ -277,7 +277,7 @@ void gpt2c_store_kv(gpt2c_pass *pass, const float *qkv, size_t layer) {
     const attend_args a = {pass, NULL, qkv, layer};
     const gpt2c_job job = {.args = &a, .compute = compute_store};
     const size_t work = 2 * (size_t)pass->session->model->config.n_embd;
-    /* Tiles are shared as seldom as may be: both threads would write to one cache line. */
+    /* Tasks of whole tiles: threads that share a tile would write to the same cache line. */
     gpt2c_run_rows(pass, GPT2C_SWITCH_KV, gpt2c_rows_of(pass, GPT2C_SWITCH_KV), work, job, GPT2C_NO_ITEMS,
                    GPT2C_KV_TILE);
 }
@@ -288,7 +288,7 @@ void gpt2c_attend(gpt2c_pass *pass, float *out, const float *qkv, size_t layer) 
     const gpt2c_span rows = gpt2c_rows_of(pass, GPT2C_SWITCH_KV);
     const attend_args a = {pass, out, qkv, layer};
     const gpt2c_job job = {.args = &a, .compute = compute_attention};
-    /* Several sessions' few rows are one block; a long prompt's rows see up to n positions each. */
+    /* The few rows of several sessions are one block. Each row of a long prompt reads up to n positions. */
     const size_t work = pass->n_segments > 1 ? n_embd : 2 * pass->n * n_embd;
     gpt2c_run_rows(pass, GPT2C_SWITCH_KV, rows, work, job, (gpt2c_span){0, pass->n_segments * n_head}, 1);
     gpt2c_trace_attention(pass, layer, rows);

@@ -1,8 +1,8 @@
-/* Packed files: one page of header, then the block of weights exactly as it lies in memory, so that
- * loading is a mapping and processes share its pages.
+/* Packed files: one page of header, then the block of weights exactly as it is laid out in memory. Loading
+ * maps the file, and processes share its pages.
  *
- * Where each tensor lies follows from the config alone, so the header holds no index. It is written
- * in the machine's own byte order, which a file from another kind of machine betrays by its `order`. */
+ * The position of each tensor follows from the config alone, so the header holds no index. It is written in
+ * the machine's byte order; the field `order` shows if a file comes from a machine with another one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,17 +17,17 @@
 #define MAGIC "gpt2c pk"
 #define FORMAT_VERSION 2u
 #define BYTE_ORDER_MARK 0x01020304u
-#define HEADER_BYTES 4096 /* a page: the weights behind it are as aligned as the mapping */
+#define HEADER_BYTES 4096 /* a page: the weights after it are as aligned as the mapping */
 #define KEY_BYTES 128
 
 /* n_layer n_head n_embd n_inner n_ctx n_vocab activation untied unscaled_scores scores_by_layer */
-#define SHAPE_NUMBERS 10
+#define SHAPE_FIELDS 10
 
 typedef struct packed_header {
     char magic[8];
     uint32_t version;
     uint32_t order;
-    int32_t shape[SHAPE_NUMBERS];
+    int32_t shape[SHAPE_FIELDS];
     float layer_norm_epsilon;
     int32_t aligned;
     int32_t format;
@@ -35,10 +35,10 @@ typedef struct packed_header {
     uint64_t weight_bytes;
     uint64_t weights_checksum;
     char key[KEY_BYTES];
-    uint64_t header_checksum; /* of all that stands before it */
+    uint64_t header_checksum; /* of all fields before it */
 } packed_header;
 
-/* FNV-1a (Fowler, Noll, Vo), over 8 bytes at a time: it finds damage, not malice. */
+/* FNV-1a (Fowler, Noll, Vo), over 8 bytes at a time. It detects damage, not deliberate changes. */
 static uint64_t checksum(const void *data, size_t n_bytes) {
     const unsigned char *bytes = data;
     uint64_t hash = 0xcbf29ce484222325u, word;
@@ -55,8 +55,8 @@ static uint64_t checksum_of_header(const packed_header *header) {
     return checksum(header, offsetof(packed_header, header_checksum));
 }
 
-static void shape_of(const gpt2c_model_config *c, int32_t shape[SHAPE_NUMBERS]) {
-    const int32_t numbers[SHAPE_NUMBERS] = {
+static void shape_of(const gpt2c_model_config *c, int32_t shape[SHAPE_FIELDS]) {
+    const int32_t fields[SHAPE_FIELDS] = {
         c->n_layer,
         c->n_head,
         c->n_embd,
@@ -68,7 +68,7 @@ static void shape_of(const gpt2c_model_config *c, int32_t shape[SHAPE_NUMBERS]) 
         c->unscaled_scores,
         c->scores_by_layer,
     };
-    memcpy(shape, numbers, sizeof numbers);
+    memcpy(shape, fields, sizeof fields);
 }
 
 int32_t gpt2c_packed_version(void) { return (int32_t)FORMAT_VERSION; }
@@ -117,18 +117,18 @@ static int write_packed(int file, const gpt2c_model *model, const char *key) {
            write_all(file, model->weights, header->weight_bytes) && fsync(file) == 0;
 }
 
-/* Renaming would put a file in the place of a device or a socket, too. */
+/* Only a regular file may be replaced: renaming would replace a device or a socket, too. */
 static int may_replace(const char *path) {
     struct stat about;
     return stat(path, &about) != 0 || S_ISREG(about.st_mode);
 }
 
-/* A new file beside `path`. The first names may be taken: by other threads that save, or by a process that
- * was killed and had the number of this one, as the first process of a container always has. */
-static int open_temporary(char *name, size_t room, const char *path) {
+/* Opens a new file in the folder of `path`. The first names may be taken: by other threads that save, or by a
+ * killed process with the same process id, which the first process of a container always has. */
+static int open_temporary(char *name, size_t capacity, const char *path) {
     int file = -1;
     for (int i = 0; i < 100; i++) {
-        snprintf(name, room, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        snprintf(name, capacity, "%s.%ld-%d.tmp", path, (long)getpid(), i);
         file = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (file >= 0 || errno != EEXIST) break;
     }
@@ -228,7 +228,7 @@ gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_mo
     if (status != GPT2C_STATUS_OK) return status;
 
     packed_header header;
-    int32_t shape[SHAPE_NUMBERS];
+    int32_t shape[SHAPE_FIELDS];
     void *mapping;
     size_t mapping_bytes;
     status = map_packed(path, &header, &mapping, &mapping_bytes);

@@ -1,15 +1,15 @@
-/* The integer formats q8 and q4: how weights and activations are rounded, and how they lie.
+/* The integer formats q8 and q4: how weights and activations are rounded and laid out.
  *
- * Sums of products of integers are exact, so they are the same in every instruction set; each goes
- * over 32 steps of k, a group, and is then scaled and added to a float32 sum (native/kernels.h).
+ * Sums of products of integers are exact, so they are the same in every instruction set. Each is over
+ * 32 steps of k, a group, and is then scaled and added to a float32 sum (native/kernels.h).
  *
- *   q8  w = scale * q, q in [-127, 127]; a bfloat16 scale for each 64 steps of k of a column: 8.25 bits
- *   q4  w = scale * q - offset, q in [0, 15]; scale and offset for each 32 steps of a column, each 8 bits
- *       of the largest of the column, which are float32: 4.5 bits
- *   x   x = scale * q, q in [-127, 127]; a float32 scale for each 32 numbers of a row
+ *   q8  w = scale * q, q in [-127, 127]; a bfloat16 scale per 64 steps of k of a column: 8.25 bits
+ *   q4  w = scale * q - offset, q in [0, 15]; a scale and an offset per 32 steps of k of a column, each in
+ *       8 bits relative to the largest of the column, which is float32: 4.5 bits
+ *   x   x = scale * q, q in [-127, 127]; a float32 scale per 32 elements of a row
  *
- * As in every panel, lanes are output columns; four steps of k lie side by side in a lane, as
- * instructions that add up four products of bytes want them. n_in is padded by zeros to whole blocks. */
+ * As in every panel, lanes are output columns. Four steps of k are next to each other in a lane, for
+ * instructions that add four products of bytes. n_in is padded with zeros to whole blocks. */
 #ifndef GPT2C_QUANTIZED_H
 #define GPT2C_QUANTIZED_H
 
@@ -30,8 +30,8 @@ typedef struct gpt2c_q8_block {
     uint16_t scale[GPT2C_PANEL]; /* bfloat16 */
 } gpt2c_q8_block;
 
-/* 32 steps of k of a panel: the quads 0, 2, 4, 6 in the lower halves of the bytes, 1, 3, 5, 7 in the
- * upper. Behind all blocks of a matrix lie the columns of each panel. */
+/* 32 steps of k of a panel: the quads 0, 2, 4, 6 in the lower halves of the bytes, 1, 3, 5, 7 in the upper
+ * halves. After all blocks of a matrix come the gpt2c_q4_columns of each panel. */
 typedef struct gpt2c_q4_block {
     uint8_t q[GPT2C_GROUP_QUADS / 2][GPT2C_PANEL][GPT2C_QUAD];
     uint8_t scale[GPT2C_PANEL];
@@ -46,7 +46,7 @@ typedef struct gpt2c_q4_columns {
 static inline size_t gpt2c_q8_blocks(size_t n_in) { return (n_in + 2 * GPT2C_GROUP - 1) / (2 * GPT2C_GROUP); }
 static inline size_t gpt2c_q4_blocks(size_t n_in) { return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP; }
 
-/* The blocks of the panel that column c lies in. */
+/* The blocks of the panel that contains column c. */
 static inline const gpt2c_q8_block *gpt2c_q8_panel(const gpt2c_matrix *w, size_t c) {
     return (const gpt2c_q8_block *)w->data + c / GPT2C_PANEL * gpt2c_q8_blocks(w->n_in);
 }
@@ -60,7 +60,7 @@ static inline gpt2c_q4_columns *gpt2c_q4_columns_of(const gpt2c_matrix *w, size_
     return (gpt2c_q4_columns *)end + c / GPT2C_PANEL;
 }
 
-/* The integer of step k, of which the block's own part counts. */
+/* The integer of step k, in the block that contains it. */
 static inline int gpt2c_q8_integer(const gpt2c_q8_block *block, size_t k, size_t lane) {
     return block->q[k / GPT2C_GROUP % 2][k % GPT2C_GROUP / GPT2C_QUAD][lane][k % GPT2C_QUAD];
 }
@@ -70,8 +70,8 @@ static inline int gpt2c_q4_integer(const gpt2c_q4_block *block, size_t k, size_t
     return block->q[quad / 2][lane][k % GPT2C_QUAD] >> quad % 2 * 4 & 15;
 }
 
-/* Larger weights count as this one, so that no scale, sum or square is infinite. Known to
- * gpt2c/quantized.py, too. */
+/* Larger weights count as this one, so that no scale, sum or square is infinite.
+ * gpt2c/checkpoints/formats.py repeats it. */
 #define GPT2C_LARGEST_WEIGHT 1e15f
 
 static inline float gpt2c_clamp(float x, float min, float max) {
@@ -79,7 +79,7 @@ static inline float gpt2c_clamp(float x, float min, float max) {
     return low > max ? max : low;
 }
 
-/* A NaN stays, whichever comes first. */
+/* The larger of the two, or a NaN if either is one. */
 static inline float gpt2c_larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
 
 static inline float gpt2c_finite_weight(float w) {
@@ -88,8 +88,8 @@ static inline float gpt2c_finite_weight(float w) {
 
 /* ---- Activations ---- */
 
-/* 32 numbers of a row of x as kernels want them. All of a group lies side by side, so that it is found from
- * one address; groups follow one another, padded to whole blocks of q8. */
+/* 32 elements of a row of x, packed for the kernels. All values of a group are next to each other, so that
+ * one address is enough. Groups follow one another, padded to whole blocks of q8. */
 typedef struct gpt2c_int8_group {
     int8_t q[GPT2C_GROUP];
     float scale;
@@ -99,21 +99,20 @@ typedef struct gpt2c_int8_group {
 
 static inline size_t gpt2c_int8_groups(size_t n_in) { return 2 * gpt2c_q8_blocks(n_in); }
 
-/* The groups of a row, in what gpt2c_packed_x_bytes(n_in) has room for. */
+/* The groups of a row; they fit into gpt2c_packed_x_bytes(n_in). */
 static inline const gpt2c_int8_group *gpt2c_int8_row_at(const void *packed_x, size_t row, size_t n_in) {
     return (const void *)((const char *)packed_x + row * gpt2c_packed_x_bytes(n_in));
 }
 
-/* To the nearest integer, ties to even, of |x| < 2^22. As rintf, but compilers make vectors of it. */
+/* Rounds to the nearest integer, ties to even, for |x| < 2^22. Like rintf, but compilers vectorize it. */
 static inline float gpt2c_to_integer(float x) { return x + 12582912.0f - 12582912.0f; }
 
-/* What is left of each x when its int8 is taken away. The output head takes x in these two parts: a
- * rounding there is the last one before the logits are compared, and flips more of them than all those
- * before it together. */
+/* remainder = x minus its int8 value. The output head reads x in these two parts: rounding there is the last
+ * one before the logits are compared, and flips more of them than all earlier roundings together. */
 void gpt2c_int8_remainder(float *remainder, const float *x, size_t n);
 
-/* The scale of numbers of which the largest has these bits without its sign, and what to multiply them
- * with. 0 below 2^-100; where a number is infinite or NaN the scale is NaN, and so is all that it makes. */
+/* The scale of a group, and the factor that turns x into q. largest_bits: the bits of its largest |x|. Both are 0
+ * below 2^-100. If an element is infinite or NaN, the scale is NaN, and so is every result. */
 typedef struct gpt2c_int8_scale {
     float scale;
     float inverse;
@@ -126,10 +125,10 @@ static inline gpt2c_int8_scale gpt2c_int8_scale_of(uint32_t largest_bits) {
     return (gpt2c_int8_scale){largest / 127.0f, 127.0f / largest};
 }
 
-/* Rounds the n numbers of one group, at most GPT2C_GROUP, to q, padded by 0; *sum is the sum of q. */
+/* Rounds the n elements of one group, at most GPT2C_GROUP, to q, padded with 0; *sum is the sum of q. */
 typedef gpt2c_int8_scale gpt2c_round_function(int8_t *q, int32_t *sum, const float *x, size_t n);
 
-/* Rows of x [rows, n_in] to rows of gpt2c_packed_x_bytes(n_in), by a set's way to round a group. */
+/* Packs rows of x [rows, n_in] into rows of gpt2c_packed_x_bytes(n_in), with a set's function for a group. */
 static inline void gpt2c_pack_int8(void *out, const float *x, size_t rows, size_t n_in,
                                    gpt2c_round_function *round_group) {
     const size_t groups = gpt2c_int8_groups(n_in);

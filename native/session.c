@@ -1,4 +1,4 @@
-/* Sessions: their buffers, creation and end, and what can be asked of one between two feeds. */
+/* Sessions: their buffers, how they are created and freed, and what can be read from one between two feeds. */
 #include "session.h"
 
 #include <string.h>
@@ -7,8 +7,8 @@
 
 /* ---- Buffers ---- */
 
-/* With all switches on, a long prompt is fed in chunks: of enough rows to make use of every weight that is
- * read, and few enough to keep the buffers small. */
+/* With all switches on, a long prompt is fed in chunks: enough rows to amortize the reading of the weights, and
+ * few enough for small buffers. */
 static size_t buffer_rows(const gpt2c_model *model) {
     const size_t n_ctx = (size_t)model->config.n_ctx;
     return gpt2c_is_incremental(model) && n_ctx > GPT2C_LIMIT_CHUNK_ROWS ? GPT2C_LIMIT_CHUNK_ROWS : n_ctx;
@@ -16,31 +16,31 @@ static size_t buffer_rows(const gpt2c_model *model) {
 
 /* How long an output is read. */
 typedef enum lifetime {
-    ATTENTION, /* to the end of attention's half of a layer */
-    MLP,       /* to the end of the MLP's */
-    PASS,      /* by other halves or layers of the pass */
-    KEPT,      /* by later passes: each layer has a place of its own */
+    ATTENTION, /* until the attention half of the layer ends */
+    MLP,       /* until the MLP half of the layer ends */
+    PASS,      /* by other halves or layers of the same pass */
+    STORED,    /* by later passes: each layer has its own buffer */
 } lifetime;
 
 typedef struct plan_row {
     gpt2c_buffer *buffer;
     lifetime lifetime;
     size_t n_floats; /* of one layer */
-    size_t layers;   /* if kept */
+    size_t layers;   /* for STORED */
 } plan_row;
 
 static gpt2c_buffer place(size_t *end, const plan_row *row) {
     const size_t n = gpt2c_pad(row->n_floats, GPT2C_ALIGNMENT / sizeof(float));
-    const gpt2c_buffer placed = {*end, row->lifetime == KEPT ? n : 0};
-    *end += row->lifetime == KEPT ? row->layers * n : n;
+    const gpt2c_buffer placed = {*end, row->lifetime == STORED ? n : 0};
+    *end += row->lifetime == STORED ? row->layers * n : n;
     return placed;
 }
 
-/* The number of floats that all take together. The two halves of a layer share one place. */
+/* Returns the total number of floats. The two halves of a layer share memory. */
 static size_t place_rows(const plan_row *rows, size_t n) {
     size_t shared = 0;
     for (size_t i = 0; i < n; i++)
-        if (rows[i].lifetime == PASS || rows[i].lifetime == KEPT) *rows[i].buffer = place(&shared, &rows[i]);
+        if (rows[i].lifetime == PASS || rows[i].lifetime == STORED) *rows[i].buffer = place(&shared, &rows[i]);
     size_t ends[] = {[ATTENTION] = shared, [MLP] = shared};
     for (size_t i = 0; i < n; i++)
         if (rows[i].lifetime == ATTENTION || rows[i].lifetime == MLP)
@@ -63,22 +63,22 @@ static size_t place_all(const gpt2c_model *model, gpt2c_buffers *b) {
     const int layernorm = gpt2c_switch_on(model, GPT2C_SWITCH_LAYERNORM);
     const int unembed = gpt2c_switch_on(model, GPT2C_SWITCH_UNEMBED);
 
-    /* mlp_gelu in front of mlp_fc, and the projections last: fused operations leave those out, and what they
-     * do use then lies close together. */
+    /* mlp_gelu is before mlp_fc, and the outputs of the projections are last: fused operations use neither mlp_fc
+     * nor these outputs, and the buffers that they do use are then close together. */
     const plan_row plan[] = {
-        {&b->x, residual && !layernorm ? KEPT : PASS, embd, layers + 1},
-        {&b->ln_1, layernorm && !kv ? KEPT : ATTENTION, embd, layers},
+        {&b->x, residual && !layernorm ? STORED : PASS, embd, layers + 1},
+        {&b->ln_1, layernorm && !kv ? STORED : ATTENTION, embd, layers},
         {&b->qkv, ATTENTION, 3 * embd, 1},
-        {&b->k, kv ? KEPT : PASS, cache, layers},
-        {&b->v, kv ? KEPT : PASS, cache, layers},
-        {&b->attn, kv && !linear ? KEPT : ATTENTION, embd, layers},
-        {&b->attn_proj, linear && !residual ? KEPT : ATTENTION, embd, layers},
-        {&b->x_mid, residual && !layernorm ? KEPT : PASS, embd, layers},
-        {&b->ln_2, layernorm && !linear ? KEPT : MLP, embd, layers},
-        {&b->mlp_gelu, gelu && !linear ? KEPT : MLP, inner, layers},
-        {&b->mlp_fc, linear && !gelu ? KEPT : MLP, inner, layers},
-        {&b->mlp_proj, linear && !residual ? KEPT : MLP, embd, layers},
-        {&b->ln_f, layernorm && !unembed ? KEPT : PASS, embd, 1},
+        {&b->k, kv ? STORED : PASS, cache, layers},
+        {&b->v, kv ? STORED : PASS, cache, layers},
+        {&b->attn, kv && !linear ? STORED : ATTENTION, embd, layers},
+        {&b->attn_proj, linear && !residual ? STORED : ATTENTION, embd, layers},
+        {&b->x_mid, residual && !layernorm ? STORED : PASS, embd, layers},
+        {&b->ln_2, layernorm && !linear ? STORED : MLP, embd, layers},
+        {&b->mlp_gelu, gelu && !linear ? STORED : MLP, inner, layers},
+        {&b->mlp_fc, linear && !gelu ? STORED : MLP, inner, layers},
+        {&b->mlp_proj, linear && !residual ? STORED : MLP, embd, layers},
+        {&b->ln_f, layernorm && !unembed ? STORED : PASS, embd, 1},
         {&b->packed_x, PASS, rows * gpt2c_packed_x_bytes(widest) / sizeof(float), 1},
         {&b->packed_remainder, PASS, GPT2C_LOGIT_ROWS * gpt2c_packed_x_bytes(n_embd) / sizeof(float), 1},
         {&b->head_x, PASS, GPT2C_LOGIT_ROWS * n_embd, 1},
@@ -100,14 +100,14 @@ gpt2c_kv gpt2c_kv_of(const gpt2c_session *session, size_t layer) {
     };
 }
 
-/* The arena of a session that ended, if there is one: the pages that were used are there already, which
- * saves a prompt some percent and a short one more. All sessions of a model have arenas of one size. */
+/* The spare arena of a freed session, if there is one: its pages are already mapped, which saves a prompt a few
+ * percent of its time, and a short one more. All arenas of a model have the same size. */
 static float *take_arena(gpt2c_model *model, size_t n) {
     float *spare = __atomic_exchange_n(&model->spare_arena, NULL, __ATOMIC_ACQUIRE);
     return spare != NULL ? spare : gpt2c_alloc(n, sizeof(float));
 }
 
-/* One is kept for the next session, any more are freed. */
+/* Saves the arena for the next session; an arena that was already there is freed. */
 static void leave_arena(gpt2c_model *model, float *arena) {
     gpt2c_free(__atomic_exchange_n(&model->spare_arena, arena, __ATOMIC_ACQ_REL));
 }

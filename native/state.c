@@ -1,16 +1,16 @@
-/* What a session keeps of its first tokens, as runs of bytes in its arena: copied into another session
- * of the same model, or taken out and put back. */
+/* What a session stores of its first tokens, as runs of bytes in its arena: copied to another session of the
+ * same model, or exported and set again. */
 #include <string.h>
 
 #include "session.h"
 
-/* Whoever wants to see each run of what is kept. */
+/* The function that each stored run is passed to. */
 typedef struct visitor {
     gpt2c_kv_visit *visit;
     void *context;
 } visitor;
 
-/* The rows of these tokens of an output, in every layer that it is kept of. */
+/* Visits the rows of these tokens in an output, in every layer, if the output is stored. */
 static void visit_rows(const visitor *to, const gpt2c_session *session, gpt2c_buffer buffer, size_t layers,
                        size_t width, gpt2c_span tokens) {
     if (buffer.layer_stride == 0) return;
@@ -19,8 +19,8 @@ static void visit_rows(const visitor *to, const gpt2c_session *session, gpt2c_bu
                   (tokens.end - tokens.begin) * width * sizeof(float));
 }
 
-/* All that is kept of a range of tokens, always in the same order. */
-static void visit_kept(const visitor *to, const gpt2c_session *session, gpt2c_span tokens) {
+/* Visits everything stored for a range of tokens, always in the same order. */
+static void visit_stored(const visitor *to, const gpt2c_session *session, gpt2c_span tokens) {
     const gpt2c_model_config *c = &session->model->config;
     const gpt2c_buffers *b = &session->buffers;
     const size_t layers = (size_t)c->n_layer, embd = (size_t)c->n_embd, inner = (size_t)c->n_inner;
@@ -52,7 +52,7 @@ static void copy_run(void *context, void *run, size_t n_bytes) {
     memcpy(run, arenas->from + ((const char *)run - arenas->to), n_bytes);
 }
 
-/* How many first tokens, n at most, two sessions have in common: what is kept of them has the same bits. */
+/* How many first tokens, at most n, both sessions share: what they store for these has the same bits. */
 static size_t n_common(const gpt2c_session *a, const gpt2c_session *b, size_t n) {
     size_t i = 0;
     while (i < n && i < a->n_past && a->ids[i] == b->ids[i]) i++;
@@ -67,7 +67,7 @@ gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, siz
         status = n <= from->n_past ? GPT2C_STATUS_OK : GPT2C_STATUS_INVALID_ARGUMENT;
         if (status == GPT2C_STATUS_OK) {
             two_arenas arenas = {(const char *)session->arena, (const char *)from->arena};
-            visit_kept(&(visitor){copy_run, &arenas}, session, (gpt2c_span){n_common(session, from, n), n});
+            visit_stored(&(visitor){copy_run, &arenas}, session, (gpt2c_span){n_common(session, from, n), n});
             memcpy(session->ids, from->ids, n * sizeof *session->ids);
             gpt2c_hold(session, n);
         }
@@ -77,14 +77,14 @@ gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, siz
     return status;
 }
 
-/* ---- As bytes: the ids, and then every run ---- */
+/* ---- As bytes: the ids, followed by every run ---- */
 
 static void count_run(void *context, void *run, size_t n_bytes) {
     (void)run;
     *(size_t *)context += n_bytes;
 }
 
-/* The context of these two is where the next run of the state begins. */
+/* The context of these two points to the next run in the state. */
 static void take_run(void *context, void *run, size_t n_bytes) {
     char **state = context;
     memcpy(*state, run, n_bytes);
@@ -100,7 +100,7 @@ static void put_run(void *context, void *run, size_t n_bytes) {
 size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n) {
     if (session == NULL || n > (size_t)session->model->config.n_ctx) return 0;
     size_t n_bytes = n * sizeof *session->ids;
-    visit_kept(&(visitor){count_run, &n_bytes}, session, (gpt2c_span){0, n});
+    visit_stored(&(visitor){count_run, &n_bytes}, session, (gpt2c_span){0, n});
     return n_bytes;
 }
 
@@ -112,7 +112,7 @@ gpt2c_status gpt2c_session_get_state(gpt2c_session *session, void *state, size_t
         const size_t id_bytes = session->n_past * sizeof *session->ids;
         char *next = (char *)state + id_bytes;
         memcpy(state, session->ids, id_bytes);
-        visit_kept(&(visitor){take_run, &next}, session, (gpt2c_span){0, session->n_past});
+        visit_stored(&(visitor){take_run, &next}, session, (gpt2c_span){0, session->n_past});
         status = GPT2C_STATUS_OK;
     }
     gpt2c_session_leave(session);
@@ -137,7 +137,7 @@ gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const voi
     const size_t id_bytes = n * sizeof *session->ids;
     const char *next = (const char *)state + id_bytes;
     memcpy(session->ids, state, id_bytes);
-    visit_kept(&(visitor){put_run, &next}, session, (gpt2c_span){0, n});
+    visit_stored(&(visitor){put_run, &next}, session, (gpt2c_span){0, n});
     gpt2c_hold(session, n);
     gpt2c_session_leave(session);
     return GPT2C_STATUS_OK;

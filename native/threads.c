@@ -1,16 +1,16 @@
 /* The pool.
  *
- * A forward pass hands out some sixty short pieces of work a token, so waking must be cheap: a worker
- * that has nothing to do first spins on the round's number, and parks on a condition variable only
- * after a while. Tasks are taken from a common counter, so that a worker whose core is busy with
- * something else takes fewer; which worker computes what changes no result.
+ * A forward pass has some sixty short operations per token, so waking must be cheap: an idle worker first
+ * spins on the number of the round, and parks on a condition variable only after a while. Tasks are taken
+ * from a shared counter, so that a worker whose core is busy with other work takes fewer. Which worker
+ * computes what changes no result.
  *
- * The counter holds the round in its upper half: a worker that wakes late, after the round it was
- * woken for has ended, sees another round's number and takes nothing.
+ * The upper half of the counter is the number of the round. A worker that wakes late, after its round has
+ * ended, sees the number of another round and takes nothing.
  *
- * A forked child has none of its parent's threads, and a call that another thread of the parent was in
- * will never end there: threads and calls are known by the process that they belong to, and those of
- * another process count for nothing. */
+ * A forked child has none of its parent's threads, and a call that was running in another thread of the
+ * parent never ends in the child. So the pool records the process of its threads and of its call, and
+ * ignores those of another process. */
 #include "threads.h"
 
 #include <pthread.h>
@@ -35,16 +35,16 @@ struct gpt2c_pool {
     size_t n_threads;
     pool_worker *workers; /* [n_threads], one more than is used */
     size_t n_started;
-    pid_t owner;        /* process that started them; 0: none did */
+    pid_t owner;        /* the process that started the threads; 0: not started */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    pid_t caller;       /* atomic: process of the call that it works for; 0: none */
+    pid_t caller;       /* atomic: the process of the call that uses the pool; 0: none */
     int stopping;       /* atomic */
     int n_parked;       /* atomic; changed under the mutex */
     uint64_t next;      /* atomic: round << 32 | next task */
-    uint32_t round;     /* atomic: the round that runs, or ran last */
+    uint32_t round;     /* atomic: the number of the current or last round */
     size_t n_done;      /* atomic: tasks finished in this round */
-    size_t n_tasks;     /* of this round; written before the round is announced */
+    size_t n_tasks;     /* of this round; written before the round is published */
     gpt2c_task task;
     void *context;
 };
@@ -65,7 +65,7 @@ static void work(gpt2c_pool *pool, uint32_t round, size_t worker) {
         if (!__atomic_compare_exchange_n(&pool->next, &next, next + 1, 0, __ATOMIC_ACQ_REL,
                                          __ATOMIC_ACQUIRE))
             continue;
-        /* The task is taken, so the round cannot end and these cannot change. */
+        /* This task is not done yet, so the round cannot end, and `task` and `context` cannot change. */
         pool->task(pool->context, task, worker);
         __atomic_add_fetch(&pool->n_done, 1, __ATOMIC_RELEASE);
         next = __atomic_load_n(&pool->next, __ATOMIC_ACQUIRE);
@@ -77,7 +77,7 @@ static int is_over(gpt2c_pool *pool, uint32_t round) {
            __atomic_load_n(&pool->stopping, __ATOMIC_SEQ_CST);
 }
 
-/* Until another round than this begins, or the pool ends. */
+/* Waits until a new round begins or the pool ends. */
 static void wait_for_round(gpt2c_pool *pool, uint32_t round) {
     for (int i = 0; i < SPINS; i++) {
         if (is_over(pool, round)) return;
@@ -117,7 +117,7 @@ static int start_thread(gpt2c_pool *pool) {
     return pthread_create(&next->thread, NULL, worker_main, next) == 0;
 }
 
-/* Starts what threads can be had, once for each process. */
+/* Starts as many threads as it can, once per process. */
 static void start_threads(gpt2c_pool *pool, pid_t process) {
     if (pool->owner == process) return;
     pool->owner = process;
@@ -125,7 +125,7 @@ static void start_threads(gpt2c_pool *pool, pid_t process) {
     pool->n_parked = 0;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    sigset_t all, before; /* signals are for the threads that the program started itself */
+    sigset_t all, before; /* signals belong to the threads that the program itself started */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->n_started + 1 < pool->n_threads && start_thread(pool)) pool->n_started++;
@@ -164,7 +164,7 @@ void gpt2c_pool_run(gpt2c_pool *pool, size_t n_tasks, gpt2c_task task, void *con
     }
     start_threads(pool, process);
 
-    /* Closed first, so that nobody who is late takes the old round's number for the new one's tasks. */
+    /* Closes the counter first, so that no late worker takes a task of the new round with the old number. */
     const uint32_t round = pool->round + 1;
     __atomic_store_n(&pool->next, (uint64_t)round << 32 | UINT32_MAX, __ATOMIC_RELEASE);
     pool->task = task;

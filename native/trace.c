@@ -32,7 +32,7 @@ static void write_event(gpt2c_pass *pass, gpt2c_trace_event event) {
 }
 
 void gpt2c_trace_rows(gpt2c_pass *pass, gpt2c_traced_op op, int32_t layer, gpt2c_span rows, size_t n,
-                      size_t numbers) {
+                      size_t floats) {
     if (!is_on(pass)) return;
     const size_t n_rows = rows.end - rows.begin;
     write_event(pass, (gpt2c_trace_event){
@@ -41,7 +41,7 @@ void gpt2c_trace_rows(gpt2c_pass *pass, gpt2c_traced_op op, int32_t layer, gpt2c
                           .rows = (int64_t)n_rows,
                           .n_in = (int64_t)n,
                           .n_out = (int64_t)n,
-                          .bytes = (int64_t)(n_rows * numbers * sizeof(float)),
+                          .bytes = (int64_t)(n_rows * floats * sizeof(float)),
                       });
 }
 

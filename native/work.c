@@ -14,16 +14,16 @@ void gpt2c_count_rows(gpt2c_pass *pass, gpt2c_switch s, size_t computed) {
 
 /* ---- Work, in blocks and tasks ----
  *
- * An operation's rows are walked in blocks, between which the call can be ended; a block is about a
- * tenth of a second, or all the rows there are: each block reads the weights anew. It is shared out
- * among the pool's threads in tasks: some columns of all its rows in a linear layer, some rows or heads
+ * The rows of an operation are walked in blocks, between which the call can be ended. A block takes about
+ * a tenth of a second, or has all rows; it is not smaller, because each block reads the weights again. It is
+ * divided into tasks for the pool's threads: some columns of all its rows in a linear layer, some rows or heads
  * elsewhere. */
 
 #define BLOCK_WORK ((size_t)1 << 27) /* multiply-adds of the naive kernels */
 
-/* Where task i begins, counted from the first item, or n. Each round of tasks, one for each thread, takes
- * half of what is left: few tasks, since within one a kernel can ask for weights ahead, and small ones in
- * the end, so that no thread waits long for another one that was held up. */
+/* Where `task` begins, counted from the first item, or n. Each round of tasks, one per thread, takes half of the
+ * remaining items: few tasks, because a kernel can prefetch weights within a task; and small ones at the end, so
+ * that no thread waits long for one that was delayed. */
 static size_t begin_of_task(const gpt2c_job *job, size_t task) {
     const size_t n = job->items.end - job->items.begin, threads = job->n_threads;
     size_t begin = 0;

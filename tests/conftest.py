@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
@@ -11,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import quick
 from models import CONFIGS, write_model
-from references import DATA, PUBLISHED
+from references import DATA, PUBLISHED, forget_for_garbage_collection, is_installed
 
 from gpt2c import bindings
 
@@ -54,10 +54,23 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in a line each which outside references this run was compared with."""
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    quick.mark(items)
+
+
+def pytest_collection_finish() -> None:
+    forget_for_garbage_collection()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What a quick run took, and in a line each which outside references this run was compared with."""
+    if "quick" in config.getoption("markexpr"):
+        terminalreporter.section("quick")
+        for line in quick.report(terminalreporter.stats):
+            terminalreporter.line(line)
     lines = [
-        f"{name}: {'present' if importlib.util.find_spec(name) else 'NOT INSTALLED, not compared with'}"
+        f"{name}: {'present' if is_installed(name) else 'NOT INSTALLED, not compared with'}"
         for name in ("torch", "transformers", "tokenizers", "tiktoken", "safetensors")
     ]
     lines.append(

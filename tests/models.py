@@ -1,8 +1,8 @@
 """Small random models that tests and tools/record_goldens.py share: the same weights everywhere.
 
 Weights are larger than a fresh GPT-2's, and biases and norms far from 0 and 1, so that dropping or
-misplacing any of them shows in the logits. "calm" has one layer, whose projections are small beside the
-embeddings, as in a trained model: a worst case can be followed through it by hand.
+misplacing any of them shows in the logits. "calm" has one layer, whose projections are small compared with
+the embeddings, as in a trained model: a worst case can be followed through it by hand.
 """
 
 from __future__ import annotations

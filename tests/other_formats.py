@@ -113,7 +113,7 @@ def torch_state(
 
 
 def write_nanogpt(path: Path, folder: Path, **more: Any) -> None:
-    """As nanoGPT's train.py does: nn.Linear's [n_out, n_in], and the tied head beside the embedding."""
+    """As nanoGPT's train.py does: nn.Linear's [n_out, n_in], and the tied head next to the embedding."""
     torch = torch_or_skip()
     fields = json.loads((folder / "config.json").read_text())
     state = torch_state(folder, lambda name, array: array.T if is_projection(name) else array)

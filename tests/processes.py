@@ -1,4 +1,4 @@
-"""Pythons of their own, for what a process says from its beginning to its end."""
+"""New Python processes, for what a process prints from its start to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = ["-m", "gpt2c.run", "--max-new-tokens", "3"]
 
 
 def python(*argv, path, cwd, **environment):
-    """A Python of its own, which imports from `path` first."""
+    """Runs Python, which imports from `path` first."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("GPT2C_", "HF_"))}
     return subprocess.run(
         [sys.executable, *argv],

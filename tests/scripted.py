@@ -1,4 +1,4 @@
-"""Generation with a session that says what it is told to say, so that any tokens at all can come."""
+"""Generation with a session that gives scripted logits, so that any tokens can come."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def play(model, ids, stop=(), n=None):
     """The pieces, the completion and the session of a generation whose new tokens are `ids`."""
     script = Script(ids)
     settings = GenerationSettings(len(ids) if n is None else n, stop=stop)
-    row = Continuation(np.array([1, 2, 3], np.int32), settings, model.tokenizer, model.config)
-    stream = Stream(row, lambda: script, one_by_one)
+    sequence = Continuation(np.array([1, 2, 3], np.int32), settings, model.tokenizer, model.config)
+    stream = Stream(sequence, lambda: script, one_by_one)
     pieces = list(stream)
     assert script.closed
     return pieces, stream.completion, script

@@ -1,18 +1,18 @@
-"""Every engine behind `load(backend=...)`: the same model, the same surface, and clear refusals."""
+"""Every backend of `load(backend=...)`: the same model, the same interface, and clear errors."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from models import PROMPTS
-from references import install_hint
+from references import is_installed, needs, optional
 from test_reference import oracle
 
 import gpt2c
@@ -26,27 +26,24 @@ from gpt2c.options import SWITCHES, WEIGHTS
 Folder = Callable[[str], Path]
 
 
-def engine(name: str) -> Any:
-    """A parameter; an engine whose packages are not installed is skipped, and says so."""
+def parameter(name: str) -> Any:
+    """A test parameter; a backend whose packages are not installed is skipped with what to install."""
     needed = getattr(backends.LIBRARIES.get(name), "packages", ())
-    missing = [package for package in needed if importlib.util.find_spec(package) is None]
-    return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=install_hint(*missing)))
+    return pytest.param(name, marks=needs(*needed))
 
 
-EVERY = [engine(name) for name in backends.names()]
+EVERY = [parameter(name) for name in backends.names()]
 ROUNDING = [name for name, opts in backends.PRESETS.items() if set(opts) & set(WEIGHTS)]
-EXACT = [engine(name) for name in backends.names() if name not in ROUNDING]
-PYTHON = [engine(name) for name in backends.LIBRARIES]
+EXACT = [parameter(name) for name in backends.names() if name not in ROUNDING]
+PYTHON = [parameter(name) for name in backends.LIBRARIES]
 TIE = 1e-3  # two logits this close may come out in either order
 
 
 @pytest.fixture(autouse=True)
 def one_thread_for_torch() -> None:
     """Its threads spin at barriers, which costs much where tests run side by side."""
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(1)
+    if is_installed("torch"):
+        optional("torch").set_num_threads(1)
 
 
 # ---- The same model ----
@@ -75,9 +72,16 @@ def test_logits_of_the_embedded_model_are_the_oracles(backend: str) -> None:
     "prompt", ["Once upon a time", "'I am ready,' said Holmes,", "The old man of the sea"]
 )
 def test_greedy_text_is_the_same(prompt: str, backend: str) -> None:
-    with gpt2c.load(isa="ref") as naive, gpt2c.load(backend=backend) as model:
-        expected, found = naive.generate(prompt, 30), model.generate(prompt, 30)
-        assert_same_but_for_a_tie(naive, expected, found.ids)
+    with gpt2c.load(backend=backend) as model:
+        found = model.generate(prompt, 30)
+    with gpt2c.load(isa="ref") as naive:
+        assert_same_but_for_a_tie(naive, naive_completion(prompt), found.ids)
+
+
+@cache
+def naive_completion(prompt: str) -> gpt2c.Completion:
+    with gpt2c.load(isa="ref") as naive:
+        return naive.generate(prompt, 30)
 
 
 def assert_same_but_for_a_tie(model: gpt2c.Model, expected: gpt2c.Completion, found: list[int]) -> None:
@@ -168,7 +172,7 @@ def test_errors_are_those_of_the_c_core(backend: str, model_folder: Folder) -> N
 
 
 class Slow:
-    """An engine that waits in its first chunk until it is let go."""
+    """A backend that waits in its first chunk until `go_on` is set."""
 
     weight_bytes = 0
 

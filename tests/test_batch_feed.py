@@ -1,4 +1,4 @@
-"""Several sessions in one pass of the core: each gets the bits of a feed of its own."""
+"""Several sessions in one pass of the core: each gets the bits of a feed alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from instruction_sets import every_set
 
 import gpt2c
 from gpt2c import bindings
 
-ISAS = gpt2c.build_info()["isas_supported"]
 PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5], [8, 9]]
 
 
@@ -21,18 +21,18 @@ def native_sessions(model: gpt2c.Model, n: int) -> list[bindings.NativeSession]:
 
 
 def feed(
-    model: gpt2c.Model, sessions: list[bindings.NativeSession], rows: list[list[int]]
+    model: gpt2c.Model, sessions: list[bindings.NativeSession], sequences: list[list[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    logits = np.empty((len(rows), model.config.n_vocab), np.float32)
-    next_ids = np.empty(len(rows), np.int32)
-    ids = np.array([i for row in rows for i in row], np.int32)
-    counts = np.array([len(row) for row in rows], np.uintp)
+    logits = np.empty((len(sequences), model.config.n_vocab), np.float32)
+    next_ids = np.empty(len(sequences), np.int32)
+    ids = np.array([i for sequence in sequences for i in sequence], np.int32)
+    counts = np.array([len(sequence) for sequence in sequences], np.uintp)
     model._handle.runtime.batch_feed(sessions, ids, counts, logits, next_ids)
     return logits, next_ids
 
 
 @pytest.mark.parametrize("weights", gpt2c.options.WEIGHTS)
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_ragged_prompts_and_then_single_tokens_have_the_bits_of_feeds_alone(
     isa: str, weights: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
@@ -42,21 +42,21 @@ def test_ragged_prompts_and_then_single_tokens_have_the_bits_of_feeds_alone(
         ) as model:
             alone = [model.session() for _ in PROMPTS]
             sessions = native_sessions(model, len(PROMPTS))
-            rows = PROMPTS
+            sequences = PROMPTS
             for _ in range(12):
-                logits, next_ids = feed(model, sessions, rows)
-                expected = np.array([s.feed(row) for s, row in zip(alone, rows, strict=True)])
+                logits, next_ids = feed(model, sessions, sequences)
+                expected = np.array([s.feed(sequence) for s, sequence in zip(alone, sequences, strict=True)])
                 assert np.array_equal(logits, expected)
                 assert next_ids.tolist() == expected.argmax(-1).tolist()
-                rows = [[int(i)] for i in next_ids]
+                sequences = [[int(i)] for i in next_ids]
             assert [s.n_past() for s in sessions] == [len(p) + 11 for p in PROMPTS]
 
 
 def test_a_batch_wider_than_a_block_of_logits(binding: str) -> None:
     with gpt2c.load(binding=binding) as model:
-        rows = [[i * 97 % 8192, i] for i in range(70)]
-        logits, _ = feed(model, native_sessions(model, 70), rows)
-        assert np.array_equal(logits, np.array([model.session().feed(row) for row in rows]))
+        sequences = [[i * 97 % 8192, i] for i in range(70)]
+        logits, _ = feed(model, native_sessions(model, 70), sequences)
+        assert np.array_equal(logits, np.array([model.session().feed(sequence) for sequence in sequences]))
 
 
 def test_what_cannot_be_done_changes_nothing(binding: str, model_folder: Callable[[str], Path]) -> None:

@@ -118,9 +118,9 @@ def test_the_place_of_a_finished_continuation_is_taken_at_once(
     model, widths = loaded("tiny"), []
     feed_batch = batch_generation.feed_batch
 
-    def counted(sessions, rows, logits=None):
-        widths.append(len(rows))
-        return feed_batch(sessions, rows, logits)
+    def counted(sessions, ids, logits=None):
+        widths.append(len(ids))
+        return feed_batch(sessions, ids, logits)
 
     monkeypatch.setattr(batch_generation, "feed_batch", counted)
     model.batch_size = 4
@@ -158,8 +158,8 @@ def test_tokens_reused_are_not_fed(
     monkeypatch.setattr(
         batch_generation,
         "feed_batch",
-        lambda sessions, rows, logits=None: (
-            n_fed.append(sum(map(len, rows))) or feed_batch(sessions, rows, logits)
+        lambda sessions, ids, logits=None: (
+            n_fed.append(sum(map(len, ids))) or feed_batch(sessions, ids, logits)
         ),
     )
     monkeypatch.setattr(

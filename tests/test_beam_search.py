@@ -62,10 +62,10 @@ def published(folder: Path) -> Any:
 def expected(
     folder: Path, prompt: list[int], n: int, eos: int | None, num_beams: int, **wanted: Any
 ) -> list[tuple[list[int], float]]:
-    """(ids, score) of each beam; EOS, which transformers pads with, is cut behind its first."""
+    """(ids, score) of each beam; EOS, which transformers pads with, is cut after the first one."""
     torch = optional("torch")
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small as these are, a second one is only waited for
+    torch.set_num_threads(1)  # these models are so small that a second thread only waits
     found = published(folder).generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -80,8 +80,8 @@ def expected(
         **wanted,
     )
     torch.set_num_threads(n_threads)
-    rows = [[int(i) for i in row[len(prompt) :]] for row in found.sequences]
-    cut = [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+    continued = [[int(i) for i in sequence[len(prompt) :]] for sequence in found.sequences]
+    cut = [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in continued]
     return list(zip(cut, map(float, found.sequences_scores), strict=True))
 
 
@@ -204,7 +204,7 @@ def test_plans_and_bindings_find_the_same(
 
 
 @pytest.mark.parametrize("backend", ["numpy"])
-def test_an_engine_whose_sessions_cannot_be_copied_finds_the_same(
+def test_a_backend_whose_sessions_cannot_be_copied_finds_the_same(
     backend: str, loaded: Callable[..., gpt2c.Model]
 ) -> None:
     found, wanted = (
@@ -221,13 +221,13 @@ def test_one_pass_serves_all_beams_and_computes_new_tokens_alone(
     passes: list[list[int]] = []
     feed_batch = beam_search.feed_batch
 
-    def counted(sessions: Any, rows: Any, logits: Any) -> Any:
-        passes.append([len(row) for row in rows])
-        return feed_batch(sessions, rows, logits)
+    def counted(sessions: Any, ids: Any, logits: Any) -> Any:
+        passes.append([len(part) for part in ids])
+        return feed_batch(sessions, ids, logits)
 
     monkeypatch.setattr(beam_search, "feed_batch", counted)
     completion = loaded("tiny").generate([1, 2, 3], 10, num_beams=5)
-    assert passes == [[1] * 5] * 9  # behind the prompt's pass
+    assert passes == [[1] * 5] * 9  # after the prompt's pass
     assert completion.timings.forward_passes == 10
 
 
@@ -291,7 +291,7 @@ def test_prompts_that_are_cached_are_gone_on_from(loaded: Callable[..., gpt2c.Mo
     assert found.timings.reused_tokens == 3
 
 
-ALONE = "length_penalty and early_stopping are for several beams, and num_beams is 1"
+ALONE = "length_penalty and early_stopping need several beams, and num_beams is 1"
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_the_command_searches_greedily_and_tells_all_beams(
     ("flags", "message"),
     [
         (["--temperature", "0.8"], "num_beams 2 and temperature 0.8 exclude each other"),
-        (["--trace", "1"], "--trace follows one continuation, not several beams"),
+        (["--trace", "1"], "--trace and --trace-file do not work with several beams"),
         (["--early-stopping", "maybe"], "early_stopping must be False, True or 'never', not 'maybe'"),
         (
             ["--num-beams", "1", "--early-stopping", "maybe"],

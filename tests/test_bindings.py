@@ -1,4 +1,4 @@
-"""The two bindings refuse the same: what is no object of theirs, and arrays of another type."""
+"""The two bindings compute the same bits and refuse the same: foreign objects, arrays of another type."""
 
 from __future__ import annotations
 
@@ -8,10 +8,45 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import ISAS
 
 import gpt2c
+from gpt2c import bindings
 from gpt2c.backends.native import native_config
 from gpt2c.bindings import Outputs
+
+IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9]
+
+
+def answers(folder: Path, binding: str, isa: str, opts: str) -> tuple[list[np.ndarray], list[Any]]:
+    """All that a model computes: logits, hidden states and the bytes of a state; greedy ids and counts."""
+    with gpt2c.load(folder, isa=isa, opts=opts, threads=2, binding=binding) as model:
+        with model.session() as session:
+            arrays = [session.feed(IDS[:5]), session.feed_all(IDS[5:]), session.feed_hidden([7])]
+            others = [session.rows, session.separate_passes, session.ids]
+            others += [session.feed_greedy([8]), session.feed_greedy_all([1, 2, 3]), session.screened]
+            native = session._open()
+            state = np.empty(native.state_bytes(session.n_past), np.uint8)
+            native.get_state(state)
+        if opts != "none":  # a batch needs the switches
+            batch = [completion.ids for completion in model.generate_batch([IDS, IDS[:2]], 10)]
+            others.append(batch)
+        return [*arrays, state], [*others, model.generate(IDS, 10, temperature=1.0, seed=3).ids]
+
+
+# On the plain sets the other tests of whole models run the first binding alone: instruction_sets.py.
+@pytest.mark.parametrize(
+    "opts", ["none", "all", "all,gelu_table", "all,kv_f16", *(f"all,{w}" for w in gpt2c.options.WEIGHTS[1:])]
+)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["tiny", "odd", "untied"])
+def test_whole_models_have_the_same_bits_through_both(
+    name: str, isa: str, opts: str, model_folder: Callable[[str], Path]
+) -> None:
+    (arrays, others), *more = (answers(model_folder(name), binding, isa, opts) for binding in bindings.NAMES)
+    for arrays_there, others_there in more:
+        assert others_there == others
+        assert all(map(np.array_equal, arrays_there, arrays))
 
 
 @pytest.fixture

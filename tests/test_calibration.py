@@ -93,7 +93,7 @@ def test_a_calibration_text_that_is_none_is_one_line(
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for name, expected in [
         ("none", "cannot be read: No such file or directory"),
-        ("short", "has 4 tokens, 512 are the least"),
+        ("short", "has 4 tokens, but at least 512 are needed"),
         ("bytes", "cannot be read: it is not UTF-8"),
     ]:
         quantize(tmp_path / "out", "--calibrate", tmp_path / name, status=1)

@@ -37,7 +37,7 @@ def chat(capsys, monkeypatch):
     return call
 
 
-def test_an_answer_is_what_the_model_writes_behind_its_name(chat) -> None:
+def test_an_answer_is_what_the_model_writes_after_its_name(chat) -> None:
     status, out, err = chat(["Where is the dog?", "/quit"], "--temperature", "0")
     with gpt2c.load() as model:
         expected = model.generate("You: Where is the dog?\nWatson:", 12, stop=["\nYou:", "\nWatson:"]).text
@@ -45,12 +45,12 @@ def test_an_answer_is_what_the_model_writes_behind_its_name(chat) -> None:
     assert err.startswith("gpt2c: opts=")
 
 
-def test_later_turns_stand_behind_earlier_ones_which_are_not_computed_again(chat) -> None:
+def test_later_turns_follow_earlier_ones_which_are_not_computed_again(chat) -> None:
     _, _, err = chat(["/trace 1", "One?", "Two?", "Three?"], "--temperature", "0")
-    kept = [tuple(map(int, m)) for m in re.findall(r"(\d+) of (\d+) tokens kept", err)]
-    assert len(kept) == 3
-    assert kept[0][0] == 0
-    for (_, before), (reused, n) in itertools.pairwise(kept):
+    counts = [tuple(map(int, m)) for m in re.findall(r"(\d+) of (\d+) tokens reused", err)]
+    assert len(counts) == 3
+    assert counts[0][0] == 0
+    for (_, before), (reused, n) in itertools.pairwise(counts):
         assert before <= reused < n
     assert n - reused < 20
 
@@ -72,16 +72,16 @@ def test_settings_and_the_plan_can_be_changed(chat) -> None:
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        ("/bogus", "unknown command '/bogus'; /help lists them"),
-        ("/cleer", "unknown command '/cleer' (did you mean 'clear'?); /help lists them"),
+        ("/bogus", "unknown command '/bogus'; /help lists all commands"),
+        ("/cleer", "unknown command '/cleer' (did you mean 'clear'?); /help lists all commands"),
         ("/set temperature warm", "temperature must be a number, not 'warm'"),
         ("/set temperature -1", "temperature must be >= 0, not -1.0"),
-        ("/set warmth 1", "/set NAME VALUE, NAME being one of those of now: max_new_tokens 12, "),
-        ("/trace 3", "/trace 1 tells what each answer took, 2 shapes and bytes too, 0 nothing"),
+        ("/set warmth 1", "use /set NAME VALUE; the settings now: max_new_tokens 12, "),
+        ("/trace 3", "use /trace N: 1 prints the times of each answer, 2 also shapes and bytes, 0 nothing"),
         ("/isa mmx", "unknown instruction set 'mmx'"),
         ("/threads two", "threads must be a number, not 'two'"),
         ("/threads ²", "threads must be a number, not '²'"),
-        ("/opts", "/opts VALUE; now: opts=kv,"),
+        ("/opts", "use /opts VALUE; the plan now: opts=kv,"),
         ("word " * 600, "this turn alone is longer than the context"),
     ],
 )
@@ -96,7 +96,7 @@ def test_when_the_context_is_full_the_oldest_turns_go_and_it_says_so(chat) -> No
     status, out, err = chat(["What was it that the old man said to you?"] * 30)
     assert status == 0
     assert out.count("Watson:") == 30
-    assert "gpt2c: the context is full: the oldest turn was forgotten\n" in err
+    assert "gpt2c: the context is full: the oldest turn was dropped\n" in err
 
 
 def test_help_lists_the_commands(chat) -> None:
@@ -111,7 +111,7 @@ def test_ctrl_c_at_the_prompt_leaves(chat) -> None:
     assert err.endswith("gpt2c: interrupted\n")
 
 
-def test_another_engine_talks_too(chat) -> None:
+def test_another_backend_talks_too(chat) -> None:
     status, out, err = chat(["One?", "/clear", "Two?"], "--backend", "numpy")
     assert (status, out.count("Watson:")) == (0, 2)
     assert err.splitlines() == ["gpt2c: backend=numpy weights=f32; /help lists commands"]

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import references
 from processes import INSTALLED, NO_HANG
 
 import gpt2c
 
-pytest.importorskip("readline", reason="this Python was built without readline")
+references.readline()
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 UP = "\x1b[A"
@@ -116,15 +117,15 @@ def test_every_command(chat: Callable[..., Terminal]) -> None:
 
     terminal.say("/trace 1")
     traced = terminal.say("And now?")
-    assert "tokens kept from the last turn" in traced
+    assert "tokens reused from the last turn" in traced
     assert "trace: first token after" in traced
     assert re.search(r"trace: +attention +\d", traced)
     assert "GB/s" not in traced
     terminal.say("/trace 2")
     assert "GB/s" in terminal.say("And now?")
-    kept = re.search(r"(\d+) of \d+ tokens kept", terminal.say("Go on."))
-    assert kept is not None
-    assert int(kept[1]) > 0  # a traced session is kept too
+    reused = re.search(r"(\d+) of \d+ tokens reused", terminal.say("Go on."))
+    assert reused is not None
+    assert int(reused[1]) > 0  # a traced session is reused too
 
     isa = gpt2c.build_info()["isas_supported"][0]
     assert f"isa={isa}" in terminal.say(f"/isa {isa}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from references import NEEDS_X86_64
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import check_native
@@ -33,7 +33,7 @@ def test_every_source_but_those_of_sets_with_cpu_features_is_disassembled() -> N
     assert native_build.portable_isas() == portable
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="disassembles x86-64")
+@NEEDS_X86_64
 @pytest.mark.parametrize(("flags", "seen"), [([], False), (["-mavx"], True), (["-mavx512vl"], True)])
 def test_an_instruction_above_the_baseline_is_seen(flags: list[str], seen: bool, tmp_path: Path) -> None:
     source, made = tmp_path / "sum.c", tmp_path / "sum.o"

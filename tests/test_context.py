@@ -1,4 +1,4 @@
-"""A context that slides: its beginning stays, the oldest behind it go, and tokens follow from the rest."""
+"""A context that slides: its beginning stays, the oldest tokens after it go, and the others give the next."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_session_always_holds_the_window_and_never_more_than_the_context(
     assert session.ids == context.window() == naive_window(ids, n_prompt, n_ctx)
     assert len(session.ids) <= n_ctx
     assert context.n_dropped == len(ids) - len(session.ids)
-    assert context.room == n_ctx - len(session.ids)
+    assert context.n_free == n_ctx - len(session.ids)
 
 
 @given(st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=70), st.data())
@@ -79,7 +79,7 @@ def test_tokens_taken_back_leave_a_window_of_what_is_left(
 
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.integers(0, 127), min_size=1, max_size=300), st.integers(1, 160))
-def test_each_token_is_the_one_behind_its_window(
+def test_each_token_is_the_one_after_its_window(
     model_folder: Callable[[str], Path], prompt: list[int], n: int
 ) -> None:
     with gpt2c.load(model_folder("tiny")) as model:

@@ -26,7 +26,7 @@ from other_formats import (
     write_nanogpt,
 )
 from processes import INSTALLED, NO_HANG
-from references import optional
+from references import needs, optional
 
 import gpt2c
 from gpt2c.checkpoints.checkpoint import load_checkpoint
@@ -126,6 +126,7 @@ def test_every_format_becomes_the_same_folder(model_folder: Folders, tmp_path: P
 
 
 def test_the_vocabulary_goes_along(tmp_path: Path) -> None:
+    optional("gguf")
     convert(EMBEDDED_MODEL, tmp_path / "a")
     assert (tmp_path / "a" / "merges.txt").read_bytes() == (EMBEDDED_MODEL / "merges.txt").read_bytes()
     convert(tmp_path / "a", tmp_path / "a.gguf")
@@ -148,6 +149,7 @@ def test_the_vocabulary_goes_along(tmp_path: Path) -> None:
 
 
 def test_padding_of_a_vocabulary_is_padding_again(tmp_path: Path) -> None:
+    gguf = optional("gguf")
     folder = tmp_path / "padded"
     convert(EMBEDDED_MODEL, folder)
     ids = json.loads((folder / "vocab.json").read_text())
@@ -156,7 +158,7 @@ def test_padding_of_a_vocabulary_is_padding_again(tmp_path: Path) -> None:
     convert(folder, tmp_path / "padded.gguf")
     [named] = [
         field.contents()[last]
-        for field in optional("gguf").GGUFReader(tmp_path / "padded.gguf").fields.values()
+        for field in gguf.GGUFReader(tmp_path / "padded.gguf").fields.values()
         if field.name == "tokenizer.ggml.tokens"
     ]
     assert named == f"[PAD{last}]"
@@ -190,6 +192,7 @@ def test_a_written_gguf_file_is_what_the_gguf_package_reads(
 
 
 def test_a_gguf_file_of_the_embedded_model_says_the_same_text(tmp_path: Path, binding: str) -> None:
+    optional("gguf")
     convert(EMBEDDED_MODEL, tmp_path / "m.gguf", "--dtype", "f32")
     with gpt2c.load(tmp_path / "m.gguf", binding=binding) as model, gpt2c.load(binding=binding) as original:
         assert model.generate("The sea", 30).text == original.generate("The sea", 30).text
@@ -215,21 +218,23 @@ def test_a_model_that_llama_cpp_does_not_run_is_refused(
 
 # ---- Whole or not at all ----
 
+WRITTEN_GGUF = pytest.param("m.gguf", marks=needs("gguf"))
 
+
+@pytest.mark.parametrize("name", ["out", WRITTEN_GGUF, "dangling"])
 def test_what_is_there_already_stays_as_it_is(
-    model_folder: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, model_folder: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "m.gguf").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
-    for name in ("out", "m.gguf", "dangling"):
-        line = error_of(capsys, model_folder("odd"), tmp_path / name)
-        assert line == f"'{tmp_path / name}' already exists: remove it, or choose another name"
+    line = error_of(capsys, model_folder("odd"), tmp_path / name)
+    assert line == f"'{tmp_path / name}' already exists: remove it, or choose another name"
     assert sorted(os.listdir(tmp_path)) == ["dangling", "m.gguf", "out"]
     assert os.listdir(tmp_path / "out") == [] and (tmp_path / "m.gguf").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["out", "m.gguf"])
+@pytest.mark.parametrize("name", ["out", WRITTEN_GGUF])
 def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     """A limit on a file's length fails a write as a full disk does: with an error and a part written."""
     n_bytes = (EMBEDDED_MODEL / "model.safetensors").stat().st_size
@@ -248,9 +253,14 @@ def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("write", [write_folder, write_gguf_file], ids=["folder", "gguf"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(write_folder, id="folder"),
+        pytest.param(write_gguf_file, id="gguf", marks=needs("gguf")),
+    ],
+)
 def test_an_interrupt_leaves_nothing(write: Any, model_folder: Folders, tmp_path: Path) -> None:
-    optional("gguf")
     seen = []
 
     def interrupt(n_done: int, n_all: int) -> None:
@@ -321,6 +331,11 @@ def test_a_broken_source_and_an_unknown_dtype_write_nothing(
     file.write_text("")
     line = error_of(capsys, model_folder("odd"), file / "out")
     assert line == f"'{file / 'out'}' cannot be written: Not a directory"
+    assert os.listdir(tmp_path) == ["a-file"]
+
+
+def test_a_model_that_gguf_does_not_have_writes_nothing(model_folder: Folders, tmp_path: Path) -> None:
+    optional("gguf")
     with load_checkpoint(model_folder("relu")) as checkpoint, pytest.raises(ConfigError):
         write_gguf_file(checkpoint, tmp_path / "m.gguf")
-    assert os.listdir(tmp_path) == ["a-file"]
+    assert os.listdir(tmp_path) == []

@@ -31,7 +31,7 @@ def hub() -> Iterator[StandIn]:
 
 
 def command(*argv: str, home: Path, url: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A gpt2c command in a process of its own, because the client reads its settings when imported."""
+    """A gpt2c command in a new process, because the client reads its settings when imported."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
     environment = {**kept, "HF_HOME": str(home), "HF_ENDPOINT": url, "PYTHONPATH": str(INSTALLED), **more}
     # A proxy of this machine has no business on the loopback address.
@@ -96,7 +96,7 @@ def test_a_second_download_fetches_no_file_again(hub: StandIn, tmp_path: Path) -
 
 def test_without_the_hub_the_copy_in_the_cache_serves(hub: StandIn, tmp_path: Path) -> None:
     first = command("download", "org/small", home=tmp_path, url=hub.url)
-    nowhere = "http://127.0.0.1:9"  # the port of "discard": nobody answers
+    nowhere = "http://127.0.0.1:9"  # the port of "discard": nothing answers
     again = command("download", "org/small", home=tmp_path, url=nowhere)
     assert (again.returncode, again.stdout) == (0, first.stdout)
 
@@ -111,7 +111,7 @@ def test_a_model_that_the_hub_does_not_have_is_one_line(hub: StandIn, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["./gpt2", "a/b/c", "", "a b"])
-def test_what_is_no_hub_id_is_not_asked_for(name: str, hub: StandIn, tmp_path: Path) -> None:
+def test_what_is_no_hub_id_is_not_requested(name: str, hub: StandIn, tmp_path: Path) -> None:
     done = command("download", name, home=tmp_path, url=hub.url)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"gpt2c: error: {name!r} is not a hub id (such as 'gpt2' or 'org/name')\n"

@@ -12,12 +12,12 @@ import pytest
 import safetensors.numpy
 from models import write_model
 from processes import INSTALLED, NO_HANG, RUN, python
-from references import optional
+from references import NEEDS_DEV_FULL, optional
 
 from gpt2c import bindings
 from gpt2c.cli import main as cli
 from gpt2c.cli import run
-from gpt2c.options import MOST_THREADS, OPTIONS
+from gpt2c.options import MAX_THREADS, OPTIONS
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def tensors(change):
 
 
 def blob(change):
-    """Puts change(bytes of the file) in its place."""
+    """Replaces the file by change(its bytes)."""
 
     def spoil(folder):
         file = folder / "model.safetensors"
@@ -131,7 +131,7 @@ SECOND = f"{ST}tensor 'h.0.attn.c_attn.weight'"
 CFG = "config.json: "
 NO_JSON = "is not JSON: Expecting property name enclosed in double quotes"
 
-# What is wrong: (how the model is spoilt, the command's arguments, the line behind "gpt2c: error: ")
+# What is wrong: (how the model is spoilt, the command's arguments, the line after "gpt2c: error: ")
 MODELS = {
     # What is there
     "no folder": (None, ["--model", "./nowhere"], "no model at './nowhere': there is no such folder or file"),
@@ -156,7 +156,7 @@ MODELS = {
         "pytorch_model.bin: torch is needed to read it: pip install 'gpt2c[torch]'",
     ),
     "no config": (without("config.json"), M, "'m/config.json' does not exist"),
-    "no config beside a file": (
+    "no config next to a file": (
         without("config.json"),
         ["--model", f"m/{FILE}"],
         f"'m/{FILE}' has no config.json next to it",
@@ -164,7 +164,11 @@ MODELS = {
     "no vocabulary": (None, M, "m/vocab.json: no such file, and no tokenizer.json next to it"),
     # The file of weights
     "empty file": (blob(lambda data: b""), M, ST + "is too short for a safetensors file (0 bytes)"),
-    "something behind": (blob(lambda data: data + b"0123456"), M, ST + "7 bytes follow the last tensor"),
+    "bytes at the end": (
+        blob(lambda data: data + b"0123456"),
+        M,
+        ST + "7 bytes follow the last tensor",
+    ),
     "an absurd header": (
         blob(lambda data: b"\xff" * 8 + data[8:]),
         M,
@@ -241,7 +245,7 @@ MODELS = {
         M,
         ST + "tensor 'h.0.lora' is not part of a GPT-2 that gpt2c runs",
     ),
-    "a head of its own": (
+    "a separate head": (
         tensors(lambda t: t.update({"lm_head.weight": -t["wte.weight"]})),
         M,
         ST + "tensor 'lm_head.weight' differs from 'wte.weight', to which the config ties it",
@@ -330,7 +334,7 @@ OPTION_LINES = {
     "option like no other": (["--opts", "kv,xyzzy"], 2, "unknown option 'xyzzy'"),
     "empty option": (["--opts", "kv,"], 2, "unknown option ''"),
     "option twice": (["--opts", "kv,linear,kv"], 2, "option 'kv' is given twice"),
-    "threads": (["--threads", "0"], 2, f"threads must be an integer from 1 to {MOST_THREADS}, not '0'"),
+    "threads": (["--threads", "0"], 2, f"threads must be an integer from 1 to {MAX_THREADS}, not '0'"),
     "two numbers of threads": (
         ["--opts", "threads=2", "--threads", "3"],
         2,
@@ -344,7 +348,7 @@ OPTION_LINES = {
         2,
         "unknown binding 'ctypes' (choose from auto, cython, cffi)",
     ),
-    "a word too many": (["Hello"], 2, "unexpected argument 'Hello': a prompt is given with --prompt"),
+    "a word too many": (["Hello"], 2, "unexpected argument 'Hello': give a prompt with --prompt"),
     "unknown flag": (["--temprature", "3"], 2, "unrecognized arguments: --temprature (see --help)"),
     "no number": (["--seed", "x"], 2, "argument --seed: invalid int value: 'x' (see --help)"),
     "no value": (["--prompt"], 2, "argument --prompt: expected one argument (see --help)"),
@@ -407,10 +411,10 @@ def test_an_instruction_set_of_another_machine_is_refused(folder, error_of, monk
     isas = [("ref", True, True), ("unroll", True, True), ("far", True, False)]
     monkeypatch.setattr(bindings.load(binding), "isas", lambda: isas)
     status, err = error_of(["--isa", "far", "--binding", binding])
-    assert (status, err) == (2, "gpt2c: error: this machine cannot run 'far' (it can: ref, unroll)\n")
+    assert (status, err) == (2, "gpt2c: error: this machine cannot run 'far' (choose from ref, unroll)\n")
     monkeypatch.setenv("GPT2C_ISA", "far")
     _, err = error_of(["--binding", binding])
-    assert err == "gpt2c: error: this machine cannot run 'far' from GPT2C_ISA (it can: ref, unroll)\n"
+    assert err == "gpt2c: error: this machine cannot run 'far' from GPT2C_ISA (choose from ref, unroll)\n"
 
 
 def test_what_is_wrong_in_the_environment_is_refused_by_the_name_of_its_variable(
@@ -450,7 +454,7 @@ def test_offline_a_model_that_was_never_fetched_is_one_line(tmp_path):
     )
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@NEEDS_DEV_FULL
 @pytest.mark.parametrize("argv", [["--json"], []], ids=["json", "text"])
 def test_output_that_cannot_be_written_is_an_error(tmp_path, argv):
     with open("/dev/full", "w") as full:

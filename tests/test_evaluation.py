@@ -78,7 +78,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def evaluate(model: Any, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """What lm_eval.simple_evaluate does, without looking at the thousands of tasks of its own."""
+    """What lm_eval.simple_evaluate does, without looking at its own thousands of tasks."""
     found = lm_eval.evaluate(lm=model, task_dict=TASKS.load(tasks)["tasks"], bootstrap_iters=0)
     assert found is not None
     return found
@@ -91,7 +91,7 @@ def by_name(args: str) -> Any:
 @pytest.fixture(scope="module")
 def of_transformers(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     torch = optional("torch")
-    pytest.importorskip("accelerate", reason="lm_eval's own model needs it: pip install 'lm_eval[hf]'")
+    optional("accelerate")  # of lm_eval's own model
     from lm_eval.models.huggingface import HFLM
 
     n_threads = torch.get_num_threads()
@@ -155,12 +155,14 @@ def test_what_contexts_have_in_common_is_computed_once(monkeypatch: pytest.Monke
 
 def test_what_cannot_be_had_is_refused(tmp_path: Path) -> None:
     with gpt2c.load() as model:
-        with pytest.raises(gpt2c.OptionError, match="the model is loaded already: weights comes too late"):
+        with pytest.raises(
+            gpt2c.OptionError, match="the model is already loaded: weights can no longer be set"
+        ):
             HarnessModel(model, weights="q8")
         harness = HarnessModel(model)
         for asked, message in [
-            ({"typical_p": 0.5}, "a task asks for 'typical_p', which gpt2c does not have"),
-            ({"max_gen_toks": 512}, "a task asks for 512 new tokens: the context is 512"),
+            ({"typical_p": 0.5}, "a task sets 'typical_p', which gpt2c does not support"),
+            ({"max_gen_toks": 512}, "a task asks for 512 new tokens, but the context holds 512"),
         ]:
             with pytest.raises(gpt2c.OptionError, match=message):
                 harness._settings(asked)

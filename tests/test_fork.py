@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import INSTALLED, python
+from references import NEEDS_FORK
 
 # The child's threads call at once, the parent's pool being in a call or not, and the child forks in turn.
 PROGRAM = """
@@ -51,7 +51,7 @@ print(results == [True] * 5 and generate_all() == expected)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@NEEDS_FORK
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_children_and_their_children_get_the_ids_of_the_parent(
     state: str, binding: str, model_folder: Callable[[str], Path], tmp_path: Path

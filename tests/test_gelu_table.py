@@ -1,13 +1,13 @@
 """How far the table may move the logits: a bound derived from each operation, held on real ones.
 
-In a model of one layer the table's engine and the formula's part at GELU. `e` is, for each number of an
-activation from there on, the most by which the two can differ:
+In a model of one layer, a run with the table and one with the formula differ from GELU on. For each element
+of an activation, `e` bounds the difference:
   GELU       the table's own error, 2.13 * 2^-11 |x| + 2^-24 (native/gelu_table.h), where |gelu'| <= 1.13
   linear     e |W|: the triangle inequality
   residual   the stream before it is the same in both, so e is unchanged
   norm       c = x - mean moves by at most e + mean(e), and the deviation s by at most |e| / sqrt(n);
              |c'/s' - c/s| <= |c' - c| / s' + |c| |s' - s| / (s s')
-All on the float64 oracle's activations; float32 rounding of the two engines comes on top. (In a deeper
+All on the float64 oracle's activations; float32 rounding of the two runs is added. (In a deeper
 model the same steps hold, but the worst case multiplies from layer to layer and soon says nothing.)
 """
 
@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
+from instruction_sets import every_set
 from models import PROMPTS
 
 import gpt2c
 from gpt2c import reference
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 
-ROUNDING = 1e-4  # of the two engines, as held against transformers
+ROUNDING = 1e-4  # of the two runs, as compared with transformers
 Bounded = tuple[np.ndarray, np.ndarray]  # an activation, and e
 
 
@@ -67,7 +67,7 @@ def bound_on_logits(folder: Path, ids: Sequence[int]) -> np.ndarray:
     return e @ np.abs(p["wte.weight"]).T
 
 
-@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@every_set()
 def test_the_table_moves_the_logits_by_no_more_than_its_bound(
     isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:

@@ -184,8 +184,8 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work(tiny, monke
         ("a", {"stop": ["x", ""]}, OptionError, "a stop string must not be empty"),
         ("a", {"stop": [1]}, OptionError, "a stop string must be text, not int"),
         ("a", {"stop": b"x"}, OptionError, "a stop string must be text, not int"),
-        ("a", {"stop": 5}, OptionError, "stop must be a string or several, not 5"),
-        ("a", {"stop": None}, OptionError, "stop must be a string or several, not None"),
+        ("a", {"stop": 5}, OptionError, "stop must be a string or several strings, not 5"),
+        ("a", {"stop": None}, OptionError, "stop must be a string or several strings, not None"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(model, monkeypatch, prompt, given, error, line):
@@ -222,8 +222,8 @@ def test_a_model_without_a_vocabulary_has_no_tokenizer_and_takes_no_text(tiny, m
 def test_eos_of_the_config_ends_a_generation_without_a_vocabulary(tiny):
     free = tiny.generate([1, 2, 3], 7).ids
     config = gpt2c.ModelConfig(**{**vars(tiny.config), "eos_token_id": free[2]})
-    row = Continuation(np.array([1, 2, 3], np.int32), GenerationSettings(7), None, config)
-    stream = Stream(row, tiny.session, one_by_one)
+    sequence = Continuation(np.array([1, 2, 3], np.int32), GenerationSettings(7), None, config)
+    stream = Stream(sequence, tiny.session, one_by_one)
     assert list(stream) == []
     assert stream.completion.ids == free[: free.index(free[2]) + 1]
     assert stream.completion.finish_reason == "eos"

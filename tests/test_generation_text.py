@@ -117,7 +117,7 @@ def test_the_beginning_of_a_stop_string_is_shown_once_it_cannot_become_one(model
     assert "".join(pieces) == "aba"
 
 
-def test_a_stop_string_hidden_behind_the_beginning_of_a_longer_one_still_counts_at_the_end(model, id_of_byte):
+def test_a_stop_string_hidden_by_the_beginning_of_a_longer_one_still_counts_at_the_end(model, id_of_byte):
     for end in ([], [EOS]):
         _, completion, _ = play(model, [*spell(["xab"], id_of_byte), *end], stop=["abc", "b"])
         assert completion.text == "xa"

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from instruction_sets import every_set
 
 import gpt2c
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 
 GOLDENS = json.loads((Path(__file__).parent / "golden" / "transformers.json").read_text())
 NAMES = [name for name in GOLDENS if name != "made_by"]
-ISAS = gpt2c.build_info()["isas_supported"]
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_transformers(
     name: str, isa: str, binding: str, model_folder: Callable[[str], Path]
@@ -29,7 +29,7 @@ def test_logits_are_those_of_transformers(
             assert np.abs(found - golden["logits"]).max() < 1e-4
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_continuations_are_those_of_transformers(
     name: str, isa: str, binding: str, model_folder: Callable[[str], Path]

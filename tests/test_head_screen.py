@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from instruction_sets import EVERY_SET
 from models import write_model
 
 import gpt2c
 from gpt2c.backends.native import native_config
 
-ISAS = gpt2c.build_info()["isas_supported"]
 TEXT = "'I am ready to ask your permission,' said the old man, and looked at the sea."
 
 
-@pytest.fixture(params=[(isa, weights) for isa in ISAS for weights in ("f32", "bf16")], ids="-".join)
-def how(request: pytest.FixtureRequest, binding: str) -> dict[str, str]:
-    isa, weights = request.param
+@pytest.fixture(params=[(*on, weights) for on in EVERY_SET for weights in ("f32", "bf16")], ids="-".join)
+def how(request: pytest.FixtureRequest) -> dict[str, str]:
+    isa, binding, weights = request.param
     return {"isa": isa, "weights": weights, "binding": binding, "opts": "kv,unembed,head_screen"}
 
 
 def ids_and_largest(folder: Path | None, ids: list[int], how: dict[str, str]) -> tuple[list[int], list[int]]:
-    """The screened id behind each token, and where the largest of the whole head's logits lies."""
+    """The screened id after each token, and the id of the largest of the whole head's logits."""
     with gpt2c.load(folder, **how) as model, model.session() as session:
         found = [session.feed_greedy([i]) for i in ids]
         largest = model.logits(ids).argmax(-1).tolist()
@@ -132,7 +132,7 @@ def test_the_core_refuses_it_where_x_is_rounded_to_integers(weights: str, bindin
         native.Model({**config, "format": gpt2c.options.WEIGHTS.index(weights)})
 
 
-# Head, and what stands behind the final layer norm in each place: all numbers that are not 0 are alike.
+# The head's columns, every element of the final layer norm's output, and the largest logit's id.
 LOST = {
     "a product that is lost adds nothing to the largest sum": ({5: [0.5] * 32, 7: [1.0]}, 2.0**-149, 7),
     "a scale that is subnormal is too coarse": (

@@ -243,7 +243,7 @@ def test_what_modules_without_a_binding_repeat_is_the_same_there() -> None:
     names = [kind.replace("c_", "").replace(".", "_") for kind in kinds]
     assert names == list(bindings.enum("tensor"))
     assert tuple(bindings.enum("switch")) == options.SWITCHES
-    assert bindings.enum("limit")["threads"] == options.MOST_THREADS
+    assert bindings.enum("limit")["threads"] == options.MAX_THREADS
     assert bindings.enum("limit")["panel_columns"] == formats.PANEL
 
 

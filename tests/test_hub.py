@@ -72,7 +72,7 @@ def test_a_folder_is_taken_as_it_is_even_if_it_looks_like_a_hub_id(empty_folder:
     assert resolve_model(empty_folder) == empty_folder
 
 
-def test_a_safetensors_file_needs_its_config_beside_it(empty_folder: Path) -> None:
+def test_a_safetensors_file_needs_its_config_next_to_it(empty_folder: Path) -> None:
     file = make_model(empty_folder / "m") / "model.safetensors"
     assert resolve_model(file) == resolve_model(str(file)) == file
     (empty_folder / "m" / "config.json").unlink()
@@ -201,7 +201,7 @@ def test_an_incomplete_copy_is_not_taken_for_a_model(
 
 
 def run_offline(code: str, home: Path) -> str:
-    """With the real hub client, in a process of its own because it reads its settings when imported."""
+    """With the real hub client, in a new process because it reads its settings when imported."""
     optional("huggingface_hub")
     root = Path(__file__).resolve().parent.parent
     environment = {

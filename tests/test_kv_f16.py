@@ -1,4 +1,4 @@
-"""kv_f16: K and V rounded to half precision where they are kept, and nothing else changed."""
+"""kv_f16: K and V are stored in half precision, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import ISAS, every_set
 from models import CONFIGS, PROMPTS
 from test_reference import oracle, prompt_and_steps
 
@@ -18,7 +19,6 @@ from gpt2c import bindings
 from gpt2c.backends.native import native_config
 from gpt2c.options import SWITCHES
 
-ISAS = gpt2c.build_info()["isas_supported"]
 OTHERS = SWITCHES[1:]
 SUBSETS = list(chain.from_iterable(combinations(OTHERS, n) for n in range(len(OTHERS) + 1)))
 
@@ -40,7 +40,7 @@ def pieces(folder: Path, sizes: tuple[int, ...], **settings: Any) -> np.ndarray:
 # ---- What it computes ----
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_logits_are_the_oracles_with_k_and_v_rounded(
     name: str, isa: str, binding: str, model_folder: Folder
@@ -53,7 +53,7 @@ def test_logits_are_the_oracles_with_k_and_v_rounded(
             assert np.abs(logits - oracle(folder, ids)).max() > 5e-4, "nothing was rounded"
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_all_subsets_of_the_other_switches_give_the_same_bits(
     isa: str, binding: str, model_folder: Folder
 ) -> None:
@@ -65,7 +65,7 @@ def test_all_subsets_of_the_other_switches_give_the_same_bits(
         assert all(map(np.array_equal, found, expected)), subset
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 def test_a_prompt_in_pieces_has_the_bits_of_the_whole(isa: str, binding: str, model_folder: Folder) -> None:
     folder = model_folder("odd")
     whole = pieces(folder, (13,), isa=isa, binding=binding)
@@ -100,15 +100,15 @@ def test_sessions_in_one_batch_have_the_bits_of_each_alone(binding: str, model_f
     with gpt2c.load(model_folder("tiny"), opts="all,kv_f16", threads=3, binding=binding) as model:
         alone = [model.session() for _ in prompts]
         sessions = [native.Session(model._handle.loaded) for _ in prompts]
-        rows = prompts
+        sequences = prompts
         for _ in range(5):
-            together = np.empty((len(rows), model.config.n_vocab), np.float32)
-            ids = np.array([i for row in rows for i in row], np.int32)
-            counts = np.array([len(row) for row in rows], np.uintp)
+            together = np.empty((len(sequences), model.config.n_vocab), np.float32)
+            ids = np.array([i for sequence in sequences for i in sequence], np.int32)
+            counts = np.array([len(sequence) for sequence in sequences], np.uintp)
             native.batch_feed(sessions, ids, counts, together)
-            expected = [session.feed(row) for session, row in zip(alone, rows, strict=True)]
+            expected = [session.feed(sequence) for session, sequence in zip(alone, sequences, strict=True)]
             np.testing.assert_array_equal(together, expected)
-            rows = [[int(i)] for i in together.argmax(-1)]
+            sequences = [[int(i)] for i in together.argmax(-1)]
 
 
 # ---- What it takes ----

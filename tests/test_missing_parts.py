@@ -25,7 +25,7 @@ def package(tmp_path_factory):
         where = tmp_path_factory.mktemp("package")
         ignored = shutil.ignore_patterns("__pycache__", "assets", "*.so")
         shutil.copytree(INSTALLED / "gpt2c", where / "gpt2c", ignore=ignored)
-        for name in {*bindings.NAMES} - {*missing}:  # from a checkout they may lie where pip put them
+        for name in {*bindings.NAMES} - {*missing}:  # in a checkout they may be where pip put them
             compiled = importlib.util.find_spec(f"gpt2c.bindings._{name}").origin
             shutil.copy(compiled, where / "gpt2c" / "bindings")
         (where / "gpt2c" / "assets").symlink_to(INSTALLED / "gpt2c" / "assets")

@@ -1,4 +1,4 @@
-"""Linear layers in Numba on weights as they are stored, beside the C kernels and an exact product."""
+"""Linear layers in Numba on stored weights, compared with the C kernels and an exact product."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references import install_hint
-
-pytest.importorskip("numba", reason=install_hint("numba"))
+from references import optional
 
 import gpt2c
 from gpt2c import kernels
-from gpt2c.backends.numba_kernels import STORED, LinearF32, _round
 from gpt2c.checkpoints import formats as quantized
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.quantization.write import write_quantized
+
+optional("numba")
+
+from gpt2c.backends.numba_kernels import STORED, LinearF32, _round  # noqa: E402
 
 KINDS = {"attn.c_attn.weight": 256 * 768, "mlp.c_proj.weight": 1024 * 256}
 
@@ -70,7 +71,7 @@ def test_rows_of_zeros_are_zeros() -> None:
 
 
 @pytest.mark.parametrize("weights", ["q8", "q4"])
-def test_the_engine_computes_a_quantized_model_as_it_is_stored(weights: str, tmp_path: Path) -> None:
+def test_the_backend_computes_a_quantized_model_as_it_is_stored(weights: str, tmp_path: Path) -> None:
     folder = tmp_path / weights
     with load_checkpoint(EMBEDDED_MODEL) as checkpoint:
         write_quantized(checkpoint, folder, weights)

@@ -179,7 +179,7 @@ def test_a_pipe_is_refused_at_once(packed: Packed, tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
+def test_what_a_killed_process_of_the_same_number_left_does_no_harm(
     binding: str, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     left = [tmp_path / f"x.packed.{os.getpid()}{end}.tmp" for end in ("", "-0", "-1")]

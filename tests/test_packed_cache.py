@@ -209,16 +209,16 @@ def test_another_format_version_is_another_key(
     assert the_file(cache) != old
 
 
-# ---- What is not kept ----
+# ---- What is not cached ----
 
 
 @pytest.mark.parametrize("opts", ["none", "kv,unroll"])
-def test_row_major_weights_are_not_kept(opts: str, cache: Path, model: Path) -> None:
+def test_row_major_weights_are_not_cached(opts: str, cache: Path, model: Path) -> None:
     logits(model, opts=opts)
     assert not cache.exists()
 
 
-def test_small_models_are_not_kept(cache: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_models_are_not_cached(cache: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("GPT2C_CACHE", str(cache))
     logits(model)
@@ -233,7 +233,7 @@ def test_off_is_off(cache: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not cache.exists() and not Path("off").exists()
 
 
-# ---- Where it lies ----
+# ---- Where it is ----
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def flip(path: Path, byte: int) -> None:
     [lambda path: flip(path, 30), lambda path: os.truncate(path, 4096), lambda path: os.truncate(path, 0)],
     ids=["flipped", "cut", "empty"],
 )
-def test_a_damaged_file_warns_once_and_is_made_anew(
+def test_a_damaged_file_warns_once_and_is_rebuilt(
     damage: Callable[[Path], None], cache: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(model)
@@ -346,7 +346,7 @@ def test_info_verify_finds_the_bad_file(
     out, err = capsys.readouterr()
     assert re.search(rf"^good +{good}$", out, re.M) and re.search(rf"^BAD +{bad}: .*damaged", out, re.M)
     assert err == (
-        "gpt2c: error: bad packed files in the cache: 1; they may be deleted, the next load makes them anew\n"
+        "gpt2c: error: bad packed files in the cache: 1; delete them, and the next load rebuilds them\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The engine against transformers: the same weights give the same logits and the same greedy text."""
+"""The C core against transformers: the same weights give the same logits and the same greedy text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import every_plan
 from models import PROMPTS
 from references import optional
 
@@ -40,7 +41,7 @@ def _expected_logits(folder: Path, ids: tuple[int, ...]) -> np.ndarray:
         return np.asarray(published_code(folder)(torch.tensor([ids])).logits[0])
 
 
-@pytest.mark.parametrize("opts", EXACT)
+@every_plan(EXACT)
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_logits_of_random_models(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
@@ -51,7 +52,7 @@ def test_logits_of_random_models(
             assert np.abs(model.logits(ids) - expected_logits(folder, ids)).max() < 1e-4
 
 
-@pytest.mark.parametrize("opts", EXACT)
+@every_plan(EXACT)
 def test_logits_of_the_embedded_model(opts: str, binding: str) -> None:
     ids = list(range(0, 8192, 271))
     with gpt2c.load(opts=opts, binding=binding) as model:
@@ -91,7 +92,7 @@ def test_greedy_text_of_the_embedded_model(prompt: str, binding: str) -> None:
         assert completion.ids == greedy(EMBEDDED_MODEL, completion.prompt_ids)
 
 
-@pytest.mark.parametrize("opts", ["none", "all"])
+@every_plan(["none", "all"])
 def test_logits_of_the_full_124m_shape(opts: str, binding: str, full_size: Path) -> None:
     ids = [50256, 0, 31373, 995, 198, 50255, 15496, 11]
     with gpt2c.load(full_size, opts=opts, binding=binding) as model:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from references import DATA, optional, published_vocabulary
+from references import optional, published_data, published_vocabulary
 
 from gpt2c.checkpoints.hub import EMBEDDED_MODEL
 from gpt2c.errors import Gpt2cError
@@ -43,7 +43,7 @@ def test_a_text_becomes_the_ids_of_hugging_face(tmp_path: Path) -> None:
 
 
 def test_tiny_shakespeare_has_the_tokens_that_llm_c_prints(tmp_path: Path) -> None:
-    gpt2, text = published_vocabulary(), DATA / "tinyshakespeare" / "input.txt"
+    gpt2, text = published_vocabulary(), published_data("tinyshakespeare/input.txt")
     words = [str(text), "-o", str(tmp_path), "--recipe", "tinyshakespeare"]
     assert prepare_text.main([*words, "--vocabulary", str(gpt2)]) == 0
     valid, train = (read_tokens(tmp_path / name) for name in ("valid.bin", "train.bin"))

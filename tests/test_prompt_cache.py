@@ -1,4 +1,4 @@
-"""Sessions kept from call to call: the same results, and less to compute."""
+"""Sessions reused from call to call: the same results with less work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(model_folder: Callable[[str], Path], binding: str):
         yield loaded
 
 
-def test_it_is_off_until_it_is_asked_for(model: gpt2c.Model) -> None:
+def test_it_is_off_by_default(model: gpt2c.Model) -> None:
     assert [model.generate(PROMPT, 3).timings.reused_tokens for _ in range(2)] == [0, 0]
 
 
@@ -100,7 +100,7 @@ def test_a_cancel_of_the_past_does_not_end_what_goes_on_from_there(model: gpt2c.
     assert (second.finish_reason, second.timings.reused_tokens) == ("length", len(PROMPT) + 2)
 
 
-def test_an_engine_that_copies_no_session_goes_on_from_there_too(model_folder: Callable[[str], Path]) -> None:
+def test_a_backend_that_copies_no_session_continues_there_too(model_folder: Callable[[str], Path]) -> None:
     with gpt2c.load(model_folder("tiny"), backend="numpy") as model:
         longer, other = [*PROMPT, 7, 7, 7], [*PROMPT, 9]
         expected = model.generate(other, 5).ids

@@ -1,7 +1,7 @@
 """The published GPT-2 (124M): continuations and logits that others have printed.
 
 Needs its weights in the folder $GPT2C_GPT2_DIR. The figures are quoted from the README or the tests of the
-project named beside each.
+project named with each.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def test_text_comes_out_as_from_the_model_itself(tmp_path: Path) -> None:
         assert stored.generate("The sea", 20).text == made.generate("The sea", 20).text
 
 
-@pytest.mark.parametrize(("format", "most"), [("q8", 0.27), ("q4", 0.16)])
-def test_the_shape_of_gpt2_small_is_as_small_as_promised(format: str, most: float) -> None:
+@pytest.mark.parametrize(("format", "max_ratio"), [("q8", 0.27), ("q4", 0.16)])
+def test_the_shape_of_gpt2_small_is_as_small_as_promised(format: str, max_ratio: float) -> None:
     fields = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257}
     specs = tensor_specs(gpt2c.config.config_of_fields(fields, "config.json"))
     stored = plain = 0
@@ -110,7 +110,7 @@ def test_the_shape_of_gpt2_small_is_as_small_as_promised(format: str, most: floa
         n_floats = 4 * int(np.prod(shape))
         plain += n_floats
         stored += quantized.FORMATS[format].n_bytes(*shape) if spec.is_matrix else n_floats
-    assert stored < most * plain
+    assert stored < max_ratio * plain
 
 
 def test_a_quantized_folder_can_be_converted_back_to_floats(tmp_path: Path, model_folder: Folders) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.kernel_oracle import int8_rounded, q8_kept
+from instruction_sets import ISAS, every_set
+from kernels.kernel_oracle import int8_rounded, q8_stored
 from models import PROMPTS
 from numpy.typing import NDArray
 
@@ -19,7 +20,6 @@ import gpt2c
 from gpt2c import bindings, kernels, reference
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 
-ISAS = gpt2c.build_info()["isas_supported"]
 FORMATS = ("q8", "q4")
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of"
 
@@ -27,18 +27,18 @@ Folder = Callable[[str], Path]
 Doubles = NDArray[np.float64]
 
 
-@pytest.mark.parametrize(("weights", "most"), [("q8", 0.01), ("q4", 0.2)])
-def test_the_trained_models_distribution_moves_little(weights: str, most: float, binding: str) -> None:
+@pytest.mark.parametrize(("weights", "limit"), [("q8", 0.01), ("q4", 0.2)])
+def test_the_trained_models_distribution_moves_little(weights: str, limit: float, binding: str) -> None:
     with gpt2c.load(binding=binding) as exact, gpt2c.load(weights=weights, binding=binding) as rounded:
         ids = exact.tokenizer.encode(TEXT)
         p, q = (log_softmax(model.logits(ids)) for model in (exact, rounded))
         divergence = (np.exp(p) * (p - q)).sum(-1)
-        assert 0 < divergence.max() < most
+        assert 0 < divergence.max() < limit
         ratio = {"q8": 0.275, "q4": 0.165}[weights]  # of GPT-2 small 0.27 and 0.16: less of it is wpe
         assert rounded.weight_bytes < ratio * 4 * exact.config.n_parameters
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("weights", FORMATS)
 def test_one_row_and_many_give_the_same_bits(weights: str, isa: str, binding: str) -> None:
     with gpt2c.load(weights=weights, isa=isa, binding=binding) as model, model.session() as session:
@@ -51,36 +51,36 @@ def test_one_row_and_many_give_the_same_bits(weights: str, isa: str, binding: st
 # ---- Against the oracle ----
 
 
-class Kept:
-    """A matrix as a format keeps it, whose products round x: to int8, or in the head to two of them."""
+class Stored:
+    """A matrix as a format stores it. Its products round x to int8, or in the head to a sum of two int8."""
 
     __array_ufunc__ = None  # so that x @ this comes here
 
-    def __init__(self, kept: Doubles, *, is_head: bool = False, rounds_x: bool = True) -> None:
-        self.kept, self.is_head, self.rounds_x = kept, is_head, rounds_x
+    def __init__(self, stored: Doubles, *, is_head: bool = False, rounds_x: bool = True) -> None:
+        self.stored, self.is_head, self.rounds_x = stored, is_head, rounds_x
 
     def __rmatmul__(self, x: Doubles) -> Doubles:
         rounded = int8_rounded(x) if self.rounds_x else x
         if self.is_head and self.rounds_x:
             rounded = rounded + int8_rounded(x - rounded)
-        return np.asarray(rounded @ self.kept)
+        return np.asarray(rounded @ self.stored)
 
 
-class KeptEmbedding(Kept):
+class StoredEmbedding(Stored):
     """The embedding, [n_vocab, n_embd], which is the head as well."""
 
     def __getitem__(self, ids: list[int]) -> Doubles:
-        return np.asarray(self.kept[ids])
+        return np.asarray(self.stored[ids])
 
     @property
-    def T(self) -> Kept:
-        return Kept(self.kept.T, is_head=True, rounds_x=self.rounds_x)
+    def T(self) -> Stored:
+        return Stored(self.stored.T, is_head=True, rounds_x=self.rounds_x)
 
 
-def kept(w: NDArray[np.float32], weights: str) -> Doubles:
-    """[n_in, n_out] as the format keeps it. q8 by its rule; q4 as the kernels' tests have checked it."""
+def stored(w: NDArray[np.float32], weights: str) -> Doubles:
+    """[n_in, n_out] as the format stores it. q8 by its rule; q4 through the kernels, whose tests check it."""
     if weights == "q8":
-        return q8_kept(w).astype(np.float64)
+        return q8_stored(w).astype(np.float64)
     none = np.zeros((w.shape[1], w.shape[0]), np.float32)
     rows = kernels.embed(np.arange(w.shape[1]), kernels.pack(w, "panels_q4"), none, isa="ref")
     return rows.T.astype(np.float64)
@@ -95,13 +95,13 @@ def oracle(folder: Path, ids: Sequence[int], weights: str, rounds_x: bool = True
             if array.ndim < 2 or name == "wpe.weight":
                 p[name] = array.astype(np.float64)
             elif name == "wte.weight":
-                p[name] = KeptEmbedding(kept(array.T, weights).T, rounds_x=rounds_x)
+                p[name] = StoredEmbedding(stored(array.T, weights).T, rounds_x=rounds_x)
             else:
-                p[name] = Kept(kept(array, weights), rounds_x=rounds_x)
+                p[name] = Stored(stored(array, weights), rounds_x=rounds_x)
         return np.asarray(reference.logits(ids, p, config.n_head, config.layer_norm_epsilon))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("name", ["tiny", "odd", "calm"])
 @pytest.mark.parametrize("weights", FORMATS)
 def test_logits_are_the_oracles_with_all_operands_rounded(
@@ -147,23 +147,23 @@ def test_threads_pieces_switches_fusing_and_bindings_change_no_bit(
                 np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@every_set()
 @pytest.mark.parametrize("weights", FORMATS)
 def test_sessions_in_one_batch_have_the_bits_of_each_alone(
     weights: str, isa: str, binding: str, model_folder: Folder
 ) -> None:
     native = bindings.load(binding)
-    rows = [[1, 2, 3], [4], [5, 6]]
+    sequences = [[1, 2, 3], [4], [5, 6]]
     with gpt2c.load(model_folder("tiny"), weights=weights, isa=isa, threads=3, binding=binding) as model:
-        alone = [model.session() for _ in rows]
-        sessions = [native.Session(model._handle.loaded) for _ in rows]
+        alone = [model.session() for _ in sequences]
+        sessions = [native.Session(model._handle.loaded) for _ in sequences]
         for _ in range(5):
-            together = np.empty((len(rows), model.config.n_vocab), np.float32)
-            ids = np.array([i for row in rows for i in row], np.int32)
-            native.batch_feed(sessions, ids, np.array([len(row) for row in rows], np.uintp), together)
-            expected = [session.feed(row) for session, row in zip(alone, rows, strict=True)]
+            together = np.empty((len(sequences), model.config.n_vocab), np.float32)
+            ids = np.array([i for sequence in sequences for i in sequence], np.int32)
+            native.batch_feed(sessions, ids, np.array([*map(len, sequences)], np.uintp), together)
+            expected = [session.feed(sequence) for session, sequence in zip(alone, sequences, strict=True)]
             np.testing.assert_array_equal(together, expected)
-            rows = [[int(i)] for i in together.argmax(-1)]
+            sequences = [[int(i)] for i in together.argmax(-1)]
 
 
 # ---- Memory ----
@@ -197,7 +197,7 @@ print(json.dumps([seen, size, matrix, config.n_parameters]))
 
 @pytest.mark.parametrize("weights", FORMATS)
 def test_no_float32_copy_of_a_matrix_is_ever_made(weights: str, binding: str) -> None:
-    """In a process of its own, since the peak is that of a process: loading, running and generating."""
+    """Loading, running and generating in a new process, because the peak is a process's."""
     command = [sys.executable, "-c", WATCHED, weights, binding]
     seen, size, matrix, n = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     (loaded, load_peak), (with_session, _), fed, generated = seen

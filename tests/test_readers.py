@@ -42,7 +42,7 @@ def assert_holds(path: Path, folder: Path, **config: Any) -> None:
             np.testing.assert_array_equal(found.array(spec), expected[spec.name], strict=True)
 
 
-def config_beside(path: Path, folder: Path) -> Path:
+def config_next_to(path: Path, folder: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     shutil.copy(folder / "config.json", path.parent)
     return path
@@ -57,7 +57,7 @@ def test_a_pytorch_model_loads_from_folder_and_file(
     name: str, legacy: bool, model_folder: Folders, tmp_path: Path
 ) -> None:
     torch = torch_or_skip()
-    file = config_beside(tmp_path / "m" / "pytorch_model.bin", model_folder(name))
+    file = config_next_to(tmp_path / "m" / "pytorch_model.bin", model_folder(name))
     state = torch_state(model_folder(name))
     state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 128, 128, dtype=torch.uint8)
     state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
@@ -69,7 +69,7 @@ def test_a_pytorch_model_loads_from_folder_and_file(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_pytorch_model_may_have_half_the_bits(dtype: str, model_folder: Folders, tmp_path: Path) -> None:
     torch = torch_or_skip()
-    file = config_beside(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
+    file = config_next_to(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
     state = {
         name: tensor.to(getattr(torch, dtype)) for name, tensor in torch_state(model_folder("odd")).items()
     }
@@ -82,7 +82,7 @@ def test_a_pytorch_model_may_have_half_the_bits(dtype: str, model_folder: Folder
 
 def test_shards_of_a_pytorch_model_load(model_folder: Folders, tmp_path: Path) -> None:
     torch = torch_or_skip()
-    config_beside(tmp_path / "m" / "x", model_folder("odd"))
+    config_next_to(tmp_path / "m" / "x", model_folder("odd"))
     state = torch_state(model_folder("odd"))
     files = {name: f"pytorch_model-0000{1 + i % 3}-of-00003.bin" for i, name in enumerate(state)}
     for file in set(files.values()):
@@ -98,7 +98,7 @@ def test_shards_of_a_pytorch_model_load(model_folder: Folders, tmp_path: Path) -
 
 def test_a_tensor_that_is_a_view_of_another_loads(model_folder: Folders, tmp_path: Path) -> None:
     torch = torch_or_skip()
-    file = config_beside(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
+    file = config_next_to(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
     state = torch_state(model_folder("odd"))
     name = "transformer.h.0.mlp.c_fc.weight"
     state[name] = state[name].t().contiguous().t()  # the same numbers, columns first
@@ -107,7 +107,7 @@ def test_a_tensor_that_is_a_view_of_another_loads(model_folder: Folders, tmp_pat
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_nanogpt_checkpoint_loads_without_a_config_beside_it(
+def test_a_nanogpt_checkpoint_loads_without_a_config_next_to_it(
     compiled: bool, model_folder: Folders, tmp_path: Path
 ) -> None:
     torch = torch_or_skip()
@@ -169,7 +169,7 @@ def test_a_relative_of_nanogpt_is_refused_by_name(
 def test_without_torch_its_files_name_the_extra(
     model_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = config_beside(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
+    file = config_next_to(tmp_path / "m" / "pytorch_model.bin", model_folder("odd"))
     file.write_bytes(b"\x80\x02}q\x00.")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendUnavailable) as caught:
@@ -290,7 +290,7 @@ def test_every_format_gives_the_bits_of_safetensors(
     torch = torch_or_skip()
     write_llmc(tmp_path / "l.bin", folder)
     write_gguf(tmp_path / "g.gguf", folder)
-    torch.save(torch_state(folder), config_beside(tmp_path / "t" / "pytorch_model.bin", folder))
+    torch.save(torch_state(folder), config_next_to(tmp_path / "t" / "pytorch_model.bin", folder))
     ids = PROMPTS["tiny"][-1]
     with gpt2c.load(folder, binding=binding) as model:
         expected = model.logits(ids)
@@ -308,7 +308,7 @@ def test_a_closed_file_says_so_and_its_fingerprint_follows_its_time(
     write_llmc(tmp_path / "l.bin", model_folder("tiny"))
     write_gguf(tmp_path / "g.gguf", model_folder("tiny"))
     torch.save(
-        torch_state(model_folder("tiny")), config_beside(tmp_path / "t" / "x.bin", model_folder("tiny"))
+        torch_state(model_folder("tiny")), config_next_to(tmp_path / "t" / "x.bin", model_folder("tiny"))
     )
     for path in (tmp_path / "l.bin", tmp_path / "g.gguf", tmp_path / "t" / "x.bin"):
         before = load_checkpoint(path)

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from instruction_sets import every_plan, every_set
 from models import PROMPTS
 
 import gpt2c
@@ -26,7 +27,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 
 def attention_f16(q: np.ndarray, k: np.ndarray, v: np.ndarray, divisor: float = 0) -> np.ndarray:
-    """reference.attention, of K and V as kv_f16 keeps them."""
+    """reference.attention of K and V as kv_f16 stores them."""
     halves = (x.astype(np.float16).astype(np.float64) for x in (k, v))
     return attention(q, *halves, divisor)
 
@@ -50,7 +51,7 @@ def oracle(
 EACH_ALONE = [option.name for option in gpt2c.OPTIONS if option.name not in ("q8", "q4")]
 
 
-@pytest.mark.parametrize("opts", ["none", "all", *EACH_ALONE])
+@every_plan(["none", "all", *EACH_ALONE])
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_every_option_gives_the_oracles_logits(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
@@ -64,7 +65,7 @@ def test_every_option_gives_the_oracles_logits(
             assert np.abs(model.logits(ids) - oracle(folder, ids, table, bf16, kv_f16)).max() < tolerance
 
 
-@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@every_set()
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_every_instruction_set_gives_the_oracles_logits(
     name: str, isa: str, binding: str, model_folder: Callable[[str], Path]
@@ -87,7 +88,7 @@ def prompt_and_steps(folder: Path, opts: tuple[str, ...], isa: str, binding: str
         return logits
 
 
-@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@every_set()
 @pytest.mark.parametrize("table", [(), ("gelu_table",)], ids=["formula", "table"])
 def test_all_64_subsets_of_the_switches_give_the_bits_of_none(
     table: tuple[str, ...], isa: str, binding: str, model_folder: Callable[[str], Path]

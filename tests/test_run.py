@@ -54,7 +54,7 @@ def environment(**changes):
 
 
 def command(*argv, module="gpt2c.run", cwd, **options):
-    """The command in a process of its own."""
+    """The command in a new process."""
     options = {"env": environment(), "capture_output": True, "timeout": NO_HANG, **options}
     return subprocess.run([sys.executable, "-m", module, *argv], cwd=cwd, **options)
 
@@ -198,7 +198,7 @@ def test_a_prompt_comes_from_a_file_or_standard_input_to_the_byte(gpt2c_run, mon
         assert (status, out) == (0, prompt + "\n")
 
 
-def test_a_prompt_that_is_not_utf8_is_mended_with_a_note(gpt2c_run, monkeypatch, tmp_path):
+def test_a_prompt_that_is_not_utf8_is_repaired_with_a_note(gpt2c_run, monkeypatch, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_bytes(b"caf\xe9 and")
     typed(monkeypatch, b"caf\xe9 and")
@@ -206,7 +206,7 @@ def test_a_prompt_that_is_not_utf8_is_mended_with_a_note(gpt2c_run, monkeypatch,
     for source in (["--prompt-file", str(file)], ["-"], ["--prompt", argument]):
         status, out, err = gpt2c_run("--max-new-tokens", "0", *source)
         assert (status, out) == (0, "caf\ufffd and\n")
-        assert err.splitlines()[0] == "gpt2c: the prompt is not UTF-8; bytes that are not were replaced"
+        assert err.splitlines()[0] == "gpt2c: the prompt is not valid UTF-8; invalid bytes were replaced"
 
 
 def test_the_real_standard_input_and_output_carry_bytes(tmp_path):
@@ -367,7 +367,7 @@ def test_a_draft_gives_the_same_text_and_says_how_its_guesses_held(gpt2c_run, tm
     for draft in (["ngram"], [embedded], [embedded, "--num-assistant-tokens", "3"]):
         status, out, err = gpt2c_run("--max-new-tokens", "40", "--draft", *draft)
         assert (status, out) == plain[:2]
-        assert re.search(r"^gpt2c: \d+ of \d+ guesses held, \d+ passes for 40 tokens$", err, re.MULTILINE)
+        assert re.search(r"^gpt2c: \d+ of \d+ guesses right, \d+ passes for 40 tokens$", err, re.MULTILINE)
 
 
 def test_a_context_that_slides_goes_on_and_says_what_was_dropped(gpt2c_run):
@@ -390,7 +390,7 @@ def test_the_settings_of_transformers_are_flags_too(generated):
     [
         (["--overflow", "wrap"], "overflow must be 'error' or 'slide', not 'wrap'"),
         (["--num-assistant-tokens", "0"], "num_assistant_tokens must be an integer from 1 to 64, not 0"),
-        (["--num-assistant-tokens", "4"], "num_assistant_tokens is for a draft, and there is none"),
+        (["--num-assistant-tokens", "4"], "num_assistant_tokens needs a draft, and none is given"),
         (["--min-new-tokens", "-1"], "min_new_tokens must be an integer >= 0, not -1"),
     ],
 )

@@ -315,7 +315,7 @@ def test_logits_that_are_no_numbers_are_an_error_and_not_a_token(bad):
     for temperature in (0.0, 1.0):
         with pytest.raises(Gpt2cError) as caught:
             Sampler(GenerationSettings(temperature=temperature, repetition_penalty=2.0)).choose(logits, [0])
-        assert str(caught.value) == ("the model's logits are not finite numbers: its weights must be damaged")
+        assert str(caught.value) == ("the model's logits are not finite: its weights must be damaged")
 
 
 # ---- Settings ----

@@ -41,14 +41,14 @@ def test_a_text_has_its_numbers_on_standard_output(score, expected) -> None:
     assert status == 0
     assert out == (
         f"tokens       {expected.logprobs.size + 1}, all but the first scored\n"
-        f"nll          {expected.nll:.4f} nats a token\n"
+        f"nll          {expected.nll:.4f} nats per token\n"
         f"perplexity   {expected.perplexity:.3f}\n"
         f"bits/byte    {expected.bits_per_byte:.4f}\n"
     )
     assert err.startswith("gpt2c: opts=")
 
 
-def test_the_plan_of_another_engine_names_no_binding(score) -> None:
+def test_the_plan_of_another_backend_names_no_binding(score) -> None:
     assert score(TEXT, "--backend", "numpy")[2] == "gpt2c: backend=numpy weights=f32\n"
 
 
@@ -93,16 +93,21 @@ def test_a_terminal_gets_a_progress_bar(score, monkeypatch) -> None:
     [
         (b"\xff\xfe", [], 1, "'in' is not UTF-8 text (byte 0)"),
         ("", [], 1, "the prompt is empty: at least one token is needed"),
-        ("[1]\n", ["--jsonl"], 1, "line 1: at least two tokens are needed: the first has nothing before it"),
+        (
+            "[1]\n",
+            ["--jsonl"],
+            1,
+            "line 1: at least two tokens are needed: the first has no tokens before it",
+        ),
         (
             '"a b"\n{"text": 5}\n',
             ["--jsonl"],
             1,
-            "'in', line 2: a text is needed, or an object with text or ids",
+            "'in', line 2: must be a string, or an object with text or ids",
         ),
         ('"a b\n', ["--jsonl"], 1, "'in', line 1: is not JSON: "),
         ('\n["a", "b"]\n', ["--jsonl"], 1, "line 2: token ids must be integers"),
-        (TEXT, ["--json", "--jsonl"], 2, "--json is for one text, --jsonl for a text a line: one of them"),
+        (TEXT, ["--json", "--jsonl"], 2, "give --json (one text) or --jsonl (one text per line), not both"),
         (TEXT, ["--logprobs"], 2, "--logprobs needs --json or --jsonl"),
         (TEXT, ["--stride", "600"], 2, "stride must be an integer from 1 to 511, not 600"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from instruction_sets import EVERY_SET, every_set
 
 import gpt2c
 from gpt2c import bindings
@@ -15,11 +16,10 @@ from gpt2c import bindings
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
 
 
-@pytest.fixture(params=gpt2c.build_info()["isas_supported"])
-def model(
-    request: pytest.FixtureRequest, binding: str, model_folder: Callable[[str], Path]
-) -> Iterator[gpt2c.Model]:
-    with gpt2c.load(model_folder("odd"), isa=request.param, binding=binding) as model:
+@pytest.fixture(params=EVERY_SET, ids="-".join)
+def model(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Iterator[gpt2c.Model]:
+    isa, binding = request.param
+    with gpt2c.load(model_folder("odd"), isa=isa, binding=binding) as model:
         yield model
 
 
@@ -133,15 +133,15 @@ def test_closing_frees_every_byte(binding: str, model_folder: Callable[[str], Pa
         assert native.memory()[0] == before
 
 
-def test_a_session_that_ended_leaves_its_buffers_to_the_next_one(model: gpt2c.Model, binding: str) -> None:
-    core = bindings.load(binding)
+def test_a_session_that_ended_leaves_its_buffers_to_the_next_one(model: gpt2c.Model) -> None:
+    core = model._handle.runtime
     with model.session() as session:
         expected = session.feed(IDS)
     before = core.memory()[2]
     with model.session() as session:
         assert core.memory()[2] - before == 2  # the session and its ids, not its buffers
         np.testing.assert_array_equal(session.feed(IDS), expected)
-        with model.session() as other:  # there is one set of them to be had, so this one makes its own
+        with model.session() as other:  # only one set of them is free, so this session allocates another
             np.testing.assert_array_equal(other.feed(IDS[::-1]), model.logits(IDS[::-1])[-1])
         session.rewind(5)
         np.testing.assert_array_equal(session.feed(IDS[5:]), expected)
@@ -176,8 +176,8 @@ def test_every_failing_allocation_is_a_clean_memory_error(
     assert n_failed >= 8
 
 
-def test_a_step_allocates_nothing_in_c(model: gpt2c.Model, binding: str) -> None:
-    native = bindings.load(binding)
+def test_a_step_allocates_nothing_in_c(model: gpt2c.Model) -> None:
+    native = model._handle.runtime
     with model.session() as session:
         session.feed(IDS)
         _, _, before = native.memory()
@@ -186,7 +186,7 @@ def test_a_step_allocates_nothing_in_c(model: gpt2c.Model, binding: str) -> None
         assert native.memory()[2] == before
 
 
-@pytest.mark.parametrize("isa", gpt2c.build_info()["isas_supported"])
+@every_set()
 def test_fused_leaves_no_separate_gelu_or_residual_pass_and_the_same_bits(
     isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
@@ -210,7 +210,7 @@ def test_aligned_changes_how_the_weights_lie(binding: str, model_folder: Callabl
     assert layouts == [0, 2, 3]  # in_out, panels, panels_bf16: gpt2c_layout in include/gpt2c.h
 
 
-def test_rows_that_nobody_wants_end_behind_the_last_layers_k_and_v(
+def test_rows_without_an_output_end_after_the_last_layers_k_and_v(
     binding: str, model_folder: Callable[[str], Path]
 ) -> None:
     # "calm" has one layer, so what the last layer skips is not computed by another one either.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from instruction_sets import EVERY_SET, ISAS
 
 import gpt2c
 
-ISAS = gpt2c.build_info()["isas_supported"]
 IDS = [
     3,
     1,
@@ -52,7 +51,7 @@ IDS = [
     8,
 ]
 
-# Each keeps something else: K and V alone, as halves, everything, a mixture, nothing at all.
+# Each stores something else: K and V alone, as halves, everything, a mixture, nothing at all.
 PLANS = [
     "all",
     "all,kv_f16",
@@ -63,11 +62,9 @@ PLANS = [
 ]
 
 
-@pytest.fixture(params=list(itertools.product(ISAS, PLANS)), ids="-".join)
-def model(
-    request: pytest.FixtureRequest, binding: str, model_folder: Callable[[str], Path]
-) -> Iterator[gpt2c.Model]:
-    isa, opts = request.param
+@pytest.fixture(params=[(*on, opts) for on in EVERY_SET for opts in PLANS], ids="-".join)
+def model(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Iterator[gpt2c.Model]:
+    isa, binding, opts = request.param
     with gpt2c.load(model_folder("odd"), isa=isa, opts=opts, binding=binding) as model:
         yield model
 
@@ -172,7 +169,7 @@ def test_what_cannot_be_copied_is_refused_and_changes_nothing(
         stranger.feed(IDS)
         with pytest.raises(gpt2c.OptionError, match="cannot copy 3 tokens: the session holds 2"):
             session.copy_from(other, 3)
-        with pytest.raises(gpt2c.OptionError, match="only be copied from one of the same model"):
+        with pytest.raises(gpt2c.OptionError, match="only be copied from another session of the same model"):
             session.copy_from(stranger, 1)
         with pytest.raises(gpt2c.SessionBusyError):
             session.copy_from(session, 1)

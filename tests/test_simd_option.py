@@ -43,7 +43,7 @@ def test_an_isa_without_simd_replaces_simd() -> None:
     assert "unroll" in plan("all", isa="unroll") and "simd" not in plan("all", isa="unroll")
 
 
-def test_the_environment_comes_behind_the_arguments() -> None:
+def test_the_environment_comes_after_the_arguments() -> None:
     assert plan("all", GPT2C_ISA="avx2").isa == "avx2"
     assert plan("all", isa="ref", GPT2C_ISA="avx2").isa == "ref"
     assert plan("simd=avx512", GPT2C_ISA="avx2").isa == "avx512"

@@ -108,7 +108,7 @@ def test_a_draft_that_is_always_right_takes_one_pass_for_its_guesses_and_one_tok
     model: gpt2c.Model, wanted: dict[str, float], k: int
 ) -> None:
     timings = model.generate(PROMPT, 43, draft=model, num_assistant_tokens=k, **wanted).timings
-    n_rounds = -(-42 // (k + 1))  # behind the prompt's pass
+    n_rounds = -(-42 // (k + 1))  # after the prompt's pass
     assert timings.forward_passes == 1 + n_rounds
     assert timings.accepted == timings.drafted == 42 - n_rounds
 
@@ -189,7 +189,7 @@ def simulate(
     seed: int = 0,
     pass_s: Callable[[int], float] = lambda n: 1.0,
 ) -> float:
-    """Seconds for so many tokens, where a plain pass takes pass_s(n) and all else so many of those."""
+    """Seconds for that many tokens, where a plain pass takes pass_s(n) and all else that many of those."""
     dice = random.Random(seed)
     seconds, n = 0.0, 0
     while n < n_tokens:
@@ -278,7 +278,7 @@ def test_what_cannot_be_a_draft_is_refused_before_any_work(
     for draft, line in [
         ("bigram", "draft must be None, 'ngram' or a loaded model, not 'bigram'"),
         (3, "draft must be None, 'ngram' or a loaded model, not 3"),
-        (small, "the draft model has another vocabulary: its guesses would mean other tokens"),
+        (small, "the draft model has another vocabulary, so its ids mean other tokens"),
     ]:
         with pytest.raises(gpt2c.OptionError) as caught:
             model.generate(PROMPT, draft=draft)

@@ -1,4 +1,4 @@
-"""Tensors out of a model as it keeps them, and back in."""
+"""Tensors read from a model as it stores them, and written back."""
 
 from __future__ import annotations
 

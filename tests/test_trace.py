@@ -137,7 +137,7 @@ def test_a_prompt_of_several_chunks_is_one_feed(model_folder: Folder) -> None:
     assert [op.rows for op in feed.operations if op.name == "qkv" and op.layer == 0] == [256, 44]
 
 
-def test_another_engine_has_feeds_and_no_operations(model_folder: Folder) -> None:
+def test_another_backend_has_feeds_and_no_operations(model_folder: Folder) -> None:
     folder = model_folder("tiny")
     ours, theirs = traced(folder, [1, 2]), traced(folder, [1, 2], backend="numpy")
     assert [(f.n_past, f.n_ids) for f in theirs.feeds] == [(f.n_past, f.n_ids) for f in ours.feeds]
@@ -188,7 +188,7 @@ def test_a_trace_may_end_while_another_thread_makes_a_session(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("n_best", [-1, 1.5, None])
-def test_a_number_of_likeliest_tokens_that_is_none_is_refused(n_best: object) -> None:
+def test_an_invalid_number_of_best_tokens_is_refused(n_best: object) -> None:
     with gpt2c.load() as model:
         with pytest.raises(gpt2c.OptionError, match="n_best must be an integer >= 0"), model.trace(n_best):
             pass
@@ -234,7 +234,7 @@ def test_a_batch_is_in_the_events_of_its_first_session(binding: str) -> None:
             sessions, np.arange(6, dtype=np.int32), np.array([1, 2, 3], np.uintp)
         )
         n = sessions[0].traced()
-        assert n == 2 + model.config.n_layer * len(FUSED), "nobody asked for logits"
+        assert n == 2 + model.config.n_layer * len(FUSED), "no logits were asked for"
         assert (events["rows"][:n] == 6).all()
         assert sessions[1].traced() == 0
 
@@ -275,7 +275,7 @@ def test_the_report_has_a_line_for_each_operation_and_token(capsys: pytest.Captu
     assert "shape" in reports["2"][1] and "GB/s" in reports["2"][1]
 
 
-def test_where_a_pass_checks_guesses_it_is_told_pass_by_pass(
+def test_a_pass_that_checks_guesses_is_reported_as_one_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "trace.json"
@@ -283,7 +283,7 @@ def test_where_a_pass_checks_guesses_it_is_told_pass_by_pass(
     guesses = ["--draft", "ngram", "--num-assistant-tokens", "3", "--trace", "1", "--trace-file", str(file)]
     assert run.main([*argv, *guesses]) == 0
     err = capsys.readouterr().err
-    guessed = re.search(r"of (\d+) guesses held, (\d+) passes for 20 tokens", err)
+    guessed = re.search(r"of (\d+) guesses right, (\d+) passes for 20 tokens", err)
     n_guessed, n_passes = int(guessed[1]), int(guessed[2])
     told = err.partition("trace: pass by pass: ")[2].splitlines()[1:]
     assert [int(line.split()[1]) for line in told] == list(range(1, n_passes + 1))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import VARIANTS
-from references import optional
+from references import is_installed, optional
 
 import gpt2c
 from gpt2c.checkpoints.checkpoint import load_checkpoint
@@ -29,7 +29,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import train  # noqa: E402
-from training import optimizers  # noqa: E402
+from training import optimizers, report  # noqa: E402
 from training.data import Windows  # noqa: E402
 from training.loop import Settings, Trainer  # noqa: E402
 from training.model import GPT2, causal_attention, divergence  # noqa: E402
@@ -271,6 +271,14 @@ def command(text: Path, run: Path, *more: object) -> list[str]:
     return [str(word) for word in (*fixed, *more)]
 
 
+def test_the_picture_of_the_loss_is_a_png(tmp_path: Path) -> None:
+    optional("matplotlib")
+    rows = [{"step": 1, "loss": 9.0}, {"step": 2, "loss": 8.5}, {"step": 2, "valid_loss": 8.7}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.draw_loss(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command_writes_a_folder_that_gpt2c_and_transformers_load_alike(
     text: Path, ids: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,7 +287,8 @@ def test_the_command_writes_a_folder_that_gpt2c_and_transformers_load_alike(
     said = capsys.readouterr().err
     assert "step 8: validation loss" in said and "wrote" in said
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] - 0.5
-    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "loss.png").exists() == is_installed("matplotlib")
+    assert ("no loss.png" in said) != is_installed("matplotlib")
     folder, prompt = tmp_path / "run" / "model", ids[:20].tolist()
     with gpt2c.load(folder) as model, torch.no_grad():
         expected = published_code(folder)(torch.tensor([prompt])).logits[0].numpy()

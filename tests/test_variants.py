@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from instruction_sets import ISAS, every_plan, every_set
 from models import VARIANTS
 from references import optional
 from test_reference import oracle
@@ -18,10 +20,9 @@ from gpt2c.backends.native import native_config
 from gpt2c.checkpoints.checkpoint import load_checkpoint
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 96, 0, 40]
-ISAS = gpt2c.build_info()["isas_supported"]
 
 
-@pytest.mark.parametrize("opts", ["none", "all", "all,kv_f16", "all,bf16", "aligned", "kv,linear"])
+@every_plan(["none", "all", "all,kv_f16", "all,bf16", "aligned", "kv,linear"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_gives_the_oracles_logits(
     name: str, opts: str, binding: str, model_folder: Callable[[str], Path]
@@ -34,20 +35,27 @@ def test_every_variant_gives_the_oracles_logits(
         assert np.abs(model.logits(IDS) - expected).max() < tolerance
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@cache
+def of_transformers(folder: Path, ids: tuple[int, ...]) -> tuple[int, np.ndarray]:
+    """How many parameters its model has, and its logits."""
+    torch = optional("torch")
+    transformers = optional("transformers")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits[0].numpy()
+    return sum(p.numel() for p in theirs.parameters()), logits
+
+
+@every_set()
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_gives_the_logits_of_transformers(
     name: str, isa: str, binding: str, model_folder: Callable[[str], Path]
 ) -> None:
-    torch = optional("torch")
-    transformers = optional("transformers")
     folder = model_folder(name)
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
-    ids = IDS if name != "long" else [7 * i % 97 for i in range(2500)]
-    with torch.no_grad():
-        expected = theirs(torch.tensor([ids])).logits[0].numpy()
+    ids = tuple(IDS) if name != "long" else tuple(7 * i % 97 for i in range(2500))
+    n_parameters, expected = of_transformers(folder, ids)
     with gpt2c.load(folder, isa=isa, binding=binding) as model:
-        assert model.config.n_parameters == sum(p.numel() for p in theirs.parameters())
+        assert model.config.n_parameters == n_parameters
         assert np.abs(model.logits(ids) - expected).max() < 2e-4
 
 
@@ -98,7 +106,7 @@ def test_a_packed_file_knows_the_variant(
 def test_the_gelu_table_is_of_its_own_activation(binding: str, model_folder: Callable[[str], Path]) -> None:
     with pytest.raises(gpt2c.OptionError) as caught:
         gpt2c.load(model_folder("relu"), opts="all,gelu_table", binding=binding)
-    assert str(caught.value) == "option 'gelu_table' is of GELU in its tanh form; this model has 'relu'"
+    assert str(caught.value) == "option 'gelu_table' needs GELU in its tanh form; this model has 'relu'"
     with gpt2c.load(model_folder("gelu_pytorch_tanh"), opts="all,gelu_table", binding=binding):
         pass
 

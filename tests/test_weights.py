@@ -120,7 +120,7 @@ def test_half_precision_loads_and_converts_exactly(folder: Path) -> None:
 
 def test_bfloat16_loads_and_converts_exactly(folder: Path) -> None:
     upper = {name: array.view(np.uint32) >> np.uint32(16) for name, array in make_arrays().items()}
-    # NumPy has no bfloat16: the package writes the bits as U16, and the header is told what they are.
+    # NumPy has no bfloat16: the package writes the bits as U16, and the header names their dtype.
     blob = safetensors.numpy.save({name: bits.astype("<u2") for name, bits in upper.items()})
     n_header = int.from_bytes(blob[:8], "little")
     header = blob[8 : 8 + n_header].replace(b'"U16"', b'"BF16"')
@@ -153,7 +153,7 @@ def test_tensors_at_an_odd_address_load(folder: Path) -> None:
     save(folder, arrays)
     blob = (folder / "model.safetensors").read_bytes()
     n_header = int.from_bytes(blob[:8], "little")
-    # A header of odd length, as in the published gpt2 file: one space more behind the JSON.
+    # A header of odd length, as in the published gpt2 file: one more space after the JSON.
     odd = blob[8 : 8 + n_header].rstrip() + b" "
     odd += b" " * (1 - len(odd) % 2)
     (folder / "model.safetensors").write_bytes(len(odd).to_bytes(8, "little") + odd + blob[8 + n_header :])
@@ -256,7 +256,7 @@ def test_a_wrong_shape_is_named_with_both_shapes(folder: Path) -> None:
     )
 
 
-def test_a_dtype_that_no_engine_reads_is_named(folder: Path) -> None:
+def test_a_dtype_that_no_backend_reads_is_named(folder: Path) -> None:
     arrays = make_arrays()
     save(folder, {**arrays, "wpe.weight": arrays["wpe.weight"].astype(np.float64)})
     assert fault(folder) == (

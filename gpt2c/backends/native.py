@@ -1,4 +1,4 @@
-"""The C core as an engine: options to a plan, a checkpoint to weights laid out for the kernels."""
+"""The C core as a backend: options become a plan, a checkpoint becomes weights laid out for the kernels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..errors import ModelFileError, OptionError
 from . import packed_cache
 from .choices import Choices, Loader
 
-# gpt2c_activation of include/gpt2c.h, by the name that a config has for it.
+# From the names of activations in a config to those of gpt2c_activation in include/gpt2c.h.
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu_erf", "relu": "relu"}
 
 
 def loader(choices: Choices) -> Loader:
-    """Resolves the options; what it returns opens checkpoints. Errors as `gpt2c.load`."""
+    """Resolve the options, and return the function that opens checkpoints. Errors as in `gpt2c.load`."""
     binding = bindings.select(choices.binding)
     isas = [(name, supported) for name, _, supported in binding.isas()]
     resolve = partial(
@@ -36,7 +36,7 @@ def loader(choices: Choices) -> Loader:
         isas=isas,
         cores=usable_cores(),
     )
-    resolve()  # a wrong option is said before any file is looked at
+    resolve()  # a wrong option is reported before any file is read
 
     def open_checkpoint(checkpoint: Checkpoint) -> tuple[options.Plan, Runtime, LoadedModel]:
         plan = resolve(stored=checkpoint.quantization or "f32")
@@ -50,13 +50,14 @@ def loader(choices: Choices) -> Loader:
 
 
 def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> dict[str, Any]:
-    """gpt2c_model_config of include/gpt2c.h: a shape, and what the plan makes of it.
+    """The gpt2c_model_config (include/gpt2c.h) of a model's shape and a plan.
 
-    OptionError: an option that this model has no use for.
+    isas: names of instruction sets; `isa` becomes the index of plan.isa in it. OptionError: an option that
+    does not apply to this model.
     """
     if "gelu_table" in plan and config.activation_function != "gelu_new":
         raise OptionError(
-            f"option 'gelu_table' is of GELU in its tanh form; this model has {config.activation_function!r}"
+            f"option 'gelu_table' needs GELU in its tanh form; this model has {config.activation_function!r}"
         )
     return {
         "n_layer": config.n_layer,
@@ -81,7 +82,7 @@ def native_config(config: ModelConfig, plan: options.Plan, isas: list[str]) -> d
 def _build(
     binding: Binding, config: dict[str, Any], checkpoint: Checkpoint, plan: options.Plan
 ) -> NativeModel:
-    """A frozen model with a checkpoint's weights; config: `native_config` of both and the plan."""
+    """A frozen model with a checkpoint's weights; config: `native_config` of the checkpoint and the plan."""
     native = binding.Model(config)
     dtypes = bindings.enum("dtype")
 
@@ -98,7 +99,7 @@ def _build(
             raise ModelFileError(f"tensor {spec.name!r}: {error}") from None
         checkpoint.release(spec.kind, spec.layer)
 
-    # The large ones first, so that no thread is left alone with the embedding in the end.
+    # The largest first, so that no thread converts the embedding alone at the end.
     by_size = sorted(checkpoint.specs(), key=lambda spec: math.prod(spec.shape), reverse=True)
     with ThreadPoolExecutor(plan.threads) as pool:
         for _ in pool.map(set_tensor, by_size):
@@ -108,9 +109,9 @@ def _build(
 
 
 def identity_of(config: ModelConfig, plan: options.Plan, loaded: NativeModel) -> dict[str, Any]:
-    """What the state of a session depends on: shape, plan and a checksum of the weights, which are read."""
+    """Everything that a session's state depends on: shape, plan and a checksum of all weights."""
     settings = native_config(config, plan, [plan.isa])
-    for name in ("n_threads", "fused"):  # which change no bit
+    for name in ("n_threads", "fused"):  # these change no bit
         del settings[name]
-    shown = {"isa": plan.isa, "format": plan.weights}  # names outlive numbers
+    shown = {"isa": plan.isa, "format": plan.weights}  # names stay valid when numbers change
     return {**settings, **shown, "weights": f"{loaded.checksum():016x}", "order": sys.byteorder}

@@ -1,7 +1,7 @@
-"""Choosing a binding, and what either one offers.
+"""Choice of a binding, and the interface that both bindings offer.
 
-Both extensions link the same C objects. Cython's is the faster one for short calls; CFFI's uses the
-limited API, so one file serves every CPython. Either works without the other.
+Both extensions link the same C objects. Cython's is faster for short calls. CFFI's uses the limited API,
+so one file serves every CPython. Either works without the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from gpt2c.errors import BackendUnavailable, OptionError
 
-# In a bare checkout `import gpt2c` finds this folder, which holds no compiled files: those that pip has
-# installed lie further down sys.path.
+# In a bare checkout `import gpt2c` finds this folder, which contains no compiled files. Those that pip
+# installed are further down sys.path.
 _HERE = Path(__file__).parent
 
 
@@ -38,39 +38,39 @@ _MODULES = {"cython": "gpt2c.bindings._cython", "cffi": "gpt2c.bindings.cffi_bin
 
 
 class LoadedModel(Protocol):
-    """An engine's weights in memory; freed with the last reference."""
+    """A backend's weights in memory; freed with the last reference."""
 
     def weight_bytes(self) -> int: ...
 
 
 @runtime_checkable
 class NativeModel(LoadedModel, Protocol):
-    """A gpt2c_model; freed with its last reference. Status codes come back as gpt2c's errors."""
+    """A gpt2c_model; freed with its last reference. Status codes are raised as gpt2c's errors."""
 
     def set(self, tensor: int, layer: int, dtype: int, data: np.ndarray) -> None: ...
     def tensor_bytes(self, tensor: int, layer: int) -> int: ...
     def get(self, tensor: int, layer: int, out: np.ndarray) -> None:
-        """As the model keeps it, into uint8 [tensor_bytes]."""
+        """Copy a tensor in the model's layout to `out`, uint8 [tensor_bytes]."""
 
     def freeze(self) -> None: ...
     def save_packed(self, path: bytes, key: bytes) -> None: ...
     def layout(self) -> int:
-        """How the projections lie: a gpt2c_layout."""
+        """How the projections are laid out: a gpt2c_layout."""
 
     def checksum(self) -> int:
-        """Of all weights, as they lie in memory."""
+        """A checksum of all weights, as they are laid out in memory."""
 
 
 class NativeModelType(Protocol):
-    """The class of models: called with a gpt2c_model_config as a dict, or through open_packed."""
+    """The class of models: called with a gpt2c_model_config as a dict; open_packed is the other way."""
 
     def __call__(self, config: dict[str, Any]) -> NativeModel: ...
     def open_packed(self, path: bytes, key: bytes | None, config: dict[str, Any]) -> NativeModel:
-        """A packed file, mapped; key None takes any."""
+        """Map a packed file; key None accepts any."""
 
 
 class Outputs(NamedTuple):
-    """What a feed of n ids computes (gpt2c_outputs): C-contiguous arrays to write into; None is not computed.
+    """The results of a feed of n ids (gpt2c_outputs): C-contiguous arrays to write; None is not computed.
 
     last_logits: float32 [n_vocab], after the last token. logits: float32 [n, n_vocab], after every token.
     hidden: float32 [n, n_embd], after the final layer norm. next_id: whether `feed` returns the id of the
@@ -85,18 +85,18 @@ class Outputs(NamedTuple):
 
 
 class NativeSession(Protocol):
-    """A gpt2c_session; freed with its last reference, which a running call holds too."""
+    """A gpt2c_session; freed with its last reference. A running call holds a reference, too."""
 
     def feed(self, ids: np.ndarray, outputs: Outputs) -> int:
-        """Run int32 ids [n]; returns the next id, or -1 where it is not wanted."""
+        """Run int32 ids [n]; returns the next id, or -1 without outputs.next_id."""
 
     def n_past(self) -> int: ...
     def rewind(self, n_past: int) -> None: ...
     def ids(self, out: np.ndarray) -> None:
-        """The first tokens, as many as int32 `out` has room for."""
+        """Copy the first len(out) tokens to `out`, int32."""
 
     def copy(self, source: Any, n: int) -> None:
-        """Take over the first n tokens of another session of the same model."""
+        """Replace all tokens by the first n of another session of the same model."""
 
     def state_bytes(self, n: int) -> int: ...
     def get_state(self, state: np.ndarray) -> None:
@@ -110,7 +110,7 @@ class NativeSession(Protocol):
     def separate_passes(self) -> int: ...
     def screened(self) -> tuple[int, int]: ...
     def trace(self, events: np.ndarray | None = None) -> None:
-        """gpt2c_session_trace: room for gpt2c_trace_event as bytes (uint8), None turns it off."""
+        """gpt2c_session_trace: a buffer of gpt2c_trace_event as bytes (uint8); None turns tracing off."""
 
     def traced(self) -> int: ...
 
@@ -120,25 +120,25 @@ class NativeMatrix(Protocol):
 
 
 class Runtime(Protocol):
-    """What makes sessions: a binding, or another engine (gpt2c/backends)."""
+    """Creates sessions: a binding, or a backend in Python (gpt2c/backends)."""
 
     name: str
 
     def Session(self, model: Any) -> NativeSession: ...
     def traced_ops(self) -> list[str]:
-        """Names of the operations in a trace, in the order of gpt2c_traced_op."""
+        """The names of the operations in a trace, in the order of gpt2c_traced_op."""
 
 
 class Binding(Runtime, Protocol):
     def version(self) -> str: ...
     def constants(self) -> dict[str, int]:
-        """Every enum constant of include/gpt2c.h by its name."""
+        """All enum constants of include/gpt2c.h, by name."""
 
     def isas(self) -> list[tuple[str, bool, bool]]:
         """(name, compiled, supported) in the order of native/isa.def."""
 
     def formats(self) -> list[str]:
-        """Names of the weight formats, in the order of native/formats.def."""
+        """The names of the weight formats, in the order of native/formats.def."""
 
     def memory(self) -> tuple[int, int, int]:
         """(live bytes, peak bytes, allocations so far)."""
@@ -152,21 +152,21 @@ class Binding(Runtime, Protocol):
         last_logits: np.ndarray | None = None,
         next_ids: np.ndarray | None = None,
     ) -> None:
-        """gpt2c_batch_feed: ids int32 of all sessions, n_ids uintp of each, at most
-        GPT2C_LIMIT_CHUNK_ROWS in all."""
+        """gpt2c_batch_feed. ids: int32, of all sessions, at most GPT2C_LIMIT_CHUNK_ROWS in total. n_ids:
+        uintp, of each session."""
 
     def packed_version(self) -> int:
-        """Of the packed files' format; those of another are refused."""
+        """The version of the packed file format; files of any other version are refused."""
 
     def packed_info(self, path: bytes, verify: bool = False) -> dict[str, Any]:
-        """The gpt2c_model_config that a packed file holds; verify reads and checks all weights."""
+        """The gpt2c_model_config in a packed file; verify: also read and check all weights."""
 
     @property
     def Model(self) -> NativeModelType: ...
 
-    # The kernels one by one; gpt2c.kernels checks what it hands them. Arrays are C-contiguous and of
-    # the types in gpt2c.h (float32 but for ids, indices and table); an isa, a layout and an epilogue
-    # are numbers, spans (begin, end).
+    # The kernels one by one; gpt2c.kernels checks the arguments. Arrays are C-contiguous and have the
+    # types in gpt2c.h (float32 except for ids, indices and table). An isa, a layout and an epilogue are
+    # numbers; spans are (begin, end).
     def Matrix(self, weight: np.ndarray, given: int, n_in: int, n_out: int, layout: int) -> NativeMatrix: ...
     def op_linear(
         self,
@@ -219,7 +219,7 @@ class Binding(Runtime, Protocol):
 
 
 def load(name: str) -> Binding:
-    """The binding of that name. BackendUnavailable: it is not built, or cannot be imported."""
+    """Return the binding of that name. BackendUnavailable: it is not built, or cannot be imported."""
     _check(name)
     try:
         return cast(Binding, importlib.import_module(_MODULES[name]))
@@ -233,7 +233,7 @@ def _check(name: str, origin: str = "") -> None:
 
 
 def available() -> list[str]:
-    """Names of the bindings that this installation holds."""
+    """The names of the bindings that this installation contains."""
 
     def works(name: str) -> bool:
         try:
@@ -247,7 +247,7 @@ def available() -> list[str]:
 
 @functools.cache
 def _any_built() -> Binding:
-    """Either binding: for what both say of the core that they link. BackendUnavailable: none is built."""
+    """Either binding, to ask about the core that both link. BackendUnavailable: none is built."""
     for name in NAMES[:-1]:
         try:
             return load(name)
@@ -266,7 +266,7 @@ def version() -> str:
 
 @functools.cache
 def enum(name: str) -> Mapping[str, int]:
-    """An enum of include/gpt2c.h: its constants by their names in lower case, without the prefix and COUNT.
+    """The constants of an enum of include/gpt2c.h, by lower-case name, without the prefix and COUNT.
 
     enum("layout") is {"in_out": 0, "out_in": 1, ...}. BackendUnavailable: no binding is built.
     """
@@ -285,9 +285,9 @@ _warned = False
 
 
 def select(name: str = "auto") -> Binding:
-    """The binding to use: the argument, else $GPT2C_BINDING, else Cython and, if it is missing, CFFI.
+    """The binding to use: the argument, else $GPT2C_BINDING, else Cython, or CFFI if Cython's is missing.
 
-    Only "auto" ever falls back, and says so once.
+    Only "auto" falls back to CFFI, with one warning.
     """
     global _warned
     if name == "auto":

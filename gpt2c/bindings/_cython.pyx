@@ -53,8 +53,8 @@ def memory_fail_at(size_t n):
 
 
 cdef int poll_signals(void *context) noexcept nogil:
-    # Runs Python's signal handlers if this is the main thread. An exception that one raises stays set
-    # until feed() is back in Python.
+    # Runs Python's signal handlers if this is the main thread. An exception raised by a handler stays set
+    # until feed() returns to Python.
     with gil:
         return PyErr_CheckSignals()
 
@@ -64,7 +64,7 @@ cdef int raise_pending() except -1:
 
 
 cdef gpt2c_model_config as_config(fields):
-    cdef gpt2c_model_config c = fields  # a dict with every field: Cython checks that
+    cdef gpt2c_model_config c = fields  # a dict; Cython checks that it has every field
     return c
 
 
@@ -153,7 +153,7 @@ def packed_info(bytes path, bint verify=False):
 
 cdef class Session:
     cdef gpt2c_session *handle
-    cdef object events  # what is written into lives as long as it is
+    cdef object events  # keeps the buffer alive while C writes to it
 
     def __init__(self, Model model not None):
         with nogil:
@@ -255,7 +255,7 @@ cdef class Session:
 
 def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[:, ::1] last_logits=None,
                int32_t[::1] next_ids=None):
-    cdef gpt2c_session *handles[GPT2C_LIMIT_CHUNK_ROWS + 1]  # one more than a batch can have, which C refuses
+    cdef gpt2c_session *handles[GPT2C_LIMIT_CHUNK_ROWS + 1]  # one more than the maximum of a batch, which C refuses
     cdef size_t n_sessions = min(len(sessions), GPT2C_LIMIT_CHUNK_ROWS + 1)
     cdef const int32_t *first = &ids[0] if ids.shape[0] else NULL
     cdef const size_t *counts = &n_ids[0] if n_ids.shape[0] else NULL
@@ -269,7 +269,7 @@ def batch_feed(sessions, const int32_t[::1] ids, const size_t[::1] n_ids, float[
     check(status)
 
 
-# ---- Kernels: arrays are flat and C-contiguous, None or empty is NULL, a span is (begin, end) ----
+# ---- Kernels: arrays are flat and C-contiguous, None and empty arrays are NULL, a span is (begin, end) ----
 
 cdef inline const float *floats(const float[::1] array) noexcept:
     return &array[0] if array is not None and array.shape[0] else NULL

@@ -58,16 +58,16 @@ def memory_fail_at(n: int) -> None:
     lib.gpt2c_memory_fail_at(n)
 
 
-# Signal handlers run between Python instructions, so a function that does nothing is enough; an
-# exception that one raises is kept for the thread until feed() is back in Python.
+# Signal handlers run between Python instructions, so a function that does nothing is enough. An exception
+# raised by a handler is saved for the thread until feed() returns to Python.
 _pending = threading.local()
 
 
-def _keep_exception(kind: Any, exception: BaseException, traceback: Any) -> None:
+def _save_exception(kind: Any, exception: BaseException, traceback: Any) -> None:
     _pending.exception = exception
 
 
-@ffi.def_extern(error=1, onerror=_keep_exception)  # type: ignore[untyped-decorator]
+@ffi.def_extern(error=1, onerror=_save_exception)  # type: ignore[untyped-decorator]
 def gpt2c_cffi_poll(context: Any) -> int:
     return 0
 
@@ -79,7 +79,7 @@ def _raise_pending() -> None:
         raise exception
 
 
-# ---- Arrays are C-contiguous, and of these types: cffi itself would take bytes for any numbers ----
+# ---- Arrays are C-contiguous and have these types: cffi itself would accept bytes for any type ----
 
 _DTYPES = {
     "float[]": np.dtype(np.float32),
@@ -98,7 +98,7 @@ def _buffer(array: np.ndarray, kind: str, writable: bool = False) -> Any:
 
 
 def _in(array: np.ndarray | None, kind: str = "float[]") -> Any:
-    """None and empty are NULL."""
+    """A pointer to the array; NULL for None and for an empty array."""
     return ffi.NULL if array is None or not array.size else _buffer(array, kind)
 
 
@@ -107,7 +107,7 @@ def _out(array: np.ndarray | None, kind: str = "float[]") -> Any:
 
 
 def _config(fields: dict[str, Any]) -> Any:
-    """Every field must be there: cffi itself would take 0 for the others."""
+    """A gpt2c_model_config. ValueError: a field is missing, for which cffi itself would use 0."""
     for name, _ in ffi.typeof("gpt2c_model_config").fields:
         if name not in fields:
             raise ValueError(f"No value specified for struct attribute {name!r}")
@@ -186,7 +186,7 @@ class Session:
         wanted.next_id = chosen if outputs.next_id else ffi.NULL
         first = _buffer(ids, "int32_t[]")
         status = lib.gpt2c_session_feed(self.handle, first, len(first), wanted)
-        del buffers  # held until here: a struct's field does not keep its buffer alive
+        del buffers  # referenced until here: a struct's field does not keep its buffer alive
         _raise_pending()
         check(status)
         return int(chosen[0])
@@ -238,7 +238,7 @@ class Session:
             buffer = _buffer(events, "unsigned char[]", writable=True)
             capacity = len(buffer) // ffi.sizeof("gpt2c_trace_event")
         check(lib.gpt2c_session_trace(self.handle, ffi.cast("gpt2c_trace_event *", buffer), capacity))
-        self.events = buffer  # what is written into lives as long as it is
+        self.events = buffer  # keeps the buffer alive while C writes to it
 
     def traced(self) -> int:
         n = ffi.new("size_t *")
@@ -266,7 +266,7 @@ def batch_feed(
     check(status)
 
 
-# ---- Kernels: arrays are flat, None or empty is NULL, a span is (begin, end) ----
+# ---- Kernels: arrays are flat, None and empty arrays are NULL, a span is (begin, end) ----
 
 
 class Matrix:

@@ -1,4 +1,4 @@
-"""The subcommands of `gpt2c`, listed in main.py: a module each, with HELP, add_arguments and run.
+"""The subcommands of `gpt2c`, one module each; main.py lists them.
 
-gpt2c/run.py makes `run` a command of its own.
+Each module has HELP, add_arguments and run. gpt2c/run.py makes `run` available as `python -m gpt2c.run`.
 """

@@ -1,4 +1,4 @@
-"""What the subcommands share: the parser, groups of flags and what becomes of them, and errors as lines."""
+"""Code that the subcommands share: the parser, groups of flags, and errors printed as one line."""
 
 from __future__ import annotations
 
@@ -22,52 +22,54 @@ DEFAULT_PROMPT = "Once upon a time"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line."""
+    """An argument parser that prints an error as one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"gpt2c: error: {message} (see --help)\n")
 
 
 def options_help() -> str:
-    """What each option of --opts does, for the end of a command's help."""
+    """Describe each option of --opts, for the end of a command's help."""
     rows = [f"  {option.name:<11} {option.on}\n{'':13} off: {option.off}" for option in OPTIONS]
-    return "options of --opts, a comma list, 'none' or 'all' (the default):\n" + "\n".join(rows)
+    return "options of --opts: a comma-separated list, 'none' or 'all' (the default):\n" + "\n".join(rows)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, lists_options: bool = False) -> None:
-    """The flags that say which model runs, and how. lists_options: the help ends with all options."""
+    """Add the flags that say which model runs, and how. lists_options: list all options in the help."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = options_help() if lists_options else "`gpt2c run --help` lists the options of --opts."
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="M", help="folder, file of weights or hub id (default: embedded)")
+    group.add_argument("--model", metavar="M", help="folder, weight file or hub id (default: embedded)")
     group.add_argument(
         "--backend",
         metavar="B",
         default="native",
-        help=f"{', '.join(backend_names())} (default: native)",
+        help=f"backend: {', '.join(backend_names())} (default: native)",
     )
     group.add_argument("--opts", metavar="LIST", help="optimizations to turn on (default: all)")
     group.add_argument("--weights", metavar="F", help=f"weight format: {', '.join(WEIGHTS)}")
-    group.add_argument("--binding", metavar="B", default="auto", help=f"auto, {', '.join(NAMES)}")
-    group.add_argument("--threads", metavar="N", type=int, help="default: as many as there are cores")
-    group.add_argument("--isa", metavar="I", default="auto", help="instruction set of `info`, or auto")
+    group.add_argument("--binding", metavar="B", default="auto", help=f"binding: auto, {', '.join(NAMES)}")
+    group.add_argument("--threads", metavar="N", type=int, help="number of threads (default: one per core)")
+    group.add_argument(
+        "--isa", metavar="I", default="auto", help="instruction set (listed by `info`), or auto"
+    )
 
 
 def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
-    """--quiet, which every command has."""
+    """Add --quiet, which every command has."""
     parser.add_argument(
-        "--quiet", action="store_true", help="nothing on standard error but warnings and errors"
+        "--quiet", action="store_true", help="print only warnings and errors on standard error"
     )
 
 
 def note(args: argparse.Namespace, text: str) -> None:
-    """A line on standard error that --quiet leaves out."""
+    """Print a line on standard error, unless --quiet is given."""
     if not args.quiet:
         print(f"gpt2c: {text}", file=sys.stderr)
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say where the prompt comes from."""
+    """Add the flags that say where the prompt comes from."""
     prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
     prompt.add_argument("stdin", nargs="?", metavar="-", help="read the prompt from standard input")
     prompt.add_argument("--prompt", metavar="TEXT", help=f"text to continue (default: {DEFAULT_PROMPT!r})")
@@ -77,7 +79,7 @@ def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_setting(parser: argparse._ActionsContainer, name: str) -> None:
-    """The flag of one setting of a generation, as its row says."""
+    """Add the flag of one generation setting, as its row defines it."""
     row = SETTINGS[name]
     assert row.flag is not None
     parser.add_argument(
@@ -91,7 +93,7 @@ def add_setting(parser: argparse._ActionsContainer, name: str) -> None:
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser, chat: bool = False) -> None:
-    """The flags of settings.py that the command has: how tokens are chosen, and how many."""
+    """Add the flags of settings.py that the command has: how tokens are chosen, and how many."""
     group = parser.add_argument_group("generation")
     for name, row in SETTINGS.items():
         if row.flag is not None and (row.flag.in_chat or not chat):
@@ -99,7 +101,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser, chat: bool = False
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the flags of `add_generation_arguments` give; the API checks them."""
+    """Return the settings that the flags of `add_generation_arguments` give. The API checks them."""
     given = {name: getattr(args, name) for name in SETTINGS if hasattr(args, name)}
     if args.temperature is None:
         given["temperature"] = 0.8 if given.get("num_beams", 1) == 1 else 0.0
@@ -107,12 +109,12 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_prompt(args: argparse.Namespace) -> str:
-    """The prompt that the flags name. Bytes that are not UTF-8 become U+FFFD, with a note."""
+    """Return the prompt that the flags name. Bytes that are not UTF-8 become U+FFFD, with a note."""
     if args.stdin not in (None, "-"):
-        raise OptionError(f"unexpected argument {args.stdin!r}: a prompt is given with --prompt")
+        raise OptionError(f"unexpected argument {args.stdin!r}: give a prompt with --prompt")
     source = args.stdin or args.prompt_file
     if args.prompt is not None:
-        data = args.prompt.encode(errors="surrogateescape")  # the bytes as they were typed
+        data = args.prompt.encode(errors="surrogateescape")  # restores the bytes that were typed
     elif source is None:
         return DEFAULT_PROMPT
     elif source == "-":
@@ -125,14 +127,14 @@ def read_prompt(args: argparse.Namespace) -> str:
     try:
         return str(data.decode())
     except UnicodeDecodeError:
-        note(args, "the prompt is not UTF-8; bytes that are not were replaced")
+        note(args, "the prompt is not valid UTF-8; invalid bytes were replaced")
         return str(data.decode(errors="replace"))
 
 
 def load_model(args: argparse.Namespace, model: str | None = None) -> Model:
-    """The model that the flags of `add_model_arguments` ask for, or another one with the same plan."""
-    if args.opts is not None and args.backend != "native":  # load() cannot tell "all" from nothing
-        raise OptionError(f"--opts is for the native backend only, not for {args.backend!r}")
+    """Load the model that the flags of `add_model_arguments` name, or the given one with the same flags."""
+    if args.opts is not None and args.backend != "native":  # load() cannot tell --opts all from no --opts
+        raise OptionError(f"--opts works with the native backend only, not with {args.backend!r}")
     return load(
         model or args.model,
         weights=args.weights,
@@ -145,27 +147,27 @@ def load_model(args: argparse.Namespace, model: str | None = None) -> Model:
 
 
 def plan_line(model: Model) -> str:
-    """What runs, in words."""
+    """Describe what runs: the plan and the binding."""
     binding = f" binding={model.binding}" if model.plan.backend == "native" else ""
     return f"{model.plan}{binding}"
 
 
 def token_text(model: Model) -> Callable[[int], str]:
-    """A token's text, U+FFFD in the place of bytes that are no whole character."""
+    """Return a function from token ids to text, with U+FFFD for bytes that are not a whole character."""
     tokenizer = model.tokenizer
     return lambda token: tokenizer.token_bytes(token).decode(errors="replace")
 
 
 def tokens_per_s(completion: Completion) -> float:
-    """Speed behind the first token; 0.0 when there is nothing behind it."""
+    """Return the speed after the first token; 0.0 if there was only one."""
     per_token = completion.timings.ms_per_token
     return 1e3 / per_token if per_token else 0.0
 
 
 def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a command; turn each error into its one line and exit status, and each warning into a line."""
+    """Run a command and return its exit status. Each error and each warning is printed as one line."""
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # started with it closed
+        if getattr(sys, name) is None:  # the process was started with it closed
             setattr(sys, name, io.TextIOWrapper(io.BytesIO()))
         elif name != "stdin" and hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="replace")
@@ -176,12 +178,12 @@ def report_errors(command: Callable[[argparse.Namespace], None], args: argparse.
             sys.stdout.flush()
         except Gpt2cError as error:
             return _fail(f"error: {error}", 2 if isinstance(error, OptionError) else 1)
-        except Warning as warning:  # made an error by -W error
+        except Warning as warning:  # python -W error raises warnings
             return _fail(f"error: {warning}")
         except KeyboardInterrupt:
             return _fail("interrupted", before="\n")
         except BrokenPipeError:
-            # The reader has gone (`| head`): nothing more to say, and nothing to flush at exit either.
+            # The reader has gone away (`| head`). With stdout None, Python does not flush it at exit.
             sys.stdout = None
             return 1
         except MemoryError:

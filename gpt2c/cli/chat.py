@@ -1,7 +1,8 @@
 """`gpt2c chat`: talk with a model at the terminal, turn by turn.
 
-A GPT-2 was not trained to talk; it continues a script. So what is said is laid out as one, a line for each
-turn, and the model writes the line that follows its name until the other's name would come.
+A GPT-2 model is not trained for conversation; it continues texts. So the conversation is written as a script
+with one line per turn. The model continues the line that begins with its name, and stops before the
+next name.
 """
 
 from __future__ import annotations
@@ -37,27 +38,28 @@ from .line_editing import line_editing
 HELP = "talk with a model at the terminal"
 
 PARSERS = {name: row.flag.parse for name, row in SETTINGS.items() if row.flag and row.flag.in_chat}
-"""What /set takes, and how its value is read."""
+"""The settings that /set takes, with the function that parses the value."""
 
 PLAN = ("opts", "isa", "threads", "weights", "binding")
+"""The parts of the plan that a command changes: /opts, /isa, ..."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `chat`."""
+    """Add all flags of `chat`."""
     add_model_arguments(parser, lists_options=True)
     add_generation_arguments(parser, chat=True)
     group = parser.add_argument_group("chat")
     group.add_argument("--user", metavar="NAME", default="You", help="who speaks first (default: You)")
     group.add_argument("--name", metavar="NAME", default="Watson", help="who answers (default: Watson)")
-    group.add_argument("--no-history", action="store_true", help="keep nothing of what is typed on disk")
-    group.add_argument("--system", metavar="TEXT", default="", help="text in front of the first turn")
+    group.add_argument("--no-history", action="store_true", help="do not save typed lines on disk")
+    group.add_argument("--system", metavar="TEXT", default="", help="text before the first turn")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Talk until /quit or the end of input. Bytes that are not UTF-8 become U+FFFD."""
+    """Talk until /quit or the end of input. Bytes of the input that are not UTF-8 become U+FFFD."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    with line_editing(keep=not args.no_history):
+    with line_editing(history=not args.no_history):
         _talk(args)
 
 
@@ -65,7 +67,7 @@ def _talk(args: argparse.Namespace) -> None:
     talk = Talk(load_model(args), args)
     note(args, f"{plan_line(talk.model)}; /help lists commands")
     try:
-        while talk.goes_on:
+        while talk.is_running:
             try:
                 line = input(f"{args.user}: ")
             except EOFError:
@@ -77,7 +79,7 @@ def _talk(args: argparse.Namespace) -> None:
 
 
 def _answer(talk: Talk, line: str) -> None:
-    """One line of the user's. What goes wrong is said, and the talk goes on; Ctrl-C ends an answer."""
+    """Handle a line of the user. Errors are printed, and the talk continues; Ctrl-C ends an answer."""
     try:
         if line.startswith("/"):
             talk.command(line)
@@ -92,16 +94,17 @@ def _answer(talk: Talk, line: str) -> None:
 
 @dataclass
 class Talk:
-    """A model, what has been said, and how the next answer is chosen.
+    """A model, the turns so far, and the settings for the next answer.
 
-    trace_level: 0, or 1 or 2 for what `--trace` of `run` tells of each answer.
+    turns: token ids, alternately a turn of the user and an answer. trace_level: 0, or 1 or 2 to print for
+    each answer what `run --trace` prints.
     """
 
     model: Model
     args: argparse.Namespace
     turns: list[list[int]] = field(default_factory=list)
     trace_level: int = 0
-    goes_on: bool = True
+    is_running: bool = True
     tracing: ExitStack = field(default_factory=ExitStack)
     trace: Trace | None = None
 
@@ -110,21 +113,21 @@ class Talk:
         self._use(self.model)
 
     def _use(self, model: Model) -> None:
-        """Answer with this model from now on, and trace it if that is wanted."""
+        """Answer with this model from now on, and trace it if tracing is on."""
         self.tracing.close()
         self.model = model
-        model.cache_prompts(1)  # each prompt is the last one, and what came of it, and a turn
+        model.cache_prompts(1)  # each prompt begins with the last prompt and its answer
         self.trace = self.tracing.enter_context(model.trace()) if self.trace_level else None
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Close the model."""
         self.tracing.close()
         self.model.close()
 
     # ---- Turns ----
 
     def say(self, text: str) -> None:
-        """The user's turn, and the model's."""
+        """Take a turn of the user, and print the model's answer."""
         user, name = self.args.user, self.args.name
         turn = self.model.tokenizer.encode(f"{user}: {text}\n{name}:")
         prompt = self._prompt(turn)
@@ -138,10 +141,10 @@ class Talk:
         ending = self.model.tokenizer.encode("\n")
         self.turns += [turn, [*self._said(completion), *ending]]
         if self.trace is not None:
-            self._tell(self.trace, completion)
+            self._report(self.trace, completion)
 
-    def _tell(self, trace: Trace, completion: Completion) -> None:
-        """What an answer took."""
+    def _report(self, trace: Trace, completion: Completion) -> None:
+        """Print the timings and the trace of an answer."""
         print(_summary(completion), file=sys.stderr)
         for line in trace_report.lines(trace, completion, token_text(self.model), self.trace_level):
             print(f"trace: {line}", file=sys.stderr)
@@ -149,40 +152,40 @@ class Talk:
         trace.sessions.clear()
 
     def _said(self, completion: Completion) -> list[int]:
-        """The answer's tokens, up to where it was stopped: the very ones, so that a session knows them."""
+        """Return the tokens of the answer's text: the generated ones if possible, which the session holds."""
         if completion.finish_reason == "length":
             return completion.ids
         tokenizer = self.model.tokenizer
-        kept: list[int] = []
-        left = len(completion.text.rstrip("\n").encode())
+        said: list[int] = []
+        n_left = len(completion.text.rstrip("\n").encode())  # bytes
         for id in completion.ids:
-            left -= len(tokenizer.token_bytes(id))
-            if left < 0:
+            n_left -= len(tokenizer.token_bytes(id))
+            if n_left < 0:  # the text ends inside this token
                 return tokenizer.encode(completion.text.rstrip("\n"))
-            kept.append(id)
-            if left == 0:
+            said.append(id)
+            if n_left == 0:
                 break
-        return kept
+        return said
 
     def _prompt(self, turn: list[int]) -> list[int]:
-        """All that was said, in tokens; the oldest turns go for the answer to have room."""
+        """Return the tokens of the script; if space for the answer is short, the oldest turns are dropped."""
         system = self.model.tokenizer.encode(f"{self.args.system}\n") if self.args.system else []
-        room = self.model.config.n_ctx - len(system) - len(turn) - self.settings["max_new_tokens"]
-        if room < 0 and len(system) + len(turn) > self.model.config.n_ctx:
+        space = self.model.config.n_ctx - len(system) - len(turn) - self.settings["max_new_tokens"]
+        if space < 0 and len(system) + len(turn) > self.model.config.n_ctx:
             raise ContextLengthError("this turn alone is longer than the context")
-        n_gone = 0
-        while self.turns and sum(map(len, self.turns)) > room:
+        n_dropped = 0
+        while self.turns and sum(map(len, self.turns)) > space:
             del self.turns[:2]  # a question and its answer
-            n_gone += 1
-        if n_gone:
-            what = "the oldest turn was" if n_gone == 1 else f"the {n_gone} oldest turns were"
-            print(f"gpt2c: the context is full: {what} forgotten", file=sys.stderr)
+            n_dropped += 1
+        if n_dropped:
+            what = "the oldest turn was" if n_dropped == 1 else f"the {n_dropped} oldest turns were"
+            print(f"gpt2c: the context is full: {what} dropped", file=sys.stderr)
         return [*system, *(id for turn in self.turns for id in turn), *turn]
 
     # ---- Commands ----
 
     def command(self, line: str) -> None:
-        """A line that begins with /."""
+        """Run a command, a line that begins with /."""
         name, *words = line[1:].split()
         commands: dict[str, Callable[[list[str]], None]] = {
             "quit": self._quit,
@@ -193,11 +196,11 @@ class Talk:
             **{part: partial(self._change_plan, part) for part in PLAN},
         }
         if name not in commands:
-            raise OptionError(f"unknown command '/{name}'{nearest(name, commands)}; /help lists them")
+            raise OptionError(f"unknown command '/{name}'{nearest(name, commands)}; /help lists all commands")
         commands[name](words)
 
     def _quit(self, words: list[str]) -> None:
-        self.goes_on = False
+        self.is_running = False
 
     def _clear(self, words: list[str]) -> None:
         self.turns.clear()
@@ -205,22 +208,24 @@ class Talk:
     def _set(self, words: list[str]) -> None:
         if len(words) != 2 or words[0] not in PARSERS:
             now = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-            raise OptionError(f"/set NAME VALUE, NAME being one of those of now: {now}")
+            raise OptionError(f"use /set NAME VALUE; the settings now: {now}")
         name, text = words
         changed = {**self.settings, name: _number(name, PARSERS[name], text)}
-        self.model.stream([0], **changed).close()  # checks them
+        self.model.stream([0], **changed).close()  # raises if the value is invalid
         self.settings = changed
 
     def _trace(self, words: list[str]) -> None:
         if words not in (["0"], ["1"], ["2"]):
-            raise OptionError("/trace 1 tells what each answer took, 2 shapes and bytes too, 0 nothing")
+            raise OptionError(
+                "use /trace N: 1 prints the times of each answer, 2 also shapes and bytes, 0 nothing"
+            )
         self.trace_level = int(words[0])
         self._use(self.model)
 
     def _change_plan(self, part: str, words: list[str]) -> None:
-        """Another model takes this one's place; if it cannot be loaded, this one stays."""
+        """Load the model again with a changed plan; if that fails, the old one stays."""
         if len(words) != 1:
-            raise OptionError(f"/{part} VALUE; now: {plan_line(self.model)}")
+            raise OptionError(f"use /{part} VALUE; the plan now: {plan_line(self.model)}")
         value: Any = words[0]
         if part == "threads":
             value = _number(part, int, value)
@@ -233,11 +238,11 @@ class Talk:
 
     def _help(self, words: list[str]) -> None:
         print(
-            "/quit             leave (also the end of input)\n"
-            "/clear            forget all that was said\n"
-            f"/set NAME VALUE   {', '.join(PARSERS)}\n"
-            "/trace N          1: tell what each answer took; 2: shapes and bytes too; 0: nothing\n"
-            f"/{', /'.join(PLAN)} VALUE   go on with another plan: /isa avx2, /opts all,kv_f16, ..."
+            "/quit             leave (as does the end of input)\n"
+            "/clear            forget all turns\n"
+            f"/set NAME VALUE   change a setting: {', '.join(PARSERS)}\n"
+            "/trace N          1: print the times of each answer; 2: also shapes and bytes; 0: nothing\n"
+            f"/{', /'.join(PLAN)} VALUE   change the plan: /isa avx2, /opts all,kv_f16, ..."
         )
 
 
@@ -251,7 +256,7 @@ def _number(name: str, kind: Callable[[str], Any], text: str) -> Any:
 def _summary(completion: Completion) -> str:
     t, n = completion.timings, len(completion.prompt_ids)
     return (
-        f"gpt2c: {t.reused_tokens} of {n} tokens kept from the last turn; {len(completion.ids)} new, "
+        f"gpt2c: {t.reused_tokens} of {n} tokens reused from the last turn; {len(completion.ids)} new, "
         f"{completion.finish_reason}, in {t.forward_passes} passes; TTFT {t.ttft_ms:.1f} ms, "
         f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s"
     )

@@ -1,4 +1,4 @@
-"""`--compare`: every engine and preset on one prompt, each in a process of its own, as a sorted table."""
+"""`--compare`: run one prompt on every backend and preset, each in its own process; print a sorted table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .comparison_worker import Request, Result, logits_of
 from .terminal import columns
 
 TIE = 1e-3
-"""Two best logits closer than this may come out in either order: engines sum in different orders."""
+"""If the two best logits are closer than this, either may win, because backends sum in different orders."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -34,11 +34,12 @@ Status = Literal["ok", "missing", "failed"]
 
 @dataclass(frozen=True)
 class Row:
-    """An engine's row; numbers are None unless its status is "ok".
+    """The row of a backend. Its fields after `reason` are None unless the status is "ok".
 
-    reason: why it is missing or failed, or where and by how much its text parts from the reference's.
-    load_s: until the model is ready, the engine's own imports included. peak_mb: the most memory its process
-    held, in 10^6 bytes. same_text: as the first engine's that ran.
+    reason: why the backend is missing or failed, or where its text first differs from the reference's, and
+    how close the choice was there. load_s: time until the model is ready, the backend's own imports included.
+    peak_mb: the peak memory of its process, in MB (10^6 bytes). same_text: whether the text is that of the
+    reference, the first backend that ran.
     """
 
     backend: str
@@ -55,8 +56,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """rows: the fastest first, then those that did not run; reference: the engine whose text the others'
-    are compared with; logit_differences: the largest behind the prompt, by engine.
+    """The results of all backends.
+
+    rows: the fastest first, those that did not run last. reference: the backend with whose text and logits
+    the others are compared. logit_differences: {backend: the largest absolute difference of the logits after
+    the prompt}.
     """
 
     prompt: str
@@ -65,12 +69,12 @@ class Comparison:
     logit_differences: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `--compare --json` prints."""
+        """Return the object that `--compare --json` prints."""
         return {"prompt": self.prompt, "rows": [asdict(row) for row in self.rows]}
 
 
 class Progress(Protocol):
-    """Told of each engine before and after it runs."""
+    """Is called before and after each backend runs."""
 
     def begin(self, backend: str) -> None: ...
     def end(self, row: Row) -> None: ...
@@ -82,20 +86,22 @@ def compare(
     max_new_tokens: int,
     choices: Choices,
     progress: Progress,
-    engines: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Comparison:
-    """Greedy text of every engine (or of those named), one after the other.
+    """Generate greedy text with every backend, one after another, and compare.
 
-    choices: opts, weights, isa and binding are for the row `native`; threads for all. The prompt of a
-    model without a vocabulary is its bytes as token ids. Raises what is wrong with the model, the prompt
-    or the choices; what is wrong with an engine is its row's. Gpt2cError: none ran at all.
+    choices: opts, weights, isa and binding apply to the row `native`, threads to all. names: the backends to
+    run; None means all. For a model without a vocabulary, the bytes of the prompt are used as token ids.
+
+    Raises the errors of a bad model, prompt or choice. An error of one backend is reported in its row; if no
+    backend runs, Gpt2cError is raised.
     """
-    backends.loader("native", choices)  # its errors are the user's, not an engine's
+    backends.loader("native", choices)  # raises if the choices are invalid
     path = resolve_model(model)
     ids = _prompt_ids(path, prompt, max_new_tokens)
     results: dict[str, Result] = {}
     rows: dict[str, Row] = {}
-    for backend in backends.names() if engines is None else engines:
+    for backend in backends.names() if names is None else names:
         progress.begin(backend)
         request = Request(str(path), backend, _choices_of(backend, choices), ids, max_new_tokens)
         rows[backend], result = _row(request, choices.threads)
@@ -104,7 +110,7 @@ def compare(
         progress.end(rows[backend])
     if not results:
         raise Gpt2cError(
-            "no engine ran: " + "; ".join(f"{row.backend}: {row.reason}" for row in rows.values())
+            "no backend ran: " + "; ".join(f"{row.backend}: {row.reason}" for row in rows.values())
         )
     reference = next(iter(results))
     native = Request(str(path), reference, _choices_of(reference, choices), ids, 0)
@@ -137,7 +143,10 @@ def _prompt_ids(path: Path, prompt: str, max_new_tokens: int) -> list[int]:
 
 
 def _choices_of(backend: str, choices: Choices) -> dict[str, Any]:
-    """What a row is loaded with: c_naive stays on one thread, libraries are told by the environment."""
+    """Return the arguments to load a row's model with.
+
+    c_naive stays on one thread. Libraries get the number of threads from environment variables.
+    """
     if backend == "native":
         return {**asdict(choices), "opts": _as_list(choices.opts)}
     return {"threads": choices.threads} if "threads" in backends.PRESETS.get(backend, ()) else {}
@@ -147,7 +156,7 @@ def _as_list(opts: Any) -> Any:
     return opts if isinstance(opts, str) else list(opts)
 
 
-# ---- One engine ----
+# ---- One backend ----
 
 
 def _row(request: Request, threads: int | None) -> tuple[Row, Result | None]:
@@ -172,11 +181,11 @@ def _row(request: Request, threads: int | None) -> tuple[Row, Result | None]:
 
 
 def _ask(request: Request, threads: int | None) -> tuple[Status, Any]:
-    """A worker's answer, or ("failed", how it died)."""
+    """Run a request in a worker process; return its answer, or ("failed", how it ended)."""
     environment = dict(os.environ)
     if threads is not None:
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    # The same package as here, wherever this process found it.
+    # The worker imports gpt2c from the same place as this process.
     start = f"import sys; sys.path[:] = {sys.path!r}; from gpt2c.cli.comparison_worker import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", start],
@@ -188,24 +197,24 @@ def _ask(request: Request, threads: int | None) -> tuple[Status, Any]:
     try:
         [(status, answer)] = json.loads(done.stdout).items()
     except ValueError:
-        return "failed", _how_it_died(done)
+        return "failed", _how_it_ended(done)
     return status, answer
 
 
-def _how_it_died(done: subprocess.CompletedProcess[str]) -> str:
+def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
         how = f"killed by {signal.Signals(-done.returncode).name}"
     else:
         how = f"ended with status {done.returncode}"
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return f"{how}: {said[-1][:200]}" if said else how
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"{how}: {lines[-1][:200]}" if lines else how
 
 
 # ---- The same text? ----
 
 
 def _judged(row: Row, results: dict[str, Result], reference: Request, threads: int | None) -> Row:
-    """The row with `same_text` and, where texts part, how close the choice was for the reference."""
+    """Return the row with `same_text` and, where the texts differ, how close the choice was there."""
     expected, found = results[reference.backend].ids, results[row.backend].ids
     if found == expected:
         return replace(row, same_text=True)
@@ -216,23 +225,23 @@ def _judged(row: Row, results: dict[str, Result], reference: Request, threads: i
     fed = [*reference.prompt_ids, *expected[:n_same]]
     status, answer = _ask(replace(reference, prompt_ids=fed), threads)
     if status != "ok":
-        return replace(row, same_text=False, reason=f"parts at new token {n_same + 1}")
+        return replace(row, same_text=False, reason=f"differs at new token {n_same + 1}")
     second, best = np.sort(logits_of(Result(**answer)))[-2:]
     verdict = "a tie" if best - second < TIE else "no tie"
     reason = (
-        f"{verdict}: parts at new token {n_same + 1}, where {reference.backend}'s two best logits lie "
+        f"{verdict}: differs at new token {n_same + 1}, where {reference.backend}'s two best logits are "
         f"{best - second:.2g} apart"
     )
     return replace(row, same_text=False, reason=reason)
 
 
-# ---- To be read ----
+# ---- Output ----
 
-_COLUMNS = ("backend", "tok/s", "ms/token", "TTFT ms", "load s", "peak MB", "logits within", "same text")
+_COLUMNS = ("backend", "tok/s", "ms/token", "TTFT ms", "load s", "peak MB", "logit diff", "same text")
 
 
 def as_table(done: Comparison) -> str:
-    """The rows in columns, and below them the reasons."""
+    """Return the rows as a table, with the reasons below."""
     table = columns([_COLUMNS, *(_cells(row, done) for row in done.rows)])
     reasons = (f"{row.backend}: {row.reason}" for row in done.rows if row.reason)
     return "\n".join([*table, *reasons])
@@ -255,7 +264,7 @@ def _cells(row: Row, done: Comparison) -> tuple[str, ...]:
 
 
 class Silence:
-    """No progress is shown."""
+    """Shows no progress."""
 
     def begin(self, backend: str) -> None:
         pass
@@ -265,7 +274,7 @@ class Silence:
 
 
 class Lines:
-    """Progress as a line on standard error for each engine that is done."""
+    """Shows progress as one line on standard error for each backend that has run."""
 
     def __init__(self, n: int) -> None:
         self._n, self._done = n, 0
@@ -284,7 +293,7 @@ def _outcome(row: Row) -> str:
 
 
 class Bar:
-    """Progress as a bar that rich draws on a terminal."""
+    """Shows progress as a bar that rich draws on a terminal."""
 
     def __init__(self, n: int, bar: Any) -> None:
         self._bar = bar
@@ -300,7 +309,10 @@ class Bar:
 
 @contextmanager
 def progress_display(n: int, quiet: bool = False) -> Iterator[Progress]:
-    """A bar if standard error is a terminal and rich is installed (the extra `progress`), else lines."""
+    """Show progress while the context is open. n: the number of backends.
+
+    It is a bar if standard error is a terminal and rich is installed (the extra `progress`), else lines.
+    """
     if quiet:
         yield Silence()
         return

@@ -1,7 +1,7 @@
-"""One engine measured in a process of its own: a request as JSON in, a result as JSON out.
+"""Measures one backend in its own process: reads a request as JSON, writes a result as JSON.
 
-comparison.py starts it. Its own process, so that peak memory and load time are that engine's, its
-libraries share no threads with another's, and a crash is one row of a table.
+comparison.py starts it. In its own process, peak memory and load time are those of this backend alone, its
+libraries share no threads with those of another, and a crash ends only this measurement.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WARM_UP_TOKENS = 2
 
 @dataclass(frozen=True)
 class Request:
-    """prompt_ids run on an engine.
+    """A prompt to run on one backend.
 
-    choices: keyword arguments of `gpt2c.load` beside model and backend. max_new_tokens: 0 for only the
-    logits behind the prompt.
+    choices: keyword arguments of `gpt2c.load` in addition to model and backend. max_new_tokens: 0 computes
+    only the logits after the prompt.
     """
 
     model: str
@@ -37,8 +37,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """load_s: the engine's own imports included; peak_mb: the most memory the process held, in MB (10^6
-    bytes), mapped files included; logits: behind the prompt, float32 in base64.
+    """What a request gave.
+
+    load_s: load time, the backend's own imports included. peak_mb: peak memory of the process in MB (10^6
+    bytes), mapped files included. logits: those after the prompt, float32 in base64.
     """
 
     load_s: float
@@ -51,7 +53,10 @@ class Result:
 
 
 def measure(request: Request) -> Result:
-    """Greedy, after a short run that is not counted: first calls build threads, buffers and code."""
+    """Generate greedily and measure, after a short run that is not counted.
+
+    The first calls start threads, allocate buffers and compile code.
+    """
     began = perf_counter()
     from ..model import load
 
@@ -74,14 +79,14 @@ def measure(request: Request) -> Result:
 
 
 def logits_of(result: Result) -> np.ndarray:
-    """The logits [n_vocab] that a result carries."""
+    """Return the logits of a result: float32 [n_vocab]."""
     return np.frombuffer(base64.b64decode(result.logits), np.float32)
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held at once.
+    """Return the peak memory of this process, in bytes.
 
-    On Linux from VmHWM, because ru_maxrss begins with what the parent held when it started this one.
+    On Linux it is VmHWM, because ru_maxrss starts with the memory that the parent process had at the fork.
     """
     try:
         with open("/proc/self/status") as status:
@@ -92,8 +97,9 @@ def peak_memory() -> int:
 
 
 def main() -> None:
-    """Standard input holds a Request; standard output gets {"ok": Result}, {"missing": why} or
-    {"failed": why}, and nothing that a library prints.
+    """Read a Request from standard input; write {"ok": Result}, {"missing": reason} or {"failed": reason}.
+
+    The answer goes to standard output, and output of libraries to standard error.
     """
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -105,7 +111,7 @@ def main() -> None:
         answer = {"ok": asdict(measure(request))}
     except BackendUnavailable as error:
         answer = {"missing": str(error)}
-    except Exception as error:  # whatever an engine's library raises is that row's reason
+    except Exception as error:  # a library may raise anything; it becomes the reason of the row
         answer = {"failed": f"{type(error).__name__}: {error}"}
     with out:
         json.dump(answer, out)

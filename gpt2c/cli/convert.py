@@ -1,4 +1,4 @@
-"""`gpt2c convert`: write a model anew, as a folder in Hugging Face layout or as a GGUF file."""
+"""`gpt2c convert`: write a model as a folder in Hugging Face layout or as a GGUF file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ HELP = "write a model as safetensors or GGUF"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `convert`."""
+    """Add all flags of `convert`."""
     parser.description = (
-        "Write a model anew: a folder in Hugging Face layout, or a GGUF file if OUT ends in .gguf. "
-        "Whatever happens, OUT is there whole or not at all."
+        "Write a model as a folder in Hugging Face layout, or as a GGUF file if OUT ends in .gguf. "
+        "If that fails, no part of OUT is left behind."
     )
-    parser.add_argument("model", metavar="MODEL", help="folder, file of weights, hub id or embedded")
-    parser.add_argument("output", metavar="OUT", type=Path, help="what to write; must not be there yet")
+    parser.add_argument("model", metavar="MODEL", help="folder, weight file, hub id or embedded")
+    parser.add_argument(
+        "output", metavar="OUT", type=Path, help="folder or file to write; must not exist yet"
+    )
     parser.add_argument("--dtype", metavar="D", help=f"{', '.join(DTYPES)} (default: as stored)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, showing the progress on a terminal."""
+    """Convert the model, with a progress bar on a terminal."""
     if args.dtype not in (None, *DTYPES):
         raise OptionError(f"unknown dtype {args.dtype!r} (choose from {', '.join(DTYPES)})")
     write = write_gguf if args.output.suffix == ".gguf" else write_folder

@@ -1,4 +1,4 @@
-"""`gpt2c download`: fetch a model from the Hugging Face hub, to be used by its name from then on."""
+"""`gpt2c download`: download a model from the Hugging Face hub, so that its id works offline."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import load_checkpoint
 
-HELP = "fetch a model from the Hugging Face hub"
+HELP = "download a model from the Hugging Face hub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `download`."""
+    """Add all flags of `download`."""
     parser.description = (
-        "Fetch a model into huggingface_hub's own cache, or bring it up to date. What was broken off is "
-        "resumed. Afterwards --model ID works without the network."
+        "Download a model into huggingface_hub's cache, or update it there. An interrupted download is "
+        "resumed. Afterwards --model ID works without a network."
     )
-    parser.add_argument("model", metavar="ID", help='such as "gpt2" or "org/name"')
+    parser.add_argument("model", metavar="ID", help='id of the model, such as "gpt2" or "org/name"')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fetch, check that it is a model that gpt2c runs, and print its folder."""
+    """Download the model, check that gpt2c can run it, and print its folder."""
     if args.quiet:
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # the client reads it when it is imported
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # huggingface_hub reads it on import
     folder = hub.download(args.model)
     load_checkpoint(folder).close()
     print(folder)

@@ -1,4 +1,4 @@
-"""`gpt2c info`: what is installed, what a model is, and what the cache holds."""
+"""`gpt2c info`: describe the installation, a model and the cache."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..errors import ModelFileError
 from ..model import Model
 from .arguments import add_model_arguments, load_model
 
-HELP = "what is installed, what a model is, what the cache holds"
+HELP = "describe the installation, a model and the cache"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `info`."""
-    parser.add_argument("--verify", action="store_true", help="first check every packed file of the cache")
+    """Add all flags of `info`."""
+    parser.add_argument("--verify", action="store_true", help="first check all packed files in the cache")
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what is installed, what the model is, and what the cache holds."""
+    """Print the description, and check the cache first with --verify."""
     if args.verify:
         verify_cache(args.binding)
     with load_model(args) as model:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         isas = [name if name in supported else f"({name})" for name in built["isas_compiled"]]
         print(f"gpt2c {built['version']}")
         print(f"binding      {built['binding']} (built: {', '.join(built['bindings'])})")
-        print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: not on this machine)")
+        print(f"isa          {built['isa']} (compiled: {' '.join(isas)}; in brackets: cannot run here)")
         print(f"model        {args.model or hub.EMBEDDED_NAME}")
         print(
             f"shape        n_layer={c.n_layer} n_head={c.n_head} n_embd={c.n_embd} n_inner={c.n_inner} "
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _shape_lines(config: ModelConfig) -> Iterator[str]:
-    """A line for each kind of tensor: how many there are, and of which shape."""
+    """Yield a line for each kind of tensor: the number of tensors and their shape."""
     specs = tensor_specs(config)
     counts = Counter(spec.kind for spec in specs)
     shapes = {spec.kind: list(spec.shape) for spec in specs}
@@ -61,7 +61,10 @@ def _shape_lines(config: ModelConfig) -> Iterator[str]:
 
 
 def _bytes_by_format(model: Model) -> str:
-    """Matrices are in the plan's format; position embeddings, biases and norms are float32 in any."""
+    """Describe the bytes of weights by format.
+
+    Matrices are in the plan's format; position embeddings, biases and norms are always float32.
+    """
     total, name = model.weight_bytes, model.plan.weights
     plain = sum(4 * math.prod(spec.shape) for spec in tensor_specs(model.config) if not spec.is_matrix)
     by_format = {"f32": total} if name == "f32" else {name: total - plain, "f32": plain}
@@ -83,12 +86,12 @@ def _cache_line() -> str:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # deleted just now
+    except OSError:  # deleted since it was listed
         return 0
 
 
 def verify_cache(binding: str) -> None:
-    """Read every packed file of the cache and check its checksums. ModelFileError: one is damaged."""
+    """Read every packed file in the cache and verify its checksums. Raises ModelFileError if one is bad."""
     folder = packed_cache.cache_folder()
     native = bindings.select(binding)
     n_bad = 0
@@ -101,5 +104,5 @@ def verify_cache(binding: str) -> None:
             print(f"BAD          {path}: {error}")
     if n_bad:
         raise ModelFileError(
-            f"bad packed files in the cache: {n_bad}; they may be deleted, the next load makes them anew"
+            f"bad packed files in the cache: {n_bad}; delete them, and the next load rebuilds them"
         )

@@ -1,8 +1,7 @@
-"""Line editing for `gpt2c chat`, and what was typed before, from one run to the next.
+"""Line editing for `gpt2c chat`, with a history of typed lines that is saved between runs.
 
-Lines are kept in `$GPT2C_HISTORY`, else `$XDG_STATE_HOME/gpt2c/chat_history`, else
-`~/.local/state/gpt2c/chat_history`, a file that its owner alone can read; the newest MOST_LINES of them.
-`GPT2C_HISTORY=off` keeps none.
+The newest MAX_LINES lines are saved in `$GPT2C_HISTORY`, else in `$XDG_STATE_HOME/gpt2c/chat_history`, else
+in `~/.local/state/gpt2c/chat_history`. Only its owner can read the file. `GPT2C_HISTORY=off` saves nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +14,14 @@ from pathlib import Path
 
 from .._files import user_folder
 
-MOST_LINES = 1000
+MAX_LINES = 1000
 
 
 def history_file(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Where lines are kept; it need not be there. None: they are not kept, or there is no home."""
+    """Return the path of the history file, which may not exist yet.
+
+    None means that lines are not saved, or that there is no home folder.
+    """
     named = environ.get("GPT2C_HISTORY", "")
     if named:
         return None if named == "off" else Path(os.path.abspath(named))
@@ -28,11 +30,11 @@ def history_file(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 @contextmanager
-def line_editing(keep: bool = True) -> Iterator[None]:
-    """Arrow keys and history for input() at a terminal, where Python was built with it.
+def line_editing(history: bool = True) -> Iterator[None]:
+    """Give input() arrow keys and a history while the context is open, if this Python has readline.
 
-    keep: lines are read from the history file, and new ones are added to it. What stands in the way of that
-    is said in a line and is no error.
+    history: read earlier lines from the history file, and append new ones to it. If that is not possible, a
+    line on standard error says why.
     """
     try:
         import readline
@@ -40,11 +42,11 @@ def line_editing(keep: bool = True) -> Iterator[None]:
         print("gpt2c: no line editing: this Python has no readline", file=sys.stderr)
         yield
         return
-    path = history_file() if keep and sys.stdin.isatty() else None
+    path = history_file() if history and sys.stdin.isatty() else None
     if path is None:
         yield
         return
-    readline.set_history_length(MOST_LINES)
+    readline.set_history_length(MAX_LINES)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -58,11 +60,11 @@ def line_editing(keep: bool = True) -> Iterator[None]:
         yield
     finally:
         try:
-            # Appended, so that two that talk at the same time both keep their lines.
+            # Appended, so that two chats at the same time save the lines of both.
             readline.append_history_file(readline.get_current_history_length() - n_before, path)
         except OSError as error:
             _cannot(path, error)
 
 
 def _cannot(path: Path, error: OSError) -> None:
-    print(f"gpt2c: no history is kept in {str(path)!r}: {error.strerror}", file=sys.stderr)
+    print(f"gpt2c: no history is saved in {str(path)!r}: {error.strerror}", file=sys.stderr)

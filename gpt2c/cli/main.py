@@ -1,4 +1,4 @@
-"""The `gpt2c` command: `run` with its subcommands beside it."""
+"""The `gpt2c` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .arguments import Parser, add_quiet_argument, report_errors
 
 
 class Command(Protocol):
-    """What a module of a subcommand brings."""
+    """The interface of a subcommand's module."""
 
     HELP: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add all its flags."""
+        """Add all flags of the subcommand."""
 
     def run(self, args: argparse.Namespace) -> None:
-        """Do as the flags say; an error is raised."""
+        """Run the subcommand. Errors are raised."""
 
 
 # A subcommand is registered here only.
@@ -37,8 +37,8 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = Parser(prog="gpt2c", description="GPT-2 on the CPU.")
+    """Run the command and return its exit status."""
+    parser = Parser(prog="gpt2c", description="Run GPT-2 models on the CPU.")
     parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -17,40 +17,48 @@ from .terminal import bar_of_bytes
 
 HELP = "write a model in 8 or 4 bits"
 
-_CHARACTERS = 8  # a token has fewer in any text that is one
+_CHARACTERS = 8  # more than a token has on average in any ordinary text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `quantize`."""
+    """Add all flags of `quantize`."""
     parser.description = (
         "Write a model with its matrices in 8 or 4 bits, into a folder that loads like any other. "
-        "Whatever happens, FOLDER is there whole or not at all. docs/quantization.md says what it costs."
+        "If that fails, no part of FOLDER is left behind. docs/quantization.md gives the loss of accuracy."
     )
-    parser.add_argument("model", metavar="MODEL", help="folder, file of weights, hub id or embedded")
+    parser.add_argument("model", metavar="MODEL", help="folder, weight file, hub id or embedded")
     parser.add_argument("--weights", metavar="F", required=True, help=f"format: {', '.join(FORMATS)}")
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="must not be there yet"
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="folder to write; must not exist yet",
     )
     parser.add_argument(
         "--calibrate",
         metavar="FILE",
-        help="a text like those the model is for: rounding errors that show in it are made up for (slow)",
+        help="a text like those the model will see: rounding is adapted to reduce the error on it (slow)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Quantize, showing the progress on a terminal."""
+    """Quantize the model, with a progress bar on a terminal."""
     with load_checkpoint(hub.resolve_model(args.model)) as checkpoint:
         ids = _calibration_ids(checkpoint, args.calibrate) if args.calibrate else ()
         write_quantized(checkpoint, args.output, args.weights, bar_of_bytes(args.quiet), ids)
 
 
 def _calibration_ids(checkpoint: Checkpoint, path: str) -> list[int]:
-    """The ids of a text file, as many as are used. ModelFileError: it cannot be read, or is too short."""
-    n_wanted = N_WINDOWS * checkpoint.config.n_ctx
+    """Return the token ids of a text file, up to the number that calibration uses.
+
+    Raises ModelFileError if the file cannot be read or has fewer than n_ctx tokens.
+    """
+    max_ids = N_WINDOWS * checkpoint.config.n_ctx
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(_CHARACTERS * n_wanted)
+            text = file.read(_CHARACTERS * max_ids)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ModelFileError(f"calibration text {quoted(path, 300)} cannot be read: {reason}") from None
@@ -58,6 +66,6 @@ def _calibration_ids(checkpoint: Checkpoint, path: str) -> list[int]:
     if len(ids) < checkpoint.config.n_ctx:
         raise ModelFileError(
             f"calibration text {quoted(path, 300)} has {len(ids)} tokens, "
-            f"{checkpoint.config.n_ctx} are the least"
+            f"but at least {checkpoint.config.n_ctx} are needed"
         )
-    return ids[:n_wanted]
+    return ids[:max_ids]

@@ -1,7 +1,8 @@
 """`gpt2c run` and `python -m gpt2c.run`: print a continuation, with the optimizations of your choice.
 
-Standard output: the prompt, then the continuation as it comes; with --json one object and nothing else.
-Standard error: the plan, and how long it took. Exit status: 0; 2 for a bad flag or option; 1 for all else.
+Standard output: the prompt, then the continuation as it is generated; with --json one JSON object and nothing
+else. Standard error: the plan and the timings. Exit status: 0; 2 for a bad flag or option; 1 for any other
+error.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ HELP = "continue a prompt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `run`."""
+    """Add all flags of `run`."""
     add_prompt_arguments(parser)
     add_model_arguments(parser, lists_options=True)
     add_generation_arguments(parser)
@@ -51,24 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(0, 1, 2),
         default=0,
-        help="1: time of each operation, likeliest tokens; 2: shapes and bytes too; on standard error",
+        help="on standard error, 1: time of each operation, most probable tokens; 2: also shapes and bytes",
     )
     group.add_argument(
         "--trace-file",
         metavar="F",
         help="write a trace for a viewer of Chrome's trace events, such as Perfetto",
     )
-    group.add_argument("--compare", action="store_true", help="run every backend, greedy, and compare them")
-    group.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    group.add_argument("--compare", action="store_true", help="run every backend greedily and compare them")
+    group.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Generate as the flags say."""
+    """Generate and print the text, the plan and the timings."""
     if args.compare:
         return _compare(args)
     if args.num_beams != 1 and (args.trace or args.trace_file is not None):
-        raise OptionError("--trace follows one continuation, not several beams")
+        raise OptionError("--trace and --trace-file do not work with several beams")
     if args.trace_file is not None:
         check_writable(args.trace_file)
     prompt = read_prompt(args)
@@ -77,8 +78,8 @@ def run(args: argparse.Namespace) -> None:
         draft = args.draft
         if draft not in (None, "ngram"):
             draft = stack.enter_context(load_model(args, draft))
-        looking = model.trace() if args.trace or args.trace_file else nullcontext()
-        with looking as trace:
+        tracing = model.trace() if args.trace or args.trace_file else nullcontext()
+        with tracing as trace:
             completion = _generate(model, prompt, draft, args)
         plan, text_of = str(model.plan), token_text(model)
     if args.json:
@@ -95,19 +96,22 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    """What `gpt2c compare` does. Flags that it does not have, other than to say "greedy", are refused."""
+    """Do what `gpt2c compare` does. Raise OptionError for a flag that it does not have.
+
+    Flags with the value 0 are allowed, because they only say that the choice is greedy.
+    """
     here, there = Parser(), Parser()
     add_arguments(here)
     compare_command.add_arguments(there)
     known = {"compare", *vars(there.parse_args([]))}
     for name, default in vars(here.parse_args([])).items():
         if name not in known and getattr(args, name) not in (default, 0):
-            raise OptionError(f"--compare is greedy, and takes no --{name.replace('_', '-')}")
+            raise OptionError(f"--compare is greedy and does not take --{name.replace('_', '-')}")
     compare_command.run(args)
 
 
 def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
-    """What it took, in a few lines."""
+    """Yield a few lines with the timings and counts of a completion."""
     t = completion.timings
     n_new, n_prompt = len(completion.ids), len(completion.prompt_ids)
     yield (
@@ -115,7 +119,7 @@ def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
         f"{t.ms_per_token:.2f} ms/token, {tokens_per_s(completion):.1f} tokens/s"
     )
     if guessed:
-        yield f"{t.accepted} of {t.drafted} guesses held, {t.forward_passes} passes for {n_new} tokens"
+        yield f"{t.accepted} of {t.drafted} guesses right, {t.forward_passes} passes for {n_new} tokens"
     if completion.beams:
         scores = ", ".join(f"{beam.score:.4f}" for beam in completion.beams)
         yield f"{len(completion.beams)} beams with scores {scores}; {t.forward_passes} passes"
@@ -126,7 +130,7 @@ def _summary(completion: Completion, guessed: bool) -> Iterator[str]:
 def _generate(
     model: Model, prompt: str, draft: Literal["ngram"] | Model | None, args: argparse.Namespace
 ) -> Completion:
-    """Prints the plan, and the text as it comes; that of a beam search comes at its end."""
+    """Generate; print the plan, and the text as it is generated, or at the end of a beam search."""
     settings = {**settings_of(args), "draft": draft}
     if args.num_beams != 1:
         completion = model.generate(prompt, **settings)
@@ -146,7 +150,7 @@ def _generate(
 
 
 def as_json(completion: Completion, plan: str) -> dict[str, Any]:
-    """The object that --json prints."""
+    """Return the object that --json prints."""
     found = {
         "text": completion.text,
         "ids": completion.ids,
@@ -161,8 +165,10 @@ def as_json(completion: Completion, plan: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = Parser(prog="python -m gpt2c.run", description="Continue a prompt with a GPT-2 on the CPU.")
+    """Run `python -m gpt2c.run` and return its exit status."""
+    parser = Parser(
+        prog="python -m gpt2c.run", description="Continue a prompt with a GPT-2 model on the CPU."
+    )
     add_arguments(parser)
     add_quiet_argument(parser)
     return report_errors(run, parser.parse_args(argv))

@@ -1,4 +1,4 @@
-"""`gpt2c score FILE`: how probable a model finds a text, or each line of a JSON lines file."""
+"""`gpt2c score FILE`: print how probable a model finds a text, or each text of a JSON Lines file."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ from ..generation.scoring import Score
 from .arguments import add_model_arguments, load_model, note, plan_line
 from .terminal import draw_bar
 
-HELP = "score texts: log probabilities, perplexity, bits a byte"
+HELP = "score texts: log probabilities, perplexity, bits per byte"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of `score`."""
+    """Add all flags of `score`."""
     parser.add_argument(
-        "file", metavar="FILE", help="a text, or with --jsonl JSON lines; - is standard input"
+        "file", metavar="FILE", help="a text file, or with --jsonl JSON Lines; - is standard input"
     )
     add_model_arguments(parser)
     group = parser.add_argument_group("scores")
     group.add_argument(
         "--jsonl",
         action="store_true",
-        help="each line has its score: a string, or an object with text or ids",
+        help="score each line: a JSON string, or an object with text or ids",
     )
-    group.add_argument("--json", action="store_true", help="one JSON object for the text")
-    group.add_argument("--logprobs", action="store_true", help="with every token's log probability, in JSON")
-    group.add_argument("--stride", metavar="N", type=int, help="between windows (default: half the context)")
+    group.add_argument("--json", action="store_true", help="print one JSON object for the text")
+    group.add_argument(
+        "--logprobs", action="store_true", help="add the log probability of each token to the JSON"
+    )
+    group.add_argument(
+        "--stride", metavar="N", type=int, help="tokens between windows (default: half the context)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score the file."""
+    """Score the file and print the results."""
     if args.json and args.jsonl:
-        raise OptionError("--json is for one text, --jsonl for a text a line: one of them")
+        raise OptionError("give --json (one text) or --jsonl (one text per line), not both")
     if args.logprobs and not (args.json or args.jsonl):
         raise OptionError("--logprobs needs --json or --jsonl")
     text = _read(args.file)
@@ -59,7 +63,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def as_json(score: Score, logprobs: bool = False) -> dict[str, Any]:
-    """The object that --json prints, and --jsonl for each line; JSON has no infinity, which is null there."""
+    """Return the object that --json prints, and --jsonl for each line.
+
+    JSON has no infinity; such a value is null.
+    """
     found = {
         "tokens": score.logprobs.size + 1,
         "nll": score.nll,
@@ -73,7 +80,7 @@ def _as_text(score: Score) -> str:
     bits = "" if score.bits_per_byte is None else f"\nbits/byte    {score.bits_per_byte:.4f}"
     return (
         f"tokens       {score.logprobs.size + 1:,}, all but the first scored\n"
-        f"nll          {score.nll:.4f} nats a token\n"
+        f"nll          {score.nll:.4f} nats per token\n"
         f"perplexity   {score.perplexity:.3f}{bits}"
     )
 
@@ -90,7 +97,7 @@ def _read(source: str) -> str:
 
 
 def _lines(text: str, source: str) -> Iterator[tuple[int, str | list[int]]]:
-    """(line, text or ids) of JSON lines; empty ones are passed over."""
+    """Yield (line number, text or ids) for each line of JSON Lines; empty lines are skipped."""
     for n, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -101,12 +108,12 @@ def _lines(text: str, source: str) -> Iterator[tuple[int, str | list[int]]]:
         if isinstance(value, dict):
             value = value.get("text", value.get("ids"))
         if not isinstance(value, (str, list)):
-            raise Gpt2cError(f"{source!r}, line {n}: a text is needed, or an object with text or ids")
+            raise Gpt2cError(f"{source!r}, line {n}: must be a string, or an object with text or ids")
         yield n, value
 
 
 def _progress_bar(n_all: int, quiet: bool) -> Callable[[int], None]:
-    """Draws how much has been scored, on a terminal only."""
+    """Return a function that counts scored tokens, and on a terminal draws a progress bar."""
     n_done = 0
 
     def draw(n: int) -> None:

@@ -1,4 +1,4 @@
-"""What the command draws: words in columns, and bars of progress."""
+"""Output for terminals: tables and progress bars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _BAR = 30  # characters
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of words as lines, the first word flush left, the others right. A row may lack its last words."""
+    """Yield the lines of a table: the first column left-aligned, the others right-aligned.
+
+    A row may be shorter than the others; its missing cells are empty.
+    """
     n = max(map(len, rows))
     full = [[*row, *[""] * (n - len(row))] for row in rows]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
@@ -21,16 +24,19 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def draw_bar(n_done: int, n_all: int, told: str) -> None:
-    """A bar on standard error, `told` behind it, in the place of the one drawn before; n_all: at least 1."""
+def draw_bar(n_done: int, n_all: int, label: str) -> None:
+    """Draw a progress bar and a label on standard error, over the previous one. n_all: at least 1."""
     filled = _BAR * n_done // n_all
     bar = "#" * filled + "." * (_BAR - filled)
     end = "\n" if n_done == n_all else ""
-    print(f"\r[{bar}] {told}", end=end, file=sys.stderr, flush=True)
+    print(f"\r[{bar}] {label}", end=end, file=sys.stderr, flush=True)
 
 
 def bar_of_bytes(quiet: bool = False) -> Callable[[int, int], None] | None:
-    """Draw how many bytes of how many are written; None if quiet, or if standard error is no terminal."""
+    """Return a function (bytes done, bytes in all) that draws a progress bar.
+
+    None if `quiet`, or if standard error is not a terminal.
+    """
 
     def draw(n_done: int, n_all: int) -> None:
         draw_bar(n_done, n_all, f"{n_done / 1e6:.0f} of {n_all / 1e6:.0f} MB")

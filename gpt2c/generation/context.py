@@ -1,4 +1,4 @@
-"""Which tokens of a sequence a model sees, when there may be more of them than its context has room for."""
+"""The window of a sequence that the model sees, when the sequence is longer than the model's context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """What a context asks of a session."""
+    """The part of a session that a context uses."""
 
     @property
     def n_past(self) -> int: ...
@@ -15,13 +15,14 @@ class Holder(Protocol):
 
 
 class Context:
-    """The tokens of a sequence so far, and the window of them that a model sees.
+    """The tokens of a sequence so far, and the window of them that the model sees.
 
-    The window is all tokens until they are more than n_ctx. Then it slides: the first n_ctx // 8 tokens
-    stay, the oldest behind them are dropped, and n_ctx // 2 are left in all. GPT-2 counts positions from the
-    window's beginning, so what moved is computed again, once every n_ctx / 2 tokens.
+    The window holds all tokens as long as they fit into n_ctx. When they no longer fit, it slides: the first
+    n_ctx // 8 tokens stay, the oldest tokens after those are dropped, and n_ctx // 2 tokens remain in total.
+    GPT-2 counts positions from the start of the window, so the tokens that moved are computed again; this
+    happens once every n_ctx / 2 tokens.
 
-    ids: all tokens, those dropped included. n_dropped: how many the window lacks.
+    ids: all tokens, including those that the window dropped. n_dropped: how many tokens it dropped.
     """
 
     def __init__(self, ids: Iterable[int], n_ctx: int) -> None:
@@ -29,31 +30,32 @@ class Context:
         self.n_dropped = 0
         self._n_ctx = n_ctx
         self._n_first = n_ctx // 8
-        self._n_left = max(1, n_ctx // 2)
+        self._n_remaining = max(1, n_ctx // 2)
         self._slid = False
         self._slide()
-        self._slid = False  # no session has seen it otherwise
+        self._slid = False  # no session has seen an earlier window
 
     def append(self, token: int) -> None:
-        """One more token, which the window has room for or slides for."""
+        """Add a token; the window slides if it is full."""
         self.ids.append(token)
         self._slide()
 
     def window(self) -> list[int]:
-        """The tokens that the model sees."""
+        """Return the tokens that the model sees."""
         if not self.n_dropped:
             return self.ids[:]
         return self.ids[: self._n_first] + self.ids[self._n_first + self.n_dropped :]
 
     @property
-    def room(self) -> int:
-        """How many tokens the window can take before it slides."""
+    def n_free(self) -> int:
+        """How many more tokens fit before the window slides."""
         return self._n_ctx - (len(self.ids) - self.n_dropped)
 
     def pending(self, session: Holder) -> list[int]:
-        """What to feed for the session to hold the window; what it holds of an earlier one is rewound.
+        """Return the tokens to feed so that the session holds the window.
 
-        It must be the same session each time, and begin with a beginning of the window.
+        If the window has slid, this first rewinds the session to the tokens that did not move. It must be
+        called with the same session each time, and at first that may only hold a beginning of the window.
         """
         if self._slid:
             session.rewind(min(session.n_past, self._n_first))
@@ -72,6 +74,6 @@ class Context:
             session.rewind(min(session.n_past, n - self.n_dropped))
 
     def _slide(self) -> None:
-        if self.room < 0:
-            self.n_dropped = len(self.ids) - self._n_left
+        if self.n_free < 0:
+            self.n_dropped = len(self.ids) - self._n_remaining
             self._slid = True

@@ -1,8 +1,8 @@
-"""Generation: prompt in, tokens out one by one, as text of whole characters.
+"""Generation: a prompt goes in, tokens come out one by one, as text of whole characters.
 
-A `Continuation` is one prompt being continued. Where its tokens come from is another matter: one after
-another (here), checked several at a time (speculative.py), or beside those of other prompts
-(batch.py). Whichever it is, they are the same tokens.
+A `Continuation` is one sequence: a prompt that is being continued. There are four ways to get its tokens: a
+pass per token (here), passes that check several guesses (speculative.py), passes shared with other sequences
+(batch.py), and a search (beam_search.py). The first three give the same tokens.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ FinishReason = Literal["eos", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Timings:
-    """How long a generation took, and what it took.
+    """How long a generation took, and how many passes.
 
-    prefill_ms: the prompt's forward passes; ttft_ms: from the start of the work (a session is made, the
-    prompt is tokens already) to the first new token; ms_per_token: the mean of the tokens after the first
-    (0.0 if there are none), with what the reader of a stream does in between; forward_passes: those of
-    the model that this continuation took part in, the prompt's included; prompts_per_pass: how many
-    continuations such a pass served, in the mean: above 1 in a batch; reused_tokens: of the prompt, computed
-    before for another; drafted: tokens that a draft guessed; accepted: those that proved right.
+    prefill_ms: time of the prompt's forward passes. ttft_ms: time to the first new token, from the start of
+    the work; that includes making the session but not encoding the prompt. ms_per_token: mean time per token
+    after the first, 0.0 if there is none; it includes what the reader of a stream does between tokens.
+
+    forward_passes: passes of the model that computed tokens of this sequence, those of the prompt included.
+    prompts_per_pass: how many sequences such a pass served on average; above 1 in a batch. reused_tokens:
+    tokens of the prompt that were taken from an earlier session, not computed. drafted: tokens that a draft
+    guessed. accepted: guesses that were right.
     """
 
     prefill_ms: float
@@ -53,13 +55,14 @@ class Timings:
 
 @dataclass(frozen=True)
 class Completion:
-    """A continuation.
+    """The result of a generation.
 
-    text: without the prompt, ending before a stop string, "" for a model without a vocabulary. ids: every new
-    token; the last is EOS when finish_reason is "eos". prompt_ids: all of the prompt's tokens. finish_reason:
-    "eos", "stop", "length" (max_new_tokens or the context is reached) or "cancelled". logprobs: one for each
-    of ids, or None if they were not asked for. dropped_tokens: how many of the oldest went when the context
-    slid. beams: the best continuations of a beam search, this one first; else None.
+    text: the new text, without the prompt; it ends before a stop string, and is "" for a model without a
+    vocabulary. ids: all new tokens; the last one is EOS if finish_reason is "eos". prompt_ids: all tokens of
+    the prompt. finish_reason: "eos", "stop", "length" (max_new_tokens or the context was reached) or
+    "cancelled". logprobs: one entry per new token; None unless the setting `logprobs` asked for them.
+    dropped_tokens: how many old tokens were dropped because the context was full. beams: the best
+    continuations of a beam search, this one first; else None.
     """
 
     text: str
@@ -74,7 +77,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Beam:
-    """One of the continuations that a beam search found; see beam_search.py for its score."""
+    """One of the continuations that a beam search found; beam_search.py defines the score."""
 
     text: str
     ids: list[int]
@@ -83,7 +86,11 @@ class Beam:
 
 
 class Token(NamedTuple):
-    """A new token, its log probabilities if they are wanted, and when it came if that was not just now."""
+    """A new token.
+
+    logprobs: None unless they were asked for. at: the time (perf_counter) at which the token was chosen; None
+    means now.
+    """
 
     id: int
     logprobs: TokenLogprobs | None = None
@@ -92,7 +99,7 @@ class Token(NamedTuple):
 
 @dataclass
 class Work:
-    """What a continuation has taken so far; see `Timings`."""
+    """Passes and time that a sequence has taken so far; `Timings` describes the fields."""
 
     forward_passes: int = 0
     prompts_served: int = 0
@@ -107,7 +114,7 @@ class Work:
 
 
 class Chooser:
-    """Makes of logits the next token that the settings want."""
+    """Chooses the next token from logits, as the settings say."""
 
     def __init__(self, settings: GenerationSettings, n_prompt: int, eos: int | None) -> None:
         self.needs_logits = settings.needs_logits
@@ -116,33 +123,34 @@ class Chooser:
         self._logprobs = settings.logprobs
 
     def choose(self, logits: NDArray[np.float32], ids: list[int]) -> Token:
-        """logits: [n_vocab] behind `ids`, all tokens so far."""
+        """Choose the next token. logits: [n_vocab] after `ids`, which are all tokens so far."""
         return self.token(self._sampler.choose(logits, ids), logits)
 
     def token(self, id: int, logits: NDArray[np.float32]) -> Token:
-        """A token that was chosen by these logits."""
-        wanted = self._logprobs is not None
-        return Token(id, token_logprobs(logits, id, self._logprobs or 0) if wanted else None)
+        """Return a token that was chosen from these logits, with its log probabilities if asked for."""
+        has_logprobs = self._logprobs is not None
+        return Token(id, token_logprobs(logits, id, self._logprobs or 0) if has_logprobs else None)
 
     def logprobs(self, logits: NDArray[np.float32], ids: list[int]) -> NDArray[np.float32]:
-        """Of every token [n_vocab] behind `ids`, as a beam search adds them up."""
+        """Return the log probability [n_vocab] of each token after `ids`, for a beam search to add up."""
         return self._sampler.logprobs(logits, ids)
 
-    def next_of(self, session: Session, pending: list[int], ids: list[int]) -> Token:
-        """The token behind `pending`, which are fed for it; the logits stay in C if nobody reads them."""
+    def next_token(self, session: Session, pending: list[int], ids: list[int]) -> Token:
+        """Feed the tokens `pending` and choose the next one. The logits stay in C unless they are needed."""
         if self.needs_logits:
             return self.choose(session.feed(pending), ids)
         return Token(session.feed_greedy(pending))
 
     def sampler(self) -> Sampler:
-        """One that will take the same random numbers: for what is to guess this one's choices."""
+        """Return a copy of the sampler that will draw the same random numbers, for a draft's guesses."""
         return self._sampler.fork()
 
 
 class Continuation:
-    """One prompt being continued: takes tokens, gives text, and knows when it is over.
+    """A sequence: a prompt that is being continued. It takes tokens, returns text, and knows when it ends.
 
-    reason: why it is over, or None while it goes on.
+    reason: why it ended; None while it runs. restarted: a function that makes a new `Continuation` of the
+    same prompt, with no new tokens.
     """
 
     def __init__(
@@ -159,13 +167,13 @@ class Continuation:
         self.reason: FinishReason | None = None
         self.beams: list[Beam] | None = None
         self.config = config
-        self.afresh = partial(Continuation, prompt_ids, settings, tokenizer, config)
+        self.restarted = partial(Continuation, prompt_ids, settings, tokenizer, config)
         self._tokenizer = tokenizer
         self._eos = eos
         self._n_prompt = prompt_ids.size
-        # The last new token is never fed, so one more than the context's room can be generated.
-        most = self.context.room + 1 if settings.overflow == "error" else settings.max_new_tokens
-        self._n_most = min(settings.max_new_tokens, most)
+        # The last new token is never fed, so one more token can be generated than fits into the context.
+        max_new = self.context.n_free + 1 if settings.overflow == "error" else settings.max_new_tokens
+        self._max_new = min(settings.max_new_tokens, max_new)
         self._stop = settings.stop_strings
         self._text = TextStream(self._stop)
         self._pieces: list[str] = []
@@ -174,22 +182,22 @@ class Continuation:
         self.start()
 
     def start(self) -> None:
-        """The work begins now."""
+        """Note that the work begins now."""
         self._began = perf_counter()
-        self.reason = "length" if self._n_most == 0 else None
+        self.reason = "length" if self._max_new == 0 else None
 
     @property
     def n_new(self) -> int:
-        """How many tokens have come."""
+        """How many new tokens it has taken."""
         return len(self._times)
 
     @property
     def n_left(self) -> int:
-        """How many tokens may still come."""
-        return self._n_most - self.n_new
+        """How many more tokens it may take."""
+        return self._max_new - self.n_new
 
     def take(self, token: Token) -> str:
-        """One more token; the text that is now certain. Sets `reason` if it was the last one."""
+        """Take one more token and return the text that is now certain. Sets `reason` if it was the last."""
         self._times.append(perf_counter() if token.at is None else token.at)
         self.context.append(token.id)
         if self._logprobs is not None and token.logprobs is not None:
@@ -202,10 +210,10 @@ class Continuation:
             self.reason = "stop"
         elif not self.n_left:
             self.reason = "length"
-        return self._keep(piece)
+        return self._add(piece)
 
     def ends_with(self, tokens: Sequence[Token]) -> bool:
-        """Whether these tokens, were they taken, would be the last ones."""
+        """Whether the sequence would end with the last of these tokens, if they were taken."""
         if tokens[-1].id == self._eos or len(tokens) >= self.n_left:
             return True
         if not self._stop or self._tokenizer is None:
@@ -215,14 +223,14 @@ class Continuation:
         return text.stopped
 
     def finish(self) -> str:
-        """No more tokens: the text that was held back, up to a stop string if there is one in it."""
-        rest = self._keep(self._text.finish())
+        """End the text: return what was held back, up to a stop string if it contains one."""
+        remaining = self._add(self._text.finish())
         if self._text.stopped:
             self.reason = "stop"
-        return rest
+        return remaining
 
     def completion(self) -> Completion:
-        """What came of it. For a continuation that is finished."""
+        """Return the result of a finished sequence."""
         assert self.reason is not None
         ids = self.context.ids
         return Completion(
@@ -236,7 +244,7 @@ class Continuation:
             self.beams,
         )
 
-    def _keep(self, piece: str) -> str:
+    def _add(self, piece: str) -> str:
         if piece:
             self._pieces.append(piece)
         return piece
@@ -257,39 +265,50 @@ class Continuation:
 
 
 Source = Callable[[Session, Continuation], Iterator[Token]]
-"""Where tokens come from. It is asked for the next one after the continuation has taken the last."""
+"""A function that yields the tokens of a sequence, which takes each before the next one is requested."""
 
 
-def one_by_one(session: Session, row: Continuation) -> Iterator[Token]:
-    """The plain way: a pass for each token."""
+def one_by_one(session: Session, sequence: Continuation) -> Iterator[Token]:
+    """Yield tokens in the plain way: one pass per token."""
     while True:
-        yield plain_step(session, row)
+        yield plain_step(session, sequence)
 
 
-def plain_step(session: Session, row: Continuation) -> Token:
-    """One pass, one token."""
+def plain_step(session: Session, sequence: Continuation) -> Token:
+    """Make one pass and return its token."""
     began = perf_counter()
-    token = row.chooser.next_of(session, row.context.pending(session), row.context.ids)
-    if not row.work.forward_passes:
-        row.work.prefill_ms = (perf_counter() - began) * 1e3
-    row.work.count_pass()
+    context = sequence.context
+    token = sequence.chooser.next_token(session, context.pending(session), context.ids)
+    if not sequence.work.forward_passes:
+        sequence.work.prefill_ms = (perf_counter() - began) * 1e3
+    sequence.work.count_pass()
     return token
 
 
 class Stream(Iterator[str]):
-    """A generation that runs as it is iterated over; see `Model.stream`.
+    """An iterator over the pieces of a text, which runs the generation; see `Model.stream`.
 
-    completion: None until the stream is exhausted.
+    completion: the result; None until the stream is exhausted.
+
+    Example::
+
+        with model.stream("Once upon a time") as stream:
+            for piece in stream:
+                print(piece, end="", flush=True)
+        print(stream.completion.finish_reason)
     """
 
     completion: Completion | None
 
     def __init__(
-        self, row: Continuation, new_session: Callable[[], AbstractContextManager[Session]], source: Source
+        self,
+        sequence: Continuation,
+        new_session: Callable[[], AbstractContextManager[Session]],
+        source: Source,
     ) -> None:
         self.completion = None
-        # A function and no method: a stream that is dropped half-way frees its session there and then.
-        self._pieces = _run(row, new_session, source)
+        # A function, not a method: without a reference to itself, a dropped stream frees its session at once.
+        self._pieces = _run(sequence, new_session, source)
 
     def __next__(self) -> str:
         try:
@@ -300,7 +319,7 @@ class Stream(Iterator[str]):
             raise
 
     def close(self) -> None:
-        """Stop now and free what the generation holds; `completion` stays None."""
+        """Stop the generation and free its session; `completion` stays None if it was not finished."""
         self._pieces.close()
 
     def __enter__(self) -> Stream:
@@ -311,23 +330,23 @@ class Stream(Iterator[str]):
 
 
 def _run(
-    row: Continuation, new_session: Callable[[], AbstractContextManager[Session]], source: Source
+    sequence: Continuation, new_session: Callable[[], AbstractContextManager[Session]], source: Source
 ) -> Generator[str, None, Completion]:
-    """Yields the pieces of text, returns the completion."""
-    row.start()
+    """Yield the pieces of text, and return the completion."""
+    sequence.start()
     with new_session() as session:
-        row.work.reused_tokens = session.n_past
-        tokens = source(session, row)
+        sequence.work.reused_tokens = session.n_past
+        tokens = source(session, sequence)
         try:
-            while row.reason is None:
+            while sequence.reason is None:
                 if session.cancelled:
                     raise CancelledError("the generation was cancelled")
-                piece = row.take(next(tokens))
+                piece = sequence.take(next(tokens))
                 if piece:
                     yield piece
         except CancelledError:
-            row.reason = "cancelled"
-    rest = row.finish()
-    if rest:
-        yield rest
-    return row.completion()
+            sequence.reason = "cancelled"
+    remaining = sequence.finish()
+    if remaining:
+        yield remaining
+    return sequence.completion()

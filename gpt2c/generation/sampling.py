@@ -1,8 +1,8 @@
-"""From logits to the next token, with the meanings of transformers' logits processors.
+"""From logits to the next token, as transformers' logits processors define it.
 
-Pure functions over one row of logits, applied in the order in which transformers applies them: repetition
-penalty, no-repeat n-gram, minimum of new tokens, suppressed tokens, temperature, top-k, top-p, min-p. A token
-that is ruled out has logit -infinity.
+The functions are pure and take one row of logits. They are applied in the order in which transformers applies
+them: repetition penalty, no-repeat n-gram, minimum number of new tokens, suppressed tokens, temperature,
+top-k, top-p, min-p. A token that is ruled out gets the logit -infinity.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ NO_TOKEN_LEFT = "the settings rule out every token of the vocabulary"
 
 
 def _factor(value: float) -> np.float32:
-    """A factor as float32. Beyond the bounds the choice would be the same, but float32 overflow."""
+    """Return a factor as float32, clipped to avoid overflow; the clipping does not change any choice."""
     return np.float32(min(max(value, 1e-15), 1e15))
 
 
 def apply_repetition_penalty(logits: Floats, ids: Sequence[int], penalty: float) -> Floats:
-    """Divide positive and multiply negative logits of `ids` by the penalty (Keskar et al. 2019, CTRL)."""
+    """Divide positive logits of `ids` by the penalty and multiply negative ones by it.
+
+    Source: Keskar et al. 2019, CTRL.
+    """
     out = logits.copy()
     seen = np.unique(np.asarray(ids, np.int64))
     scores = out[seen]
@@ -37,7 +40,10 @@ def apply_repetition_penalty(logits: Floats, ids: Sequence[int], penalty: float)
 
 
 def apply_no_repeat_ngram(logits: Floats, ids: Sequence[int], size: int) -> Floats:
-    """Rule out what would complete a sequence of `size` tokens that `ids` holds (Paulus et al. 2017)."""
+    """Rule out tokens that would complete an n-gram of `size` tokens that `ids` already contains.
+
+    Source: Paulus et al. 2017.
+    """
     array = np.asarray(ids, np.int64)
     if array.size < size:
         return logits
@@ -54,24 +60,27 @@ def rule_out(logits: Floats, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
 
 
 def apply_temperature(logits: Floats, temperature: float) -> Floats:
-    """Divide by the temperature (> 0): below 1 the probable becomes more probable."""
+    """Divide by the temperature (> 0). Below 1, probable tokens become more probable."""
     return logits / _factor(temperature)
 
 
 def apply_top_k(logits: Floats, k: int) -> Floats:
-    """Rule out what is smaller than the k-th largest logit (equal ones stay)."""
+    """Rule out tokens whose logit is below the k-th largest; tokens that tie with it stay."""
     k = min(k, logits.size)
-    smallest_kept = np.partition(logits, -k)[-k]
-    return np.where(logits < smallest_kept, np.float32(-np.inf), logits)
+    kth_largest = np.partition(logits, -k)[-k]
+    return np.where(logits < kth_largest, np.float32(-np.inf), logits)
 
 
 def apply_top_p(logits: Floats, p: float) -> Floats:
-    """Keep the most probable tokens that together just reach p (Holtzman et al. 2019); at least one."""
+    """Rule out all but the smallest set of most probable tokens that reaches p; at least one token stays.
+
+    Source: Holtzman et al. 2019.
+    """
     probabilities = softmax(logits)
-    # All of these together cannot make up 1 - p: they go, and need no sorting.
+    # All of these together have a probability below 1 - p, so they are dropped without sorting.
     small = probabilities < (1 - p) / (2 * logits.size)
-    rest = np.flatnonzero(~small)
-    order = rest[np.argsort(logits[rest], kind="stable")]
+    remaining = np.flatnonzero(~small)
+    order = remaining[np.argsort(logits[remaining], kind="stable")]
     dropped = probabilities[small].sum() + np.cumsum(probabilities[order]) <= 1 - p
     dropped[-1] = False
     out = np.where(small, np.float32(-np.inf), logits)
@@ -80,13 +89,13 @@ def apply_top_p(logits: Floats, p: float) -> Floats:
 
 
 def apply_min_p(logits: Floats, p: float) -> Floats:
-    """Rule out what is less than p times as probable as the most probable token."""
+    """Rule out tokens that are less than p times as probable as the most probable one."""
     probabilities = softmax(logits)
     return np.where(probabilities < p * probabilities.max(), np.float32(-np.inf), logits)
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
-    """Probabilities, in float64. OptionError: every token is ruled out."""
+    """Return probabilities, in float64. Raises OptionError if every token is ruled out."""
     shifted = np.exp(logits.astype(np.float64) - _largest(logits))
     return np.asarray(shifted / shifted.sum())
 
@@ -101,7 +110,10 @@ def _largest(logits: Floats) -> np.float32:
 def process(
     logits: Floats, ids: Sequence[int], settings: GenerationSettings, n_new: int = 0, eos: int | None = None
 ) -> Floats:
-    """Everything that the settings turn on, in order; `ids` are all tokens so far, the last n_new are new."""
+    """Apply everything that the settings turn on, in order, to a row of logits [n_vocab].
+
+    ids: all tokens so far. n_new: how many of them, at the end, are new. eos: the end-of-text token.
+    """
     if settings.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, ids, settings.repetition_penalty)
     if settings.no_repeat_ngram_size:
@@ -124,9 +136,9 @@ def process(
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """How probable the model found a new token, before any setting changed that: natural logarithms.
+    """Natural log probabilities that the model gave at a new token, before any setting changed them.
 
-    logprob: of the token itself; top: those of the most probable tokens by id, the most probable first.
+    logprob: that of the token itself. top: {id: log probability} of the most probable tokens, in order.
     """
 
     logprob: float
@@ -134,7 +146,7 @@ class TokenLogprobs:
 
 
 def token_logprobs(logits: Floats, token: int, k: int) -> TokenLogprobs:
-    """The token's own log probability and the k largest; of equal ones the lower id comes first."""
+    """Return the token's own log probability and the k largest; the lower id comes first in a tie."""
     k = min(k, logits.size)
     shifted = logits.astype(np.float64) - logits.max()
     logprobs = shifted - np.log(np.exp(shifted).sum())
@@ -145,13 +157,13 @@ def token_logprobs(logits: Floats, token: int, k: int) -> TokenLogprobs:
 
 
 class Sampler:
-    """Chooses tokens one after another. The random numbers are those of NumPy's PCG64 with the seed.
+    """Chooses tokens one after another. The random numbers come from NumPy's PCG64, seeded with `seed`.
 
-    Each token takes one uniform number u in [0, 1) and is the first, in order of ids, at which the
-    running sum of probabilities (float64) exceeds u times their sum. At temperature 0 it is the token of
-    the largest logit, the lowest id if there are several, and no number is taken.
+    Each choice draws one uniform number u in [0, 1). The token is the first, in order of ids, at which the
+    running sum of probabilities (float64) exceeds u times their sum. At temperature 0 it is the token with
+    the largest logit (the lowest id in a tie), and no number is drawn.
 
-    n_prompt: how many of the tokens are not new; eos: the token that min_new_tokens holds back.
+    n_prompt: the number of prompt tokens. eos: the token that min_new_tokens rules out at first.
     """
 
     def __init__(self, settings: GenerationSettings, n_prompt: int = 0, eos: int | None = None) -> None:
@@ -159,36 +171,40 @@ class Sampler:
         self._n_prompt = n_prompt
         self._eos = eos
         if settings.temperature > 0:
-            # Not before, because it is 3 MB that greedy use does without; nor at the first token, where a
-            # Ctrl-C can be lost in the import.
+            # Imported here, because it takes 3 MB that greedy use does not need; and not at the first token,
+            # because a Ctrl-C during the import can be lost.
             from numpy.random import PCG64, Generator
 
             self._random = Generator(PCG64(settings.seed))
 
     def fork(self) -> Sampler:
-        """Another one that will take the same random numbers."""
+        """Return a copy that will draw the same random numbers."""
         fork = Sampler(self._settings, self._n_prompt, self._eos)
         if self._settings.temperature > 0:
             fork._random = deepcopy(self._random)
         return fork
 
     def logprobs(self, logits: Floats, ids: Sequence[int]) -> Floats:
-        """What transformers' beam search adds up: log probabilities [n_vocab], behind all but sampling."""
+        """Return log probabilities [n_vocab], as transformers' beam search adds them up.
+
+        They follow the settings; temperature is 0 in a beam search. logits: float32 [n_vocab], not changed;
+        ids: all tokens so far. Raises Gpt2cError if a logit is not finite.
+        """
         check_finite(logits)
         shifted = logits - logits.max()
         shifted -= np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
         return self._process(shifted, ids)
 
     def choose(self, logits: Floats, ids: Sequence[int]) -> int:
-        """The next token's id. logits: float32 [n_vocab], not changed; ids: all tokens so far.
+        """Return the id of the next token.
 
-        Gpt2cError: a logit is not a finite number, which takes damaged weights, or the settings rule out
-        every token.
+        logits: float32 [n_vocab], not changed; ids: all tokens so far. Raises Gpt2cError if a logit is not
+        finite, which only damaged weights cause, and OptionError if the settings rule out every token.
         """
         check_finite(logits)
         logits = self._process(logits, ids)
         if self._settings.temperature == 0:
-            _largest(logits)  # there is one
+            _largest(logits)  # raises if every token is ruled out
             return int(logits.argmax())
         cumulative = np.cumsum(softmax(logits))
         return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
@@ -198,6 +214,6 @@ class Sampler:
 
 
 def check_finite(logits: Floats) -> None:
-    """Gpt2cError: a logit is not a finite number."""
+    """Raise Gpt2cError if a logit is not finite."""
     if not np.isfinite(logits).all():
-        raise Gpt2cError("the model's logits are not finite numbers: its weights must be damaged")
+        raise Gpt2cError("the model's logits are not finite: its weights must be damaged")

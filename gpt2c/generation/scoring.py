@@ -1,4 +1,4 @@
-"""How probable a model finds a text: log probabilities, perplexity, bits a byte."""
+"""How probable a model finds a text: log probabilities, perplexity, bits per byte."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..session import Session
 from ..text.tokenizer import Tokenizer
 from .sampling import check_finite
 
-_ROWS = 64  # of logits at a time: 13 MB of GPT-2's
+_ROWS = 64  # rows of logits per feed: 13 MB for GPT-2
 
 Progress = Callable[[int], None]
-"""Told how many more tokens have been scored."""
+"""Called with the number of tokens scored since the last call."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text of n tokens.
+    """How probable a model finds a text of n tokens.
 
-    logprobs: float64 [n - 1], the natural logarithm of the probability of each token but the first; nll:
-    their negated mean; perplexity: e to the nll; bits_per_byte: their negated sum in bits, divided by the
-    bytes of those tokens; None for a model without a vocabulary.
+    logprobs: float64 [n - 1], the natural log probability of each token but the first. nll: their negated
+    mean, in nats per token. perplexity: exp(nll). bits_per_byte: their negated sum in bits, divided by the
+    number of UTF-8 bytes of those tokens; None for a model without a vocabulary.
     """
 
     logprobs: NDArray[np.float64]
@@ -39,10 +39,11 @@ class Score:
 
 
 def windows(n: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, first) of windows over n tokens: tokens first .. end - 1 are scored in [begin, end).
+    """Yield (begin, end, first) for each window over n tokens.
 
-    A window begins every `stride` tokens and holds n_ctx; what the one before it scored is only context
-    there, so each token but the text's first is scored once.
+    The window [begin, end) scores the tokens first .. end - 1. Windows begin `stride` tokens apart and hold
+    up to n_ctx tokens. The tokens that an earlier window scored are only context, so each token but the first
+    of the text is scored once.
     """
     first = 1
     for begin in range(0, n, stride):
@@ -62,20 +63,21 @@ def score(
     stride: int | None = None,
     progress: Progress = lambda n: None,
 ) -> Score:
-    """Score token ids [n]. Nothing is put in front of them, so the first token has no score.
+    """Score token ids [n]. No token is added before them, so the first token has no score.
 
-    A longer text than n_ctx goes through in windows of n_ctx tokens, `stride` apart (n_ctx // 2 if None);
-    each token is scored once, by what its window holds before it, which is at least n_ctx - stride tokens.
+    More than n_ctx tokens are scored in windows of n_ctx tokens that begin `stride` tokens apart (None: n_ctx
+    // 2). Each token is scored once, given the tokens before it in its window: at least n_ctx - stride of
+    them, except near the start of the text. See `Model.score` for errors.
     """
     if ids.size < 2:
-        raise TokenError("at least two tokens are needed: the first has nothing before it to be scored by")
+        raise TokenError("at least two tokens are needed: the first has no tokens before it to score it by")
     stride = _checked_stride(stride, ids.size, config.n_ctx)
     logprobs = np.empty(ids.size - 1, np.float64)
     with new_session() as session:
         for begin, end, first in windows(ids.size, config.n_ctx, stride):
             session.rewind(0)
             at = first - 1
-            for logits in logits_in_front(session, ids[begin:end].tolist(), first - begin, plan):
+            for logits in logits_before(session, ids[begin:end].tolist(), first - begin, plan):
                 to = at + len(logits)
                 logprobs[at:to] = logprobs_of(logits, ids[at + 1 : to + 1])
                 progress(to - at)
@@ -84,18 +86,19 @@ def score(
     return Score(logprobs, nll, _exp(nll), _bits_per_byte(logprobs, ids, tokenizer))
 
 
-def logits_in_front(
+def logits_before(
     session: Session, ids: Sequence[int], first: int, plan: Plan
 ) -> Iterator[NDArray[np.float32]]:
-    """Logits in front of ids[first], ids[first + 1], ..., in arrays [n, n_vocab] of some rows each.
+    """Yield the logits that predict ids[first], ids[first + 1], ... to the end of `ids`.
 
-    What the session holds of the beginning already is not computed again. first: at least 1.
+    They come in float32 arrays [n, n_vocab] of up to 64 rows, or in one array if the plan lacks one of the
+    six switches. What the session already holds of `ids` is not computed again. first: at least 1.
     """
-    held = min(n_common(session.ids, ids), first - 1)
-    session.rewind(held)
-    if held < first - 1:
-        session.feed_hidden(ids[held : first - 1])
-    # With a switch off, every feed computes older rows again: then there is only one.
+    n_held = min(n_common(session.ids, ids), first - 1)
+    session.rewind(n_held)
+    if n_held < first - 1:
+        session.feed_hidden(ids[n_held : first - 1])
+    # With a switch off, every feed computes older rows again, so there is only one feed.
     rows = _ROWS if plan.is_incremental else len(ids)
     for at in range(first - 1, len(ids) - 1, rows):
         yield session.feed_all(ids[at : min(at + rows, len(ids) - 1)])
@@ -108,14 +111,15 @@ def _checked_stride(stride: int | None, n: int, n_ctx: int) -> int:
     if not is_integer or not 0 < stride < max(n_ctx, 2):
         raise OptionError(f"stride must be an integer from 1 to {n_ctx - 1}, not {stride!r}")
     if n > n_ctx == 1:
-        raise OptionError("a context of one token holds nothing to score the next by")
+        raise OptionError("a context of one token cannot hold a token to score the next one by")
     return int(stride)
 
 
 def logprobs_of(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Of ids[r] by logits[r], which are changed: the exponentials in float32, their sum in float64.
+    """Return the log probability of ids[r] under logits[r], for each row r: float64 [n].
 
-    Gpt2cError: a logit is not a finite number, which takes damaged weights.
+    logits: float32 [n, n_vocab], overwritten. The exponentials are computed in float32, their sum in float64.
+    Raises Gpt2cError if a logit is not finite, which only damaged weights cause.
     """
     check_finite(logits)
     largest = logits.max(-1, keepdims=True)

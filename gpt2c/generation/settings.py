@@ -1,9 +1,9 @@
-"""The settings of a generation: one row each, registered here only.
+"""The settings of a generation, one row each. They are registered here only.
 
-A row of `GenerationSettings` states a setting's name, type, default, check, meaning and flag. The parameters
-of `Model.generate`, `stream` and `generate_batch`, the flags of `gpt2c run` and `gpt2c chat`, and the names
-that `/set` takes in a chat are made from the rows. A new setting is a row here and the code that obeys it: in
-sampling.py if it changes how a token is chosen.
+A row of `GenerationSettings` gives a setting's name, type, default, check, meaning and flag. The rows define
+the parameters of `Model.generate`, `stream` and `generate_batch`, the flags of `gpt2c run` and `gpt2c chat`,
+and the names that `/set` takes in a chat. To add a setting, add a row here and the code that applies it,
+which belongs in sampling.py if it changes how a token is chosen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_LENGTH_PENALTY = 10.0
 
 
 class DraftModel(Protocol):
-    """What speculative decoding needs of a draft; a `gpt2c.Model` has it."""
+    """The part of a model that speculative decoding needs; a `gpt2c.Model` has it."""
 
     config: ModelConfig
 
@@ -40,15 +40,16 @@ Overflow = Literal["error", "slide"]
 EarlyStopping = Literal[False, True, "never"]
 
 
-# ---- What a row states ----
+# ---- The content of a row ----
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A setting on the command line.
+    """The command-line flag of a setting.
 
-    parse: turns the flag's text into the setting's value. default: the command's, where it differs from the
-    API's. in_chat: whether `gpt2c chat` has the flag too. more: further keyword arguments of `add_argument`.
+    parse: turns the flag's text into the setting's value. default: the default of the commands, if it differs
+    from that of the API. in_chat: whether `gpt2c chat` also has the flag. more: further keyword arguments for
+    `add_argument`.
     """
 
     metavar: str
@@ -61,9 +62,9 @@ class Flag:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a row says of a setting beyond its name and type.
+    """The content of a row, apart from the setting's name and type.
 
-    check: (name, value) to the value as it is used; OptionError names what is wrong. flag: None for a setting
+    check: takes (name, value) and returns the value to use, or raises OptionError. flag: None for a setting
     that only the Python API has.
     """
 
@@ -74,7 +75,7 @@ class Setting:
 
     @property
     def flag_default(self) -> Any:
-        """The value where the command line does not give one."""
+        """The value if the command line does not give one."""
         assert self.flag is not None
         is_own = self.flag.default is not inspect.Parameter.empty
         return self.flag.default if is_own else self.default
@@ -82,7 +83,7 @@ class Setting:
 
 def _row(
     default: Any, check: Callable[[str, Any], Any], meaning: str, flag: Flag | None = None
-) -> Any:  # the field's own type, which dataclasses do not let a function say
+) -> Any:  # really the type of the field; the type system cannot express that
     return field(default=default, metadata={"row": Setting(default, check, meaning, flag)})
 
 
@@ -90,10 +91,10 @@ def _integer(minimum: int = 0, maximum: int | None = None, note: str = "") -> Ca
     return lambda name, value: whole_number(name, value, minimum, maximum, note)
 
 
-def _number(wanted: str, holds: Callable[[float], bool]) -> Callable[[str, Any], Any]:
+def _number(range_text: str, is_valid: Callable[[float], bool]) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
-        if not (is_real(value) and holds(value)):
-            raise OptionError(f"{name} must be {wanted}, not {value!r}")
+        if not (is_real(value) and is_valid(value)):
+            raise OptionError(f"{name} must be {range_text}, not {value!r}")
         return value
 
     return check
@@ -117,8 +118,8 @@ def _strings(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
     try:
         strings = (value,) if isinstance(value, str) else tuple(value)
     except TypeError:
-        raise OptionError(f"{name} must be a string or several, not {value!r}") from None
-    TextStream(strings)  # checks them
+        raise OptionError(f"{name} must be a string or several strings, not {value!r}") from None
+    TextStream(strings)  # raises if one is invalid
     return strings
 
 
@@ -149,24 +150,24 @@ def _early_stopping(text: str) -> Any:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Checked settings of one generation. OptionError names what is wrong."""
+    """The settings of one generation, checked. Raises OptionError if one is invalid."""
 
     max_new_tokens: int = _row(
         50,
         _integer(),
-        "how many new tokens at most",
-        Flag("N", "new tokens at most (default: 50)", in_chat=True),
+        "the maximum number of new tokens",
+        Flag("N", "maximum number of new tokens (default: 50)", in_chat=True),
     )
     temperature: float = _row(
         0.0,
         _number(">= 0", lambda x: x >= 0),
-        "0 is greedy; below 1 the probable becomes more probable, above 1 less",
-        Flag("T", "default: 0.8 (0 with beams); 0 is greedy", float, None, in_chat=True),
+        "0 is greedy; below 1, probable tokens become more probable; above 1, less probable",
+        Flag("T", "0 is greedy (default: 0.8; with beams 0)", float, None, in_chat=True),
     )
     top_k: int = _row(
         0,
         _integer(note=" (0: off)"),
-        "choose among the k most probable tokens only; 0 is off",
+        "choose only among the k most probable tokens; 0 is off",
         Flag(
             "K", "choose among the K most probable tokens (default: 40; 0 is off)", default=40, in_chat=True
         ),
@@ -174,36 +175,49 @@ class GenerationSettings:
     top_p: float = _row(
         1.0,
         _number("in (0, 1]", lambda x: 0 < x <= 1),
-        "choose among the most probable tokens that together reach p, in (0, 1]; 1 is off",
+        "choose only among the most probable tokens that together have probability p, in (0, 1]; 1 is off",
         Flag(
-            "P", "choose among the most probable tokens that reach P (default: 1, off)", float, in_chat=True
+            "P",
+            "choose among the most probable tokens that together have probability P (default: 1, off)",
+            float,
+            in_chat=True,
         ),
     )
     min_p: float = _row(
         0.0,
         _number("in [0, 1]", lambda x: 0 <= x <= 1),
-        "drop tokens that are less than p times as probable as the most probable one, in [0, 1]; 0 is off",
-        Flag("P", "drop tokens below P times the largest probability (default: 0, off)", float, in_chat=True),
+        "rule out tokens less than p times as probable as the most probable one, in [0, 1]; 0 is off",
+        Flag(
+            "P",
+            "rule out tokens below P times the largest probability (default: 0, off)",
+            float,
+            in_chat=True,
+        ),
     )
     repetition_penalty: float = _row(
         1.0,
         _number("> 0 (1: off)", lambda x: x > 0),
-        "above 1, tokens that came before become less probable, as in CTRL; 1 is off",
-        Flag("R", "above 1 disfavors tokens that came before (default: 1, off)", float, in_chat=True),
+        "above 1, tokens that are already in the prompt or text become less probable, as in CTRL; 1 is off",
+        Flag(
+            "R",
+            "above 1, tokens already in the text become less probable (default: 1, off)",
+            float,
+            in_chat=True,
+        ),
     )
     seed: int | None = _row(
         None,
         _optional(_integer()),
-        "seed of the sampler; None draws a fresh one each time",
-        Flag("S", "default: 0, the same text every time", default=0, in_chat=True),
+        "the seed of the sampler; None takes a new random seed each time",
+        Flag("S", "seed of the sampler (default: 0, the same text every time)", default=0, in_chat=True),
     )
     stop: str | Iterable[str] = _row(
         (),
         _strings,
-        "one or more strings that end the text and are not part of it",
+        "a string or several strings; the text ends before the first that occurs",
         Flag(
             "S",
-            "end the text before any of these; a - for standard input goes before this flag",
+            "end the text before any of these strings; put a - for standard input before this flag",
             str,
             [],
             more={"nargs": "+", "action": "extend"},
@@ -211,64 +225,65 @@ class GenerationSettings:
     )
     draft: Draft = _row(
         None,
-        _unchecked,  # what a model is, Model knows
-        'None, "ngram" or a loaded model with the same tokenizer; its guesses are checked several per pass: '
-        "which gives the same result sooner",
-        Flag("D", "ngram, or a smaller model (as for --model) that guesses ahead", str),
+        _unchecked,  # model.py checks it, because it knows what a model is
+        'None, "ngram" or a loaded model with the same tokenizer. It guesses tokens, and one pass checks '
+        "several guesses; the result is the same, and generation may be faster",
+        Flag("D", "guess tokens ahead: ngram, or a smaller model (as for --model)", str),
     )
     overflow: Overflow = _row(
         "error",
         _choice("error", "slide"),
-        'a full context: "error" ends the text there and refuses a longer prompt, "slide" drops the oldest '
-        "tokens (see context.py)",
-        Flag("O", "a full context: error, or slide to drop the oldest tokens", str),
+        'what happens when the context is full: "error" ends the text and rejects a longer prompt, "slide" '
+        "drops the oldest tokens (see context.py)",
+        Flag("O", "when the context is full: error (default), or slide to drop the oldest tokens", str),
     )
     no_repeat_ngram_size: int = _row(
         0,
         _integer(note=" (0: off)"),
-        "no sequence of that many tokens comes twice; 0 is off",
-        Flag("N", "no N tokens come twice (default: 0, off)", in_chat=True),
+        "no sequence of that many tokens occurs twice; 0 is off",
+        Flag("N", "no sequence of N tokens occurs twice (default: 0, off)", in_chat=True),
     )
-    suppress_tokens: Iterable[int] = _row((), _token_ids, "token ids that never come")
+    suppress_tokens: Iterable[int] = _row((), _token_ids, "token ids that are never chosen")
     min_new_tokens: int = _row(
         0,
         _integer(),
-        "EOS does not come before that many new tokens",
+        "EOS is ruled out for that many new tokens",
         Flag("N", "no end of text before N new tokens (default: 0)", in_chat=True),
     )
     num_assistant_tokens: int | None = _row(
         None,
         _optional(_integer(1, MAX_ASSISTANT_TOKENS)),
-        "how many of a draft's guesses a pass checks; None adapts to what pays",
-        Flag("K", "guesses of a draft per pass (default: as many as pay)"),
+        "how many of a draft's guesses one pass checks; None adapts the number to what is fastest",
+        Flag("K", "guesses of a draft per pass (default: adapts to what is fastest)"),
     )
     logprobs: int | None = _row(
         None,
         _optional(_integer()),
-        "k: report each new token's log probability and the k most probable tokens",
+        "report the log probability of each new token and of the k most probable tokens; None is off",
     )
     num_beams: int = _row(
         1,
         _integer(1, MAX_BEAMS),
-        "above 1, follow that many continuations side by side to find the most probable one; needs "
-        "temperature 0, and `stream` refuses it",
+        "above 1, follow that many continuations at once to find the most probable one; needs temperature 0, "
+        "and `stream` does not have it",
         Flag("K", "beam search with K beams (default: 1, off)"),
     )
     length_penalty: float = _row(
         1.0,
         _length_penalty,
-        "a beam's score is its sum of log probabilities divided by its length to this power: above 0 favors "
-        "long texts",
-        Flag("P", "above 0 favors long texts of beams (default: 1)", float),
+        "the score of a beam is its sum of log probabilities divided by (its length) ** length_penalty; a "
+        "value above 0 favors long texts",
+        Flag("P", "score of beams: above 0 favors long texts (default: 1)", float),
     )
     early_stopping: EarlyStopping = _row(
         False,
         _choice(False, True, "never"),
-        "when a beam search ends: True with num_beams finished texts, False when a better one is unlikely, "
-        '"never" when it is impossible',
+        "when a beam search ends: True once num_beams texts are finished, False when a better one is "
+        'unlikely, "never" only when a better one is impossible',
         Flag(
             "E",
-            "end a beam search: false (when no better text is likely), true (when there are K), never",
+            "when a beam search ends: true (K texts are finished), false (a better one is unlikely; the "
+            "default), never (a better one is impossible)",
             _early_stopping,
         ),
     )
@@ -277,15 +292,13 @@ class GenerationSettings:
         for name, row in SETTINGS.items():
             object.__setattr__(self, name, row.check(name, getattr(self, name)))
         if self.num_assistant_tokens is not None and self.draft is None:
-            raise OptionError("num_assistant_tokens is for a draft, and there is none")
+            raise OptionError("num_assistant_tokens needs a draft, and none is given")
         self._check_beams()
 
     def _check_beams(self) -> None:
         if self.num_beams == 1:
             if self.length_penalty != 1 or self.early_stopping is not False:
-                raise OptionError(
-                    "length_penalty and early_stopping are for several beams, and num_beams is 1"
-                )
+                raise OptionError("length_penalty and early_stopping need several beams, and num_beams is 1")
             return
         excluded = {
             f"temperature {self.temperature}": self.temperature != 0,
@@ -298,7 +311,7 @@ class GenerationSettings:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the next token is that of the largest unchanged logit."""
+        """Whether the next token is the one with the largest logit, before any setting changes the logits."""
         return (
             self.temperature == 0
             and self.repetition_penalty == 1
@@ -307,7 +320,7 @@ class GenerationSettings:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the largest logit's id alone is not enough."""
+        """Whether the choice of a token needs more than the id of the largest logit."""
         return not self.is_greedy or self.logprobs is not None
 
     @property
@@ -317,25 +330,25 @@ class GenerationSettings:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """`stop` as it was checked."""
+        """The setting `stop`, as a tuple."""
         return cast("tuple[str, ...]", self.stop)
 
     @property
     def suppressed(self) -> tuple[int, ...]:
-        """`suppress_tokens` as they were checked."""
+        """The setting `suppress_tokens`, as a tuple."""
         return cast("tuple[int, ...]", self.suppress_tokens)
 
 
 SETTINGS: Mapping[str, Setting] = {row.name: row.metadata["row"] for row in fields(GenerationSettings)}
-"""Each setting by its name, in the order of the parameters."""
+"""All settings by name, in the order of the parameters."""
 
-if GenerationSettings.__doc__:  # which python -OO leaves out
+if GenerationSettings.__doc__:  # None with python -OO
     GenerationSettings.__doc__ += "\n\n" + "\n".join(
         f"{name}: {row.meaning}." for name, row in SETTINGS.items()
     )
 
 
-# ---- Methods that take them ----
+# ---- Methods that take settings ----
 
 P = ParamSpec("P")
 Self = TypeVar("Self")
@@ -347,9 +360,9 @@ Record = TypeVar("Record")
 def takes(
     make: Callable[P, Record],
 ) -> Callable[[Callable[[Self, Given, Record], Made]], Callable[Concatenate[Self, Given, P], Made]]:
-    """Turn a method that takes a record into one that takes the parameters the record is made from.
+    """Decorate a method that takes a record: make it take the parameters of the record instead.
 
-    So every way to generate has the parameters of `GenerationSettings`, in its signature too.
+    This gives every method that generates the parameters of `GenerationSettings`, also in its signature.
     """
 
     def decorate(

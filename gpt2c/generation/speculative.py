@@ -1,12 +1,13 @@
-"""Speculative decoding: several guesses checked in one pass, with the result of plain generation.
+"""Speculative decoding: check several guesses in one pass, with the same result as plain generation.
 
-A pass over a few tokens takes little longer than over one, since reading the weights is what takes time. So
-a draft guesses the next tokens, the model runs all of them at once, and its own choice behind each says
-how many were right (Leviathan, Kalman, Matias 2023; Chen et al. 2023). The model's choices are what is given
-out, the guesses only decide how many of them a pass yields: greedily or sampled, the ids are those of plain
-generation. When sampling, a draft model's guess takes the very random number that the model's choice will
-take, so that the two agree as far as their distributions do; each id given out is drawn from the model's own
-distribution, whatever the draft.
+A pass over a few tokens takes little longer than a pass over one, because most of the time goes into reading
+the weights. So a draft guesses the next tokens, the model computes all of them in one pass, and its own
+choice after each token shows how many guesses were right (Leviathan, Kalman, Matias 2023; Chen et al. 2023).
+
+Only the model's own choices become output; the guesses decide how many of them a pass yields. So the ids are
+those of plain generation, greedy or sampled. When sampling, a draft model's guess uses the same random number
+as the model's choice will, so the two agree as often as their distributions allow. Each id is still drawn
+from the model's own distribution, whatever the draft is.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ class Drafter(Protocol):
     """Guesses tokens."""
 
     def follow(self, ids: list[int]) -> None:
-        """Take note of all tokens so far."""
+        """Learn that the sequence now consists of the tokens `ids`."""
 
     def guess(self, n: int) -> list[int]:
-        """Up to n tokens that may come next."""
+        """Return up to n tokens that may come next."""
 
 
 class NgramDrafter:
-    """Guesses that what followed the last few tokens before follows them again (prompt lookup)."""
+    """Guesses that the last few tokens are followed by what followed them before (prompt lookup)."""
 
     def __init__(self, longest: int = 3) -> None:
         self._longest = longest
         self._ids: list[int] = []
-        self._follower: dict[tuple[int, ...], int] = {}  # n-gram: where what last followed it begins
+        self._follower: dict[tuple[int, ...], int] = {}  # n-gram: position after its last occurrence
 
     def follow(self, ids: list[int]) -> None:
         for end in range(max(len(self._ids), 1), len(ids)):
@@ -56,7 +57,7 @@ class NgramDrafter:
 
 
 class ModelDrafter:
-    """Guesses what another model would choose in the same way."""
+    """Guesses the tokens that another model, the draft, would choose with the same settings."""
 
     def __init__(self, session: Session, n_ctx: int, chooser: Chooser) -> None:
         self._session = session
@@ -66,14 +67,14 @@ class ModelDrafter:
     def follow(self, ids: list[int]) -> None:
         held = self._context.ids
         n = min(len(held), len(ids) - 1)
-        while held[:n] != ids[:n]:  # where guesses were wrong: never more than a few steps back
+        while held[:n] != ids[:n]:  # wrong guesses are at the end, so this takes a few steps at most
             n -= 1
         self._context.truncate(n, self._session)
         for token in ids[n:]:
             self._context.append(token)
-        behind = self._context.pending(self._session)[:-2]
-        if behind:
-            self._session.feed_greedy(behind)
+        missed = self._context.pending(self._session)[:-2]
+        if missed:
+            self._session.feed_greedy(missed)
 
     def guess(self, n: int) -> list[int]:
         ids, n_known = self._context.ids, len(self._context.ids)
@@ -89,26 +90,28 @@ class ModelDrafter:
 
 
 class DraftLength:
-    """How many tokens to guess in the next round, from how long rounds took and how many guesses held.
+    """Decides how many tokens to guess in the next round, by the times and right guesses so far.
 
-    A round of k guesses takes k d + v(k) and yields 1 + a + a^2 + ... + a^k tokens if each is right with
-    probability a. The k is taken that gives the most tokens a second, or none at all if a plain pass gives
-    more. Then a round is only tried now and again: what rounds have lost so far against plain passes (the
-    draft's catching up included) and what the next trial is expected to lose stay below a hundredth of the
-    time, and a plain pass and a half to begin with. Times are running means.
+    A round of k guesses takes the time k d + v(k), where d is the time per guess and v(k) that of the pass
+    that checks them. It yields 1 + a + a^2 + ... + a^k tokens if each guess is right with probability a. The
+    result of `next` is the k with the most tokens per second.
 
-    fixed: always so many. cost: what a pass of the draft is expected to take, in passes of the model.
-    prefill_s: what the prompt took, which the draft has to catch up with before it can guess.
+    If plain passes are faster than any k, a round is only tried from time to time: when the time that all
+    rounds have lost against plain passes (the draft's catching up included), plus the expected loss of the
+    next trial, stays below MAX_LOSS of the total time plus CREDIT plain passes. Times are running means.
+
+    fixed: always guess that many. cost: the expected time of a pass of the draft, relative to a pass of the
+    model. prefill_s: the time of the prompt's passes; the draft must compute the prompt before it can guess.
     """
 
-    MOST = 8
-    TRIAL = 2  # guesses, where nothing is known
-    CHECK_COST = 0.3  # what checking takes above a plain pass, likewise
-    MOST_LOST = 0.01
-    CREDIT = 1.5  # plain passes
-    LEAST_GAIN = 1.05  # below, it may be noise
-    RECENT = 0.15  # weight of the newest time in a mean
-    FADE = 0.95  # of what is known about guesses, a round
+    MAX_GUESSES = 8
+    TRIAL = 2  # guesses in a trial
+    CHECK_COST = 0.3  # expected extra time of the first checking pass, relative to a plain pass
+    MAX_LOSS = 0.01  # relative to the total time
+    CREDIT = 1.5  # plain passes that trials may lose at first
+    MIN_GAIN = 1.05  # a smaller gain may be noise
+    RECENT = 0.15  # weight of the newest time in a running mean
+    DECAY = 0.95  # weight per round of older counts of right guesses
 
     def __init__(self, fixed: int | None = None, cost: float = 0.0, prefill_s: float = 0.0) -> None:
         self._fixed = fixed
@@ -116,46 +119,46 @@ class DraftLength:
         self._plain_s: float | None = None
         self._guess_s = 0.0
         self._check_s: dict[int, float] = {}
-        self._best = 0.0, 0  # most tokens a second, and with how many guesses: asked for at every token
+        self._best = 0.0, 0  # (tokens per second, k) for the best k; computed once per round
         self._n_right, self._n_tried = 0.0, 0.0
         self._following_s = 0.0  # since the last round
         self._passed_s, self._lost_s = 0.0, 0.0
         self._last_lost_s: float | None = None  # in the last round
 
     def next(self) -> int:
-        """How many tokens to guess now."""
+        """Return how many tokens to guess now."""
         if self._fixed is not None:
             return self._fixed
         if self._plain_s is None:
-            return 0  # a plain pass first, to know what one takes
-        most_tokens_per_s, best = self._best
-        if most_tokens_per_s * self._plain_s > self.LEAST_GAIN:
+            return 0  # a plain pass comes first, to measure its time
+        max_tokens_per_s, best = self._best
+        if max_tokens_per_s * self._plain_s > self.MIN_GAIN:
             return best
         expected_s = self._last_lost_s
         if expected_s is None:
             expected_s = self._cost * self._prefill_s
             expected_s += (self.TRIAL * self._cost + self.CHECK_COST) * self._plain_s
-        most_s = self.CREDIT * self._plain_s + self.MOST_LOST * self._passed_s
-        return self.TRIAL if self._lost_s + expected_s <= most_s else 0
+        max_lost_s = self.CREDIT * self._plain_s + self.MAX_LOSS * self._passed_s
+        return self.TRIAL if self._lost_s + expected_s <= max_lost_s else 0
 
     def saw_plain(self, seconds: float) -> None:
-        """A plain pass took so long."""
+        """Note the time of a plain pass."""
         self._plain_s = self._mean(self._plain_s, seconds)
         self._passed_s += seconds
 
     def saw_following(self, seconds: float) -> None:
-        """It took so long to take note of tokens that came without the draft."""
+        """Note the time that the draft took to follow tokens that it did not guess."""
         self._following_s += seconds
 
     def saw_round(self, n_guessed: int, n_right: int, guess_s: float, check_s: float) -> None:
-        """So many guesses were made, and so many held; how long guessing and checking took."""
+        """Note a round: how many guesses, how many were right, how long guessing and checking took."""
         self._check_s[n_guessed] = self._mean(self._check_s.get(n_guessed), check_s)
         self._guess_s = self._mean(self._guess_s or None, guess_s / n_guessed)
-        self._n_right = self._n_right * self.FADE + n_right
-        self._n_tried = self._n_tried * self.FADE + min(n_right + 1, n_guessed)
-        self._best = max((self._tokens_per_s(k), k) for k in range(1, self.MOST + 1))
+        self._n_right = self._n_right * self.DECAY + n_right
+        self._n_tried = self._n_tried * self.DECAY + min(n_right + 1, n_guessed)
+        self._best = max((self._tokens_per_s(k), k) for k in range(1, self.MAX_GUESSES + 1))
         if self._plain_s is not None:
-            # A plain pass is never the longer one: if it seems so, the machine has become faster since.
+            # A plain pass is never slower than a checking pass. If it seems so, the machine is faster now.
             self._plain_s = min(self._plain_s, check_s)
             took_s = self._following_s + guess_s + check_s
             self._last_lost_s = took_s - (n_right + 1) * self._plain_s
@@ -173,38 +176,45 @@ class DraftLength:
 
 
 def speculative(draft: Draft, n_fixed: int | None, weight_bytes: int) -> Source:
-    """Tokens checked several at a time. draft: "ngram" or a model; n_fixed: how many, None to adapt;
-    weight_bytes: of the model that checks."""
+    """Return a source that checks several guesses per pass.
 
-    def tokens(session: Session, row: Continuation) -> Iterator[Token]:
-        first = plain_step(session, row)
+    draft: "ngram" or a model. n_fixed: how many guesses per pass; None adapts the number. weight_bytes: the
+    size of the weights of the model that checks.
+    """
+
+    def tokens(session: Session, sequence: Continuation) -> Iterator[Token]:
+        first = plain_step(session, sequence)
         yield first
-        prefill_s = row.work.prefill_ms / 1e3
+        prefill_s = sequence.work.prefill_ms / 1e3
         if draft == "ngram":
-            yield from _rounds(session, row, NgramDrafter(), DraftLength(n_fixed))
+            yield from _rounds(session, sequence, NgramDrafter(), DraftLength(n_fixed))
         else:
             assert draft is not None
             with draft.session() as other:
-                drafter = ModelDrafter(other, draft.config.n_ctx, row.chooser)
+                drafter = ModelDrafter(other, draft.config.n_ctx, sequence.chooser)
                 length = DraftLength(n_fixed, draft.weight_bytes / weight_bytes, prefill_s)
-                yield from _rounds(session, row, drafter, length)
+                yield from _rounds(session, sequence, drafter, length)
 
     return tokens
 
 
-def _rounds(session: Session, row: Continuation, drafter: Drafter, length: DraftLength) -> Iterator[Token]:
+def _rounds(
+    session: Session, sequence: Continuation, drafter: Drafter, length: DraftLength
+) -> Iterator[Token]:
+    """Yield tokens, round by round: from a pass that checks guesses, or from a plain pass."""
     while True:
-        is_step = len(row.context.pending(session)) == 1  # or a prompt, or a window that has slid
-        most = min(row.context.room, row.n_left - 1, length.next()) if is_step else 0
+        context = sequence.context
+        is_step = len(context.pending(session)) == 1  # not a prompt, nor a window that has slid
+        max_guesses = min(context.n_free, sequence.n_left - 1, length.next()) if is_step else 0
         times = [perf_counter()]
         guesses: list[int] = []
-        if most > 0:
-            drafter.follow(row.context.ids)
+        if max_guesses > 0:
+            drafter.follow(context.ids)
             times.append(perf_counter())
-            guesses = drafter.guess(most)
+            guesses = drafter.guess(max_guesses)
             length.saw_following(times[1] - times[0])
         times.append(perf_counter())
-        tokens = _checked(session, row, guesses) if guesses else [plain_step(session, row)]
+        tokens = _checked(session, sequence, guesses) if guesses else [plain_step(session, sequence)]
         times.append(perf_counter())
         if guesses:
             length.saw_round(len(guesses), len(tokens) - 1, times[2] - times[1], times[3] - times[2])
@@ -213,14 +223,14 @@ def _rounds(session: Session, row: Continuation, drafter: Drafter, length: Draft
         yield from tokens
 
 
-def _checked(session: Session, row: Continuation, guesses: list[int]) -> list[Token]:
-    """One pass over guesses: the tokens that hold, and the one that the model chooses behind them."""
+def _checked(session: Session, sequence: Continuation, guesses: list[int]) -> list[Token]:
+    """Check guesses in one pass: return those that are right, and the model's choice after them."""
     tokens: list[Token] = []
-    fed = row.context.pending(session) + guesses
-    if row.chooser.needs_logits:
-        ids = row.context.ids[:]
+    fed = sequence.context.pending(session) + guesses
+    if sequence.chooser.needs_logits:
+        ids = sequence.context.ids[:]
         for logits, guess in zip(session.feed_all(fed), [*guesses, None], strict=True):
-            tokens.append(row.chooser.choose(logits, ids))
+            tokens.append(sequence.chooser.choose(logits, ids))
             ids.append(tokens[-1].id)
             if ids[-1] != guess:
                 break
@@ -230,7 +240,7 @@ def _checked(session: Session, row: Continuation, guesses: list[int]) -> list[To
             if id != guess:
                 break
     session.rewind(session.n_past - (len(fed) - len(tokens)))
-    row.work.count_pass()
-    row.work.drafted += len(guesses)
-    row.work.accepted += len(tokens) - 1
+    sequence.work.count_pass()
+    sequence.work.drafted += len(guesses)
+    sequence.work.accepted += len(tokens) - 1
     return tokens

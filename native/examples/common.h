@@ -1,5 +1,5 @@
-/* What programs that run a model in C share (generate.c and tests/native/sessions.c): numbers on the command
- * line, instruction sets by name. */
+/* Shared by the programs that run a model in C (generate.c and tests/native/sessions.c): parsing numbers on the
+ * command line, finding instruction sets by name. */
 #ifndef GPT2C_EXAMPLES_COMMON_H
 #define GPT2C_EXAMPLES_COMMON_H
 
@@ -9,7 +9,7 @@
 
 #include "gpt2c.h"
 
-/* A whole number in [min, max], or the program's usage and its end. */
+/* A whole number in [min, max]; for any other text, prints the program's usage and exits. */
 static inline long example_number(const char *text, long min, long max, int (*usage)(void)) {
     char *end;
     const long value = strtol(text, &end, 10);
@@ -17,7 +17,8 @@ static inline long example_number(const char *text, long min, long max, int (*us
     return value;
 }
 
-/* The instruction set of that name, or the fastest that this machine supports; -1 if there is none. */
+/* The instruction set of that name, or for NULL the fastest that this machine supports; -1 if it is not
+ * supported. */
 static inline int32_t example_find_isa(const char *name) {
     int32_t found = -1;
     for (int32_t i = 0; i < gpt2c_isa_count(); i++) {

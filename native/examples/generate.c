@@ -1,10 +1,10 @@
-/* Greedy generation in plain C: everything that include/gpt2c.h takes to run a model, and no more.
+/* Greedy generation in plain C: all the calls of include/gpt2c.h that running a model needs, and no others.
  *
  *   cc -std=c99 -Iinclude native/examples/generate.c <the core> -lm -lpthread -o generate
  *   ./generate [-n NEW] [-t THREADS] [-i ISA] [-s SWITCHES] [-c CHUNK] [-k] model.packed ID [ID ...]
  *
- * -k keeps K and V in half precision. Prints the new ids on standard output, and the time to the first
- * token (TTFT) and in all on standard error. tools/pack_model.py makes packed files;
+ * -k stores K and V in half precision. The program prints the new ids on standard output, and the time to the
+ * first token (TTFT) and the total time on standard error. tools/pack_model.py makes packed files.
  * tools/check_native.py builds this program with sanitizers and for other machines, and compares what it
  * prints. */
 #define _POSIX_C_SOURCE 200809L
@@ -23,7 +23,7 @@ typedef struct arguments {
     int32_t n_threads;
     uint32_t switches;
     int32_t kv_f16;
-    size_t chunk;      /* the prompt is fed so many tokens at a time; 0: all at once */
+    size_t chunk;      /* tokens of the prompt per feed; 0: all in one feed */
     int32_t *ids;      /* the prompt */
     size_t n_ids;
 } arguments;
@@ -107,7 +107,7 @@ static int run(const arguments *a) {
     status = gpt2c_packed_open(a->path, NULL, &config, &model);
     if (status != GPT2C_STATUS_OK) return fail(a->path, status);
     status = gpt2c_session_create(model, NULL, NULL, &session);
-    gpt2c_model_free(model); /* the session holds it from here on */
+    gpt2c_model_free(model); /* from here on only the session holds a reference */
     if (status != GPT2C_STATUS_OK) return fail("session", status);
     const int result = generate(session, a);
     gpt2c_session_free(session);

@@ -28,7 +28,7 @@ def test_a_link_to_a_device_without_end(folder: Path, refused: Refused, name: st
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_pipe_that_nobody_writes_to(folder: Path, refused: Refused, name: str) -> None:
+def test_a_pipe_without_a_writer(folder: Path, refused: Refused, name: str) -> None:
     os.mkfifo(replaced(folder, name))
     refused(folder, f"{name}: is not a regular file")
 

@@ -21,7 +21,7 @@ from gpt2c.backends.native import native_config
 
 KEY = b"a key"
 HEADER = 4096
-N_CHECKED = 8 + 4 + 4 + 10 * 4 + 4 + 3 * 4 + 8 + 8 + 128  # bytes in front of the header's checksum
+N_CHECKED = 8 + 4 + 4 + 10 * 4 + 4 + 3 * 4 + 8 + 8 + 128  # bytes before the header's checksum
 
 
 class Packed:

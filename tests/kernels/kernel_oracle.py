@@ -89,20 +89,20 @@ def int8_rounded(x: Array) -> NDArray[np.float64]:
     return np.asarray(rounded.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]])
 
 
-def q8_kept(w: Array) -> NDArray[np.float32]:
-    """Weights [n_in, n_out] as q8 keeps them: scale * int8, a bfloat16 scale for each 64 of a column."""
+def q8_stored(w: Array) -> NDArray[np.float32]:
+    """Weights [n_in, n_out] as q8 stores them: scale * int8, a bfloat16 scale for each 64 of a column."""
     groups = _groups(np.clip(w, -1e15, 1e15).T, 64)
     exact = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
     scale = ((exact.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
     q = np.rint(groups / np.where(scale > 0, scale, np.float32(1)))
-    kept = scale * (np.clip(q, -127, 127) + np.float32(0))  # an integer has no -0
-    return np.ascontiguousarray(kept.reshape(w.shape[1], -1)[:, : w.shape[0]].T)
+    stored = scale * (np.clip(q, -127, 127) + np.float32(0))  # an integer has no -0
+    return np.ascontiguousarray(stored.reshape(w.shape[1], -1)[:, : w.shape[0]].T)
 
 
-def int8_linear(x: Array, kept: Array, size: Array, bias: Array) -> Answer:
-    """Of weights as they are kept, and their sizes W, |scale q| + |least|."""
-    rounded, groups = int8_rounded(x), -(-kept.shape[0] // 32)
-    exact = rounded @ kept.astype(np.float64) + bias
+def int8_linear(x: Array, stored: Array, size: Array, bias: Array) -> Answer:
+    """The answer for stored weights and their sizes W, |scale q| + |offset|."""
+    rounded, groups = int8_rounded(x), -(-stored.shape[0] // 32)
+    exact = rounded @ stored.astype(np.float64) + bias
     scale = np.abs(rounded) @ size.astype(np.float64) + np.abs(bias)
     return exact, (2 * groups + 4) * EPS * scale + groups * TINY
 
@@ -148,10 +148,10 @@ def softmax(x: Array) -> Answer:
     return p, (n + np.log(n) + 8 + below) * EPS * p + CUT
 
 
-def kept_f16(x: Array) -> NDArray[np.float32]:
-    """K or V as kv_f16 keeps it: the nearest half, but for a finite number no infinity."""
-    most = np.float32(65504)
-    limited = np.where(np.isfinite(x), np.clip(x, -most, most), x)
+def stored_f16(x: Array) -> NDArray[np.float32]:
+    """K or V as kv_f16 stores it: the nearest half, but no infinity for a finite number."""
+    max_half = np.float32(65504)
+    limited = np.where(np.isfinite(x), np.clip(x, -max_half, max_half), x)
     return limited.astype(np.float16).astype(np.float32)
 
 

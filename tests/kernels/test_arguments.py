@@ -283,7 +283,7 @@ def test_an_unknown_binding_is_refused() -> None:
 
 @pytest.mark.parametrize("layout", range(2, 6), ids=["panels", "panels_bf16", "panels_q8", "panels_q4"])
 def test_a_size_that_padding_makes_too_large_is_refused(layout: int, on: On) -> None:
-    """One row is padded to a block of 64: the bytes of so many blocks would wrap around to few."""
+    """One row is padded to a block of 64: the bytes of that many blocks would wrap around to few."""
     binding = bindings.load(on["binding"])
     for block_bytes in (2112, 576, 4096, 8192):
         n_out = (2**64 // block_bytes + 1) * 32
@@ -298,8 +298,8 @@ from gpt2c import kernels
 
 page, n_past = mmap.PAGESIZE, 32
 n_embd = page // 4 // n_past
-room = mmap.mmap(-1, 2 * page)
-q = np.frombuffer(room, np.float32).reshape(2 * n_past, n_embd)
+pages = mmap.mmap(-1, 2 * page)
+q = np.frombuffer(pages, np.float32).reshape(2 * n_past, n_embd)
 k = np.ones_like(q)
 expected = kernels.attention(q, k, k, 1, n_past, isa=sys.argv[1], binding=sys.argv[2])
 libc = ctypes.CDLL(None, use_errno=True)

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from kernel_oracle import Answer, assert_same_bits, assert_within, attention, bits, kept_f16, normal
+from kernel_oracle import Answer, assert_same_bits, assert_within, attention, bits, normal, stored_f16
 from numpy.typing import NDArray
 from references import optional
 
@@ -28,7 +28,7 @@ def case(n: int, n_head: int, head_dim: int) -> tuple[Floats, Floats, Floats, An
 @cache
 def answer_f16(n: int, n_head: int, head_dim: int) -> Answer:
     q, k, v, _ = case(n, n_head, head_dim)
-    return attention(q, kept_f16(k), kept_f16(v), n_head)
+    return attention(q, stored_f16(k), stored_f16(v), n_head)
 
 
 @pytest.fixture(params=[False, True], ids=["f32", "f16"])
@@ -151,7 +151,7 @@ def test_halves_have_the_bits_of_rounding_k_and_v_first(
 ) -> None:
     for n in LENGTHS:
         q, k, v, _ = case(n, n_head, head_dim)
-        rounded = kernels.attention(q, kept_f16(k), kept_f16(v), n_head, fused=fused, **on)
+        rounded = kernels.attention(q, stored_f16(k), stored_f16(v), n_head, fused=fused, **on)
         assert_same_bits(kernels.attention(q, k, v, n_head, fused=fused, kv_f16=True, **on), rounded)
 
 
@@ -167,7 +167,7 @@ def test_every_value_is_rounded_to_the_nearest_half_and_the_even_one_of_two(on: 
     v = np.concatenate([halves, between, *around])
     v = np.concatenate([v, -v])[None]
     none = np.zeros_like(v)
-    assert_same_bits(kernels.attention(none, none, v, 1, kv_f16=True, **on), kept_f16(v) + np.float32(0))
+    assert_same_bits(kernels.attention(none, none, v, 1, kv_f16=True, **on), stored_f16(v) + np.float32(0))
 
 
 def test_a_finite_number_stays_finite_and_an_infinity_or_nan_what_it_is(on: On) -> None:
@@ -188,7 +188,7 @@ def test_k_and_v_beyond_the_largest_half_do_not_spoil_a_row(on: On) -> None:
     k, v = k * np.float32(1e5), v * np.float32(1e5)
     out = kernels.attention(q, k, v, 2, kv_f16=True, **on)
     assert np.isfinite(out).all()
-    assert_same_bits(out, kernels.attention(q, kept_f16(k), kept_f16(v), 2, **on))
+    assert_same_bits(out, kernels.attention(q, stored_f16(k), stored_f16(v), 2, **on))
 
 
 def test_halves_are_not_floats(on: On) -> None:

@@ -80,7 +80,7 @@ def test_a_lookup_rounds_to_the_nearest_fp16_number_and_ties_to_even(on: On) -> 
 
 
 def test_the_table_has_the_bits_of_the_reference_wherever_they_are_well_defined(on: On) -> None:
-    """Not where the exact value lies so close to the middle between two fp16 numbers that an error
+    """Not where the exact value is so close to the middle between two fp16 numbers that an error
     within the formula's bound decides which is the nearer one."""
     x = FINITE_HALVES
     exact, bound = gelu(x)

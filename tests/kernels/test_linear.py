@@ -125,9 +125,9 @@ def test_arrays_need_no_more_than_a_floats_own_alignment(on: On, layout: str) ->
     x, w, bias, _ = case(7, 33, 65)
 
     def shifted(array: Floats) -> Floats:
-        room = np.empty(array.size + 1, np.float32)[1:].reshape(array.shape)
-        room[...] = array
-        return room
+        buffer = np.empty(array.size + 1, np.float32)[1:].reshape(array.shape)
+        buffer[...] = array
+        return buffer
 
     expected = kernels.linear(x, w, bias, layout, **on)
     assert_same_bits(kernels.linear(shifted(x), w, shifted(bias), layout, **on), expected)

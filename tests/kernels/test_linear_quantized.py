@@ -16,7 +16,7 @@ from kernel_oracle import (
     int8_linear,
     int8_rounded,
     normal,
-    q8_kept,
+    q8_stored,
 )
 from numpy.typing import NDArray
 
@@ -36,8 +36,8 @@ def layout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def kept(w: Floats, layout: str, on: On | None = None) -> Floats:
-    """Weights [n_in, n_out] as the format keeps them, read through the embedding."""
+def stored(w: Floats, layout: str, on: On | None = None) -> Floats:
+    """Weights [n_in, n_out] as the format stores them, read through the embedding."""
     on = {"isa": "ref"} if on is None else on
     packed = kernels.pack(w, layout, binding=on.get("binding", "auto"))
     rows = np.zeros((w.shape[1], w.shape[0]), np.float32)
@@ -45,7 +45,7 @@ def kept(w: Floats, layout: str, on: On | None = None) -> Floats:
 
 
 def sizes_of(w: Floats, layout: str) -> Floats:
-    """At most W: q4 does not tell its least, which is little more than what is below 0 in a column."""
+    """At most W: q4's offset is not readable, but little more than what is below 0 in a column."""
     below = np.maximum(-w.min(axis=0), 0) if layout == "panels_q4" else np.zeros(w.shape[1], np.float32)
     return np.asarray(np.abs(w) + 2.5 * below)
 
@@ -53,7 +53,7 @@ def sizes_of(w: Floats, layout: str) -> Floats:
 @cache
 def case(rows: int, n_in: int, n_out: int, layout: str) -> tuple[Floats, Floats, Floats, Answer, Floats]:
     x, w, bias = normal(rows, n_in), normal(n_in, n_out, seed=1), normal(n_out, seed=2)
-    weights = q8_kept(w) if layout == "panels_q8" else kept(w, layout)
+    weights = q8_stored(w) if layout == "panels_q8" else stored(w, layout)
     answer = int8_linear(x, weights, sizes_of(weights, layout), bias)
     return x, w, bias, answer, kernels.linear(x, w, bias, layout, isa="ref")
 
@@ -89,7 +89,7 @@ def test_rows_and_columns_may_be_split(on: On, layout: str, epilogue: str) -> No
 
 
 @pytest.mark.parametrize("table", [False, True])
-def test_gelu_behind_a_sum_is_the_instruction_sets_own(on: On, layout: str, table: bool) -> None:
+def test_gelu_after_a_sum_is_the_instruction_sets_own(on: On, layout: str, table: bool) -> None:
     x, w, bias, _, _ = case(13, 33, 65, layout)
     plain = kernels.linear(x, w, bias, layout, **on)
     fused = kernels.linear(x, w, bias, layout, epilogue="gelu_table" if table else "gelu", **on)
@@ -114,7 +114,7 @@ def test_integers_of_the_largest_size_do_not_overflow(on: On, layout: str) -> No
     """All products of one sign, in every lane: 32 * 127 * 127, or 15 instead of the second 127."""
     for sign in (1, -1):
         x, w = np.full((5, 96), 127, np.float32), np.full((96, 65), sign, np.float32)
-        weights = kept(w, layout)
+        weights = stored(w, layout)
         out = kernels.linear(x, w, layout=layout, **on)
         assert_within(out, int8_linear(x, weights, sizes_of(weights, layout), np.zeros(65)))
         assert_same_bits(kernels.linear(-x, w, layout=layout, **on), -out)
@@ -143,7 +143,7 @@ def test_x_too_small_for_a_scale_counts_as_0(on: On, layout: str) -> None:
 
 def test_huge_x_that_cancels_is_within_the_bound(on: On, layout: str) -> None:
     x, w, bias = normal(7, 97) * np.float32(1e30), normal(97, 65, seed=1), normal(65, seed=2)
-    weights = kept(w, layout)
+    weights = stored(w, layout)
     answer = int8_linear(x, weights, sizes_of(weights, layout), bias)
     assert_within(kernels.linear(x, w, bias, layout, **on), answer)
 
@@ -151,11 +151,11 @@ def test_huge_x_that_cancels_is_within_the_bound(on: On, layout: str) -> None:
 # ---- The embedding ----
 
 
-def test_a_token_is_its_row_as_the_format_keeps_it_plus_its_position(on: On, layout: str) -> None:
+def test_a_token_is_its_row_as_the_format_stores_it_plus_its_position(on: On, layout: str) -> None:
     for n_embd in SIZES[:-1]:
         wte, wpe = normal(65, n_embd), normal(12, n_embd, seed=1)
         ids = np.array([64, 0, 31, 32, 33, 7])
-        rows = q8_kept(wte.T).T if layout == "panels_q8" else kept(wte.T, layout).T
+        rows = q8_stored(wte.T).T if layout == "panels_q8" else stored(wte.T, layout).T
         assert_same_bits(kernels.embed(ids, wte, wpe, 3, layout, **on), rows[ids] + wpe[3:9])
 
 
@@ -164,7 +164,7 @@ def test_linear_and_embedding_read_the_same_q4(on: On) -> None:
     w = normal(97, 65)
     rows = kernels.linear(127 * np.eye(97, dtype=np.float32), w, layout="panels_q4", **on) / 127
     scale = sizes_of(w, "panels_q4")
-    assert (np.abs(rows - kept(w, "panels_q4", on)) <= 8 * 2.0**-24 * scale).all()
+    assert (np.abs(rows - stored(w, "panels_q4", on)) <= 8 * 2.0**-24 * scale).all()
 
 
 # ---- What a weight becomes ----
@@ -172,13 +172,13 @@ def test_linear_and_embedding_read_the_same_q4(on: On) -> None:
 
 def q8_errors(w: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How far each weight is off, and how far it may be."""
-    error = np.abs(kept(w, "panels_q8").astype(np.float64) - w)
+    error = np.abs(stored(w, "panels_q8").astype(np.float64) - w)
     largest = [np.abs(w[k : k + 64]).max(axis=0).astype(np.float64) for k in range(0, len(w), 64)]
     return error, np.repeat(largest, 64, axis=0)[: len(w)] * Q8_ROUNDOFF + Q8_TINY
 
 
 def q4_errors(w: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    error = np.abs(kept(w, "panels_q4").astype(np.float64) - w)
+    error = np.abs(stored(w, "panels_q4").astype(np.float64) - w)
     reach = np.maximum(w.max(axis=0), 0).astype(np.float64) - np.minimum(w.min(axis=0), 0)
     return error, np.broadcast_to(reach * Q4_ROUNDOFF + Q4_TINY, w.shape)
 
@@ -187,12 +187,12 @@ def test_q8_follows_the_documented_rule(on: On) -> None:
     for n_in, n_out in [(1, 1), (64, 32), (65, 33), (200, 97)]:
         for scale in (1.0, 1e-20, 1e12, 1e-36, 1e-40):
             w = normal(n_in, n_out) * np.float32(scale)
-            assert_same_bits(kept(w, "panels_q8", on), q8_kept(w))
+            assert_same_bits(stored(w, "panels_q8", on), q8_stored(w))
 
 
 def test_a_q4_group_has_16_values_a_column_and_less_error_than_an_even_division() -> None:
     w = normal(128, 97) * np.exp(normal(1, 97, seed=1)) + normal(1, 97, seed=2) / 4
-    ours = kept(w, "panels_q4")
+    ours = stored(w, "panels_q4")
     for k in range(0, 128, 32):
         part, group = w[k : k + 32].astype(np.float64), ours[k : k + 32]
         assert max(len(np.unique(column)) for column in group.T) <= 16
@@ -239,15 +239,15 @@ def columns_of_kinds(draw: st.DrawFn) -> Floats:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(w=columns_of_kinds())
-def test_any_weights_are_kept_without_nan_and_within_the_declared_error(w: Floats) -> None:
+def test_any_weights_are_stored_without_nan_and_within_the_declared_error(w: Floats) -> None:
     """Beyond 1e15 a weight counts as that, an infinite one too."""
     finite = np.clip(w, np.float32(-1e15), np.float32(1e15))
     for layout, errors in (("panels_q8", q8_errors), ("panels_q4", q4_errors)):
-        ours = kept(w, layout)
+        ours = stored(w, layout)
         assert np.isfinite(ours).all()
-        assert_same_bits(ours, kept(finite, layout))
-        error, most = errors(finite)
-        assert (error <= most).all(), (layout, (error / most).max())
+        assert_same_bits(ours, stored(finite, layout))
+        error, bound = errors(finite)
+        assert (error <= bound).all(), (layout, (error / bound).max())
         out = kernels.linear(np.ones((1, len(w)), np.float32), w, layout=layout)
         assert np.isfinite(out).all()
 
@@ -261,8 +261,8 @@ def test_few_distinct_weights_are_within_the_declared_error(levels: list[float],
     """Where a least-squares fit may be steep: it decides by a handful of values."""
     w = np.array([[levels[i % len(levels)]] for i in picks], np.float32)
     for errors in (q8_errors, q4_errors):
-        error, most = errors(w)
-        assert (error <= most).all(), (error / most).max()
+        error, bound = errors(w)
+        assert (error <= bound).all(), (error / bound).max()
 
 
 @settings(max_examples=100, deadline=None)
@@ -277,12 +277,12 @@ def test_any_finite_x_is_rounded_as_documented(x: list[float]) -> None:
 
 
 def test_zeros_stay_zero(layout: str) -> None:
-    assert_same_bits(kept(np.zeros((65, 33), np.float32), layout), np.zeros((65, 33), np.float32))
+    assert_same_bits(stored(np.zeros((65, 33), np.float32), layout), np.zeros((65, 33), np.float32))
 
 
 def test_a_nan_weight_makes_its_block_nan_and_no_other_column(on: On, layout: str) -> None:
     x, w, bias, _, expected = case(7, 97, 65, layout)
-    rows = kept(w, layout)
+    rows = stored(w, layout)
     for place in (0, 40, 64, 96):
         spoiled = w.copy()
         spoiled[place, 40] = np.nan
@@ -291,7 +291,7 @@ def test_a_nan_weight_makes_its_block_nan_and_no_other_column(on: On, layout: st
         assert np.isnan(out[:, 40]).all()
         # q8: the 64 that share its scale. q4: the column, since its scales are relative to the largest.
         block = np.arange(97) // 64 == place // 64 if layout == "panels_q8" else np.full(97, True)
-        found = kept(spoiled, layout, on)
+        found = stored(spoiled, layout, on)
         assert np.isnan(found[block, 40]).all()
         found[block, 40] = rows[block, 40]
         assert_same_bits(found, rows)
