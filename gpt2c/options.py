@@ -20,7 +20,7 @@ class Option:
 
     needs: options that it turns on. replaces: options that it turns off. in_all: whether "all" has it.
     value: the name of the value that may follow after "="; None if it takes none.
-    is_field: whether `gpt2c_model_config` in C has a field of this name, 1 with the option and 0 without it.
+    is_field: whether `gpt2c_model_config` in C has a field of this name: 1 with the option, 0 without it.
     """
 
     name: str
