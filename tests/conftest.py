@@ -20,6 +20,9 @@ from gpt2c import bindings
 _CACHE = tempfile.TemporaryDirectory(prefix="gpt2c-cache-")
 os.environ["GPT2C_CACHE"] = _CACHE.name
 
+# Threads of torch that spin at a barrier slow down everything else. Torch reads this when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A shell has its background jobs ignore Ctrl-C, and whatever they start inherits that: tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

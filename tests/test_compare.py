@@ -239,11 +239,12 @@ def test_a_backend_that_does_not_run_is_a_row_with_its_reason(
 ) -> None:
     (tmp_path / "torch.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    good, bad = compared("native", "torch").rows
+    done = compared("native", "torch")
+    good, bad = done.rows
     assert (good.backend, good.status, good.same_text) == ("native", "ok", True)
     assert (bad.backend, bad.status, bad.text, bad.tokens_per_s) == ("torch", status, None, None)
     assert reason in bad.reason and "\n" not in bad.reason
-    table = as_table(compared("native", "torch")).splitlines()
+    table = as_table(done).splitlines()
     assert table[2].split() == ["torch", status]
     assert reason in table[3]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -38,6 +39,7 @@ def test_closing_the_stream_stops_it_at_once_and_frees_its_session(binding):
     native = bindings.load(binding)
     with gpt2c.load(binding=binding) as model:
         expected = model.generate(PROMPT, 5)
+        gc.collect()  # of other tests
         before = native.memory()[0]
         with model.stream(PROMPT, 400) as stream:
             next(stream)

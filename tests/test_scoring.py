@@ -58,11 +58,18 @@ def their_logprobs(theirs: object, ids: list[int], n_ctx: int, stride: int) -> n
 EMBEDDED = Path(gpt2c.__file__).parent / "assets"
 
 
+@pytest.fixture(scope="module")
+def long_ids() -> list[int]:
+    """More tokens than the context holds."""
+    with gpt2c.load() as model:
+        return model.generate(TEXT, 580, temperature=1.0, seed=0, overflow="slide").ids
+
+
 @pytest.mark.parametrize("stride", [None, 400])
 def test_a_text_longer_than_the_context_has_transformers_scores(
-    model: gpt2c.Model, their_model: Callable[[Path], object], stride: int | None
+    model: gpt2c.Model, long_ids: list[int], their_model: Callable[[Path], object], stride: int | None
 ) -> None:
-    ids = model.generate(TEXT, 580, temperature=1.0, seed=0, overflow="slide").ids
+    ids = long_ids
     score = model.score(ids, stride)
     expected = their_logprobs(their_model(EMBEDDED), ids, 512, stride or 256)
     assert score.logprobs.shape == (579,)

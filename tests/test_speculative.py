@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -292,6 +293,7 @@ def test_the_drafts_session_is_freed_however_the_generation_ends(binding: str) -
     native = bindings.load(binding)
     with gpt2c.load(binding=binding) as model:
         model.session().close()  # which leaves its buffers to the next one
+        gc.collect()  # of other tests
         before = native.memory()[0]
         model.generate(PROMPT, 20, draft=model)
         assert native.memory()[0] == before
