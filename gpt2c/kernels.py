@@ -365,7 +365,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
     names = ("auto", *(name for name, _, _ in rows))
     number = _number_of("instruction set", isa, dict(zip(names, range(-1, len(rows)), strict=True)))
     if isa not in supported:
-        raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
+        raise OptionError(f"this machine cannot run {isa!r} (choose from {', '.join(supported)})")
     return chosen, number
 
 
