@@ -278,7 +278,7 @@ class Model:
         stored so far. A session of GPT-2 small takes up to 75 MB. Raises OptionError if n is not an integer
         >= 0.
         """
-        n = whole_number("the number of prompts to keep", n)
+        n = whole_number("the number of cached prompts", n)
         old, self._prompt_cache = self._prompt_cache, PromptCache(n, self.plan.copies_sessions) if n else None
         if old is not None:
             old.clear()

@@ -65,7 +65,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("threads", "a pool of N threads; without N, one per core", "one thread", value="N"),
     Option(
         "fused",
-        "GELU, residual, scale and mask computed inside the kernels that precede them",
+        "GELU, residual and the scale of scores applied inside the kernels that precede them",
         "separate passes over the data",
         needs=("kv", "linear", "gelu", "residual"),
         is_field=True,

@@ -149,8 +149,8 @@ typedef struct gpt2c_model_config {
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
     int32_t format;              /* of the weights: 0 .. gpt2c_format_count() - 1; needs aligned if not 0 */
     int32_t n_threads;           /* 1 .. GPT2C_LIMIT_THREADS, including the calling thread */
-    int32_t fused;               /* 1: projections apply GELU and residual as they store a sum; scale, mask
-                                    and softmax in one pass. Needs switches 0 to 3. Same bits as 0 */
+    int32_t fused;               /* 1: projections apply GELU and residual as they store a sum, and the
+                                    scale of scores takes no pass. Needs switches 0 to 3. Same bits as 0 */
     int32_t head_screen;         /* 1: where a feed wants next_id but no logits, it is found with the help
                                     of a compact copy of the head. Needs aligned, switch 5 and a format
                                     of floats. Same ids as 0 */
@@ -475,7 +475,7 @@ typedef struct gpt2c_op_attention_args {
     size_t n_past;               /* <= n; K and V of these positions are stored as if by an earlier call */
     size_t n_head;
     size_t head_dim;
-    int32_t fused;               /* 1: scale, mask and maximum with the scores; 0: in separate passes */
+    int32_t fused;               /* 1: the scale of scores takes no separate pass; the same bits as 0 */
     int32_t kv_f16;              /* 1: K and V are stored in half precision */
     size_t rows_begin;           /* The rows of `out` and the heads to compute, without the end; nothing */
     size_t rows_end;             /* else of `out` is written. */

@@ -24,7 +24,7 @@
  *               The same bits in every set: integers are summed exactly, all further steps are prescribed
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
  *               + 2 tiny * (1 + |weight|), where std = sqrt(variance + epsilon)
- *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
+ *   exp         3 eps relative on [-87.3, 88.3]; 0 below, infinity above
  *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; -0 for a huge negative x
  *   gelu_erf    12 eps * |gelu(x)| * (1 + x^2 / 4) + 1e-37; -0 for a huge negative x
  *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
@@ -117,7 +117,7 @@ typedef struct gpt2c_attention_args {
     const gpt2c_kv *kv;      /* holds positions 0 .. position + rows - 1 */
     size_t position;         /* the position of row 0 */
     float *scores;           /* [SCORE_ROWS][pad(n_ctx, KV_TILE)], scratch of the calling thread */
-    int fused;               /* 1: scale, mask and maximum together with the scores; 0: in separate passes */
+    int fused;               /* 1: the scale is applied to scores as they are computed or read; 0: in a pass */
     float scale;             /* of the scores */
 } gpt2c_attention_args;
 

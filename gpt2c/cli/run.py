@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compare", action="store_true", help="run every backend greedily and compare them")
     group.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    group.add_argument(
+        "--version", action="version", help="print the version", version=f"gpt2c {__version__}"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
