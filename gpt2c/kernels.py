@@ -310,7 +310,7 @@ def attention(
     first n_past positions are stored first, as if by an earlier call; the result is the rows of the positions
     after them, [n - n_past, n_embd]. Vaswani et al. 2017, "Attention Is All You Need", equation 1.
 
-    fused: compute scale, mask and maximum together with the scores, or in separate passes; the same bits.
+    fused: apply the scale as scores are computed or read, or in a pass of its own; the same bits.
     kv_f16: store k and v rounded to half precision, and finite values beyond 65504 as 65504. rows, heads:
     (begin, end): compute only these, and return [rows, heads * head_dim].
     """
@@ -365,7 +365,7 @@ def _choose(isa: str, binding: str) -> tuple[Binding, int]:
     names = ("auto", *(name for name, _, _ in rows))
     number = _number_of("instruction set", isa, dict(zip(names, range(-1, len(rows)), strict=True)))
     if isa not in supported:
-        raise OptionError(f"this machine cannot run {isa!r} (it can: {', '.join(supported)})")
+        raise OptionError(f"this machine cannot run {isa!r} (choose from {', '.join(supported)})")
     return chosen, number
 
 

@@ -53,19 +53,19 @@ def load(
       ckpt.pt, llm.c's .bin; docs/models.md describes each;
     - the id of a model on the Hugging Face hub, such as "gpt2".
 
-    weights: the weight format: "f32", "bf16", "q8" or "q4". If the model is stored in another format, it is
-    converted through float32. None means the stored format if that is q8 or q4, else "f32".
+    weights: the weight format: "f32", "bf16", "q8" or "q4". A model that is stored in another format is
+    converted to float32 first. None means the stored format if that is q8 or q4, else "f32".
 
     opts: a comma-separated list or an iterable of the option names in `gpt2c.OPTIONS`, "all" or "none".
     threads: the number of threads; None means one per core that this process may use. isa: the name of an
     instruction set, or "auto". binding: "cython", "cffi" or "auto".
 
-    backend: "native", the C core; or one of its presets, such as "c_kv", which is given in place of opts; or
-    "numpy", "numba", "torch" or "hf", which compute the same model with a library. Those do not take
-    weights, opts, threads, isa or binding.
+    backend: "native", the C core; or one of its presets, such as "c_kv", which takes the place of opts; or
+    "numpy", "numba", "torch" or "hf", which compute the same model with a Python library. These four do not
+    take weights, opts, threads, isa or binding.
 
-    A large model loads faster from the second time on, because its weights are stored as they are laid out
-    in memory (backends/packed_cache.py).
+    A large model loads faster from the second time on, because the first load stores its weights on disk as
+    they are laid out in memory (backends/packed_cache.py).
 
     Raises OptionError, ModelFileError (ModelNotFoundError if there is no such file or folder), ConfigError,
     BackendUnavailable, OutOfMemoryError.
@@ -149,7 +149,7 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Config, plan and a checksum of the weights, which decide whether a saved session fits this model.
+        """Config, plan and a checksum of the weights: they decide whether a saved session fits this model.
 
         The first access reads all weights. Raises OptionError if the backend is not the C core.
         """
@@ -211,8 +211,8 @@ class Model:
     def generate_batch(self, prompts: Sequence[str | Ids], settings: GenerationSettings) -> list[Completion]:
         """Continue many prompts, which may differ in length, and return their completions in order.
 
-        Each completion has the same bits as `generate` of its prompt alone. One forward pass serves up to
-        `batch_size` prompts, and a beginning that prompts share is computed once; `timings` shows both. That
+        Each completion has the same bits as that of `generate` with its prompt. One forward pass serves up to
+        `batch_size` prompts, and a prefix that prompts share is computed once; `timings` shows both. This
         needs a plan with all six switches. With any other plan, with a draft or with beams, the prompts are
         continued one after another.
 
@@ -247,8 +247,8 @@ class Model:
 
         text_or_ids: text, or token ids (a list or an integer array). More than n_ctx tokens are scored in
         windows of n_ctx tokens that begin `stride` tokens apart (None: n_ctx // 2); see
-        gpt2c/generation/scoring.py. progress: called from time to time with the number of tokens scored since
-        the last call.
+        gpt2c/generation/scoring.py. progress: called from time to time with the number of tokens that were
+        scored since its last call.
 
         Raises TokenError for fewer than two tokens or a bad id, OptionError for a stride outside 1 to
         n_ctx - 1, CancelledError, ClosedError, and Gpt2cError if damaged weights give logits that are not
@@ -271,21 +271,21 @@ class Model:
             return session.feed_hidden(self._ids(text_or_ids))
 
     def cache_prompts(self, n: int) -> None:
-        """Keep the sessions of the last n calls of `generate` and `stream` for later prompts.
+        """Store the sessions of the last n calls of `generate` and `stream` for later prompts.
 
         A prompt that begins like an earlier one continues from its session. The result is the same, and the
-        time to the first token is shorter. The default is 0, which keeps none; n = 0 also frees the sessions
-        kept so far. A session of GPT-2 small takes up to 75 MB. Raises OptionError if n is not an integer
+        time to the first token is shorter. The default is 0, which stores none; n = 0 also frees the sessions
+        stored so far. A session of GPT-2 small takes up to 75 MB. Raises OptionError if n is not an integer
         >= 0.
         """
-        n = whole_number("the number of prompts to keep", n)
+        n = whole_number("the number of cached prompts", n)
         old, self._prompt_cache = self._prompt_cache, PromptCache(n, self.plan.copies_sessions) if n else None
         if old is not None:
             old.clear()
 
     @cached_property
     def tokenizer_or_none(self) -> Tokenizer | None:
-        """The tokenizer, or None if the model has no vocabulary; its completions then have no text."""
+        """The tokenizer, or None if the model has no vocabulary; completions then have no text."""
         try:
             return self.tokenizer
         except FileNotFoundError:
@@ -317,7 +317,7 @@ class Model:
             self._handle.trace = None
 
     def cancel(self) -> None:
-        """End all generations and other calls that are running on this model, in whatever thread.
+        """End all generations and other calls that are running on this model, in any thread.
 
         A generation returns what it has, with finish_reason "cancelled". Other calls (`score`, `embed`,
         `logits`, a session's feeds) raise CancelledError.
@@ -330,9 +330,9 @@ class Model:
     def save_packed(self, path: str | os.PathLike[str], key: bytes) -> None:
         """Write the weights, as they are laid out in memory, to a file that the C core can map.
 
-        native/packed.c defines the file. key: up to 127 bytes that identify what it was made from.
+        native/packed.c defines the file. key: up to 127 bytes that identify what the weights were read from.
 
-        Raises ModelFileError if the file cannot be written (no part of it is left then), and OptionError if
+        Raises ModelFileError if the file cannot be written (then no part of it is left), and OptionError if
         the key is longer, if path or key contains a null byte, or if the backend is not the C core.
         """
         native = self._handle.opened()

@@ -1,7 +1,7 @@
 """The options, one row each, and `resolve`, which turns option names into a `Plan`.
 
 This module is pure: it loads no binding and does not look at the machine. The caller passes in what the
-machine can run.
+machine supports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Option:
     """One row: what the option does when on and when off, and how it combines with others.
 
     needs: options that it turns on. replaces: options that it turns off. in_all: whether "all" has it.
-    value: the name of the value that may follow after "="; None if it takes none.
+    value: what the value that may follow after "=" is called; None if the option takes none.
     is_field: whether `gpt2c_model_config` in C has a field of this name: 1 with the option, 0 without it.
     """
 
@@ -44,7 +44,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("gelu", "GELU for new tokens only", "for every token"),
     Option("residual", "embedding rows and residual additions for new tokens only", "for every token"),
     Option("layernorm", "layer norms for new tokens only", "for every token"),
-    Option("unembed", "logits of the last position only", "of every position"),
+    Option("unembed", "logits of the last position only", "logits of every position"),
     Option(
         "gelu_table",
         "GELU from a table over all fp16 values",
@@ -65,14 +65,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("threads", "a pool of N threads; without N, one per core", "one thread", value="N"),
     Option(
         "fused",
-        "GELU, residual, scale and mask computed inside the kernels that precede them",
-        "separate passes",
+        "GELU, residual and the scale of scores applied inside the kernels that precede them",
+        "separate passes over the data",
         needs=("kv", "linear", "gelu", "residual"),
         is_field=True,
     ),
     Option(
         "head_screen",
-        "greedy ids from a compact copy of the head, proved correct; exact logits of a few candidates",
+        "greedy ids from a compact copy of the head, proved correct; only a few logits are computed exactly",
         "the whole head",
         needs=("aligned", "unembed"),
         is_field=True,
@@ -121,8 +121,8 @@ MAX_THREADS = 1024
 class Plan:
     """How a model runs: the resolved options, in the order of OPTIONS, and the choices made for them.
 
-    backend: "native"; for another backend only its name and the weight format are known, since its library
-    decides everything else.
+    backend: "native". For another backend, a plan holds only its name and the weight format, since its
+    library decides everything else.
     """
 
     options: tuple[str, ...]
@@ -147,7 +147,7 @@ class Plan:
 
     @property
     def copies_sessions(self) -> bool:
-        """Whether a session can copy another one's tokens; only the C core can do that."""
+        """Whether a session can take over the tokens of another one; only the C core can do that."""
         return self.backend == "native"
 
     @property
@@ -275,14 +275,14 @@ def resolve(
     """Resolve options as a user gives them into a Plan.
 
     opts: a comma-separated list or an iterable of names, "none" or "all", in any order; "simd=avx2" and
-    "threads=2" carry a value. isa, threads, weights: other ways to give the same choices; they turn the
+    "threads=2" carry a value. isa, threads, weights: another way to make the same choices; they turn the
     matching options on ("ref" and "unroll" turn `simd` off). stored: the weight format to use if none is
     named. isas: (name, supported) of each instruction set, from slow to fast. cores: how many cores the
     process may use. Where `simd` or `threads` is on without a value, $GPT2C_ISA or $GPT2C_THREADS in
     `environ` decides, else the machine.
 
-    Raises OptionError for an unknown name (with the nearest known one), a duplicate, or two different
-    values of one choice.
+    Raises OptionError for an unknown name (the message suggests the nearest known one), a duplicate, or two
+    different values for one choice.
     """
     chosen = _parse(opts)
     wanted = set(chosen)

@@ -47,7 +47,7 @@ class ModelHandle:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Config, plan and a checksum of the weights, which decide whether a saved state fits the model.
+        """Config, plan and a checksum of the weights: they decide whether a saved state fits the model.
 
         The first access reads all weights.
         """
@@ -55,7 +55,7 @@ class ModelHandle:
 
 
 class Session:
-    """Feed tokens, get logits. Made by `Model.session()`; only one thread at a time may call it.
+    """Feed tokens, get logits. Made by `Model.session()`; only one thread may call it at a time.
 
     Example::
 
@@ -93,12 +93,12 @@ class Session:
 
     @property
     def separate_passes(self) -> int:
-        """Separate passes that the last feed made for GELU and residual additions; 0 with `fused`."""
+        """How many passes over the data the last feed made only for GELU or a residual; 0 with `fused`."""
         return self._open().separate_passes()
 
     @property
     def screened(self) -> tuple[int, int]:
-        """Totals of `head_screen` in this session: (greedy ids found, candidates computed exactly)."""
+        """Totals of `head_screen` in this session: (greedy ids found, logits computed exactly for them)."""
         return self._open().screened()
 
     def feed(self, ids: Ids, out: Floats | None = None) -> Floats:
@@ -134,7 +134,7 @@ class Session:
     def feed_greedy(self, ids: Ids) -> int:
         """Append tokens like `feed`, but return only the id of the last token's largest logit.
 
-        The lowest id wins a tie. Faster than `feed` with the option `head_screen`.
+        The lowest id wins a tie. With the option `head_screen` this is faster than `feed`.
         """
         return self._feed(self._checked(ids), Outputs(next_id=True))
 
@@ -188,7 +188,7 @@ class Session:
         self._open().copy(other._open(), n)
 
     def rewind(self, n_past: int) -> None:
-        """Keep the first n_past tokens and forget all later ones.
+        """Drop all tokens after the first n_past.
 
         Raises OptionError if n_past is negative or more than the session holds, SessionBusyError,
         ClosedError.
@@ -226,9 +226,9 @@ class Session:
             raise ModelFileError(f"{Path(path).name}: does not hold a state of this model") from None
 
     def cancel(self) -> None:
-        """End the call that another thread is in, if any; that call raises CancelledError.
+        """End the call that another thread is making, if any; that call raises CancelledError.
 
-        The attribute `cancelled` stays True, so that a generation also notices a cancel between two calls.
+        The attribute `cancelled` stays True, so that a generation also notices a `cancel` between two calls.
         """
         self.cancelled = True
         native = self._native
@@ -272,10 +272,10 @@ def feed_batch(
 ) -> list[int]:
     """Append tokens to several sessions of one model in one pass: ids[i] to sessions[i].
 
-    Without `logits`, return the greedy next id of each session. With `logits`, float32 [n_sessions,
-    n_vocab], write the logits of each session's last token there and return []. Each session's result has
-    the same bits as a feed to it alone. The model's plan must have all six switches. Raises the errors of
-    `Session.feed`, and OptionError for more tokens than one pass takes.
+    Without `logits`, return the greedy next id of each session. With `logits`, an array float32 [n_sessions,
+    n_vocab], write the logits of each session's last token into it and return []. Each session's result has
+    the same bits as that of a separate feed. The model's plan must have all six switches. Raises the errors
+    of `Session.feed`, and OptionError for more tokens than one pass takes.
     """
     flat = np.fromiter((id for part in ids for id in part), np.int32)
     n_ids = np.array([len(part) for part in ids], np.uintp)

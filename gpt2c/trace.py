@@ -53,7 +53,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Feed:
-    """One feed of a session. best: the most likely next tokens as (id, probability), in that order."""
+    """One feed of a session. best: the most probable next tokens as (id, probability), in that order."""
 
     n_past: int
     n_ids: int

@@ -2,16 +2,17 @@
  *
  * Conventions
  *   - A call that can fail returns a gpt2c_status; GPT2C_STATUS_OK is 0. The library never prints and
- *     never exits. A call that fails sets its output handle to NULL, and does not change the tokens that
- *     a session holds.
+ *     never exits. A call that fails sets its output handle to NULL, and leaves every session with the
+ *     tokens that it held before.
  *   - Arguments are checked. A NULL pointer, a size of 0 or a value outside its range gives
  *     GPT2C_STATUS_INVALID_ARGUMENT, unless the call says otherwise. Buffers belong to the caller;
  *     the length of a float buffer is in floats.
  *   - Any number of threads may share a frozen model. A session serves one call at a time: a second
- *     call at the same time gets GPT2C_STATUS_BUSY and changes nothing.
+ *     call during the first gets GPT2C_STATUS_BUSY and changes nothing.
  *   - For one instruction set, results are the same to the bit for any number of threads, for any
- *     division of the tokens into feeds, and for any setting of the switches. This holds in the
- *     floating-point environment that C starts with: round to nearest, subnormals not flushed.
+ *     division of the tokens into feeds, and for any setting of the switches (gpt2c_switch). This holds
+ *     in the floating-point environment that a C program starts with: round to nearest, subnormals not
+ *     flushed to 0.
  *
  * The text between the two markers is plain C declarations without the preprocessor: the CFFI
  * binding parses it unchanged.
@@ -54,8 +55,8 @@ const char *gpt2c_version(void);
 
 /* Sizes that callers need. */
 typedef enum gpt2c_limit {
-    GPT2C_LIMIT_CHUNK_ROWS = 256,   /* max tokens in a batch, and in the chunks into which a feed is cut */
-    GPT2C_LIMIT_PANEL_COLUMNS = 32, /* columns in a panel: column spans begin at a multiple of it */
+    GPT2C_LIMIT_CHUNK_ROWS = 256,   /* max tokens in a batch, and in each chunk of a long feed */
+    GPT2C_LIMIT_PANEL_COLUMNS = 32, /* columns in a panel; spans of columns begin at a multiple of it */
     GPT2C_LIMIT_THREADS = 1024      /* max threads of a model, including the calling thread */
 } gpt2c_limit;
 
@@ -70,11 +71,11 @@ typedef struct gpt2c_isa_info {
 
 /* The number of instruction sets, including those that are not compiled. */
 int32_t gpt2c_isa_count(void);
-/* Describes instruction set `isa`, 0 .. gpt2c_isa_count() - 1. */
+/* Describes instruction set number `isa`, 0 .. gpt2c_isa_count() - 1. */
 gpt2c_status gpt2c_isa_get(int32_t isa, gpt2c_isa_info *info);
 
-/* How a matrix is laid out, which decides the linear kernel that reads it. Panels are 64-byte aligned and
- * padded with 0. native/quantized.h describes the blocks. */
+/* How a matrix is laid out, which decides the linear kernel that reads it. A panel holds 32 columns of the
+ * output; it is 64-byte aligned and padded with 0. native/quantized.h describes the blocks. */
 typedef enum gpt2c_layout {
     GPT2C_LAYOUT_IN_OUT = 0,      /* row-major [n_in, n_out], as files store the projections */
     GPT2C_LAYOUT_OUT_IN = 1,      /* row-major [n_out, n_in], as files store the embedding */
@@ -105,7 +106,7 @@ typedef struct gpt2c_memory_stats {
 /* Fills *stats; does nothing if `stats` is NULL. */
 void gpt2c_memory_get(gpt2c_memory_stats *stats);
 
-/* For tests: makes the n-th allocation from now (1: the next one) and all after it fail. 0 ends this. */
+/* For tests: makes the n-th allocation from now (1: the next one) and all after it fail; 0 turns this off. */
 void gpt2c_memory_fail_at(size_t n);
 
 /* ---- Model -----------------------------------------------------------------------------------*/
@@ -113,8 +114,8 @@ void gpt2c_memory_fail_at(size_t n);
 typedef struct gpt2c_model gpt2c_model;
 
 /* Groups of operations. An operation computes one row per token. With the switch on, the operations of
- * the group compute only the rows of new tokens. With it off, every call computes the rows of all tokens
- * so far again. The results are the same to the bit. */
+ * the group compute only the rows of new tokens. With it off, every call again computes the rows of all
+ * tokens so far. The results are the same to the bit. */
 typedef enum gpt2c_switch {
     GPT2C_SWITCH_KV = 0,       /* the projection to Q, K and V, and attention */
     GPT2C_SWITCH_LINEAR = 1,   /* the output projection of attention and both projections of the MLP */
@@ -148,13 +149,13 @@ typedef struct gpt2c_model_config {
     int32_t aligned;             /* 1: weights in 64-byte aligned panels; 0: row-major as in the file */
     int32_t format;              /* of the weights: 0 .. gpt2c_format_count() - 1; needs aligned if not 0 */
     int32_t n_threads;           /* 1 .. GPT2C_LIMIT_THREADS, including the calling thread */
-    int32_t fused;               /* 1: GELU and residual in the epilogues of the projections; scale, mask
-                                    and softmax in one pass. Needs switches 0 to 3. Same bits as 0 */
-    int32_t head_screen;         /* 1: where only next_id needs the logits, it is found with the help of
-                                    a compact copy of the head. Needs aligned, switch 5 and a format
-                                    without integers. Same ids as 0 */
-    int32_t kv_f16;              /* 1: K and V are stored in half precision, and all rows read them in
-                                    that form. Needs switch 0 */
+    int32_t fused;               /* 1: projections apply GELU and residual as they store a sum, and the
+                                    scale of scores takes no pass. Needs switches 0 to 3. Same bits as 0 */
+    int32_t head_screen;         /* 1: where a feed wants next_id but no logits, it is found with the help
+                                    of a compact copy of the head. Needs aligned, switch 5 and a format
+                                    of floats. Same ids as 0 */
+    int32_t kv_f16;              /* 1: K and V are stored in half precision, and every row reads them as
+                                    they are stored. Needs switch 0 */
     int32_t activation;          /* a gpt2c_activation; gelu_table needs GPT2C_ACTIVATION_GELU_TANH */
     int32_t untied;              /* 1: the output head is GPT2C_TENSOR_LM_HEAD; 0: GPT2C_TENSOR_WTE */
     int32_t unscaled_scores;     /* 0: attention scores are divided by the square root of a head's width;
@@ -187,7 +188,7 @@ typedef enum gpt2c_dtype {
     GPT2C_DTYPE_F32 = 0,
     GPT2C_DTYPE_F16 = 1,
     GPT2C_DTYPE_BF16 = 2,
-    GPT2C_DTYPE_STORED = 3, /* bytes as gpt2c_model_get returns them */
+    GPT2C_DTYPE_STORED = 3, /* the bytes that gpt2c_model_get copies out */
     GPT2C_DTYPE_COUNT = 4
 } gpt2c_dtype;
 
@@ -242,7 +243,7 @@ gpt2c_status gpt2c_packed_save(const gpt2c_model *model, const char *path, const
  * `config` must equal the file's: n_layer to layer_norm_epsilon, aligned, format, head_screen, and
  * activation to scores_by_layer. The caller chooses the others. `key` must be the one that the file was
  * saved with; NULL accepts any. The checksum of the file's header is verified, that of the weights is
- * not. Errors are those of gpt2c_model_create, and these. GPT2C_STATUS_IO_ERROR: the file cannot be opened
+ * not. Errors are those of gpt2c_model_create, and also: GPT2C_STATUS_IO_ERROR: the file cannot be opened
  * or mapped. GPT2C_STATUS_BAD_FILE: it is not a packed file of this version, it is damaged, or it differs
  * from `config` or `key`. */
 gpt2c_status gpt2c_packed_open(const char *path, const char *key, const gpt2c_model_config *config,
@@ -270,22 +271,22 @@ typedef struct gpt2c_outputs {
     float *last_logits;          /* [n_vocab], of the last token fed */
     float *logits;               /* [n_ids, n_vocab], of every token fed */
     float *hidden;               /* [n_ids, n_embd], after the final layer norm */
-    int32_t *next_id;            /* the id of the largest last logit; the lowest id wins a tie */
-    int32_t *next_ids;           /* [n_ids], the same for every token fed */
+    int32_t *next_id;            /* the id of the largest logit of the last token; the lowest id wins a tie */
+    int32_t *next_ids;           /* [n_ids], such an id for every token fed */
 } gpt2c_outputs;
 
 /* Creates an empty session. `poll` may be NULL. GPT2C_STATUS_NOT_READY: the model is not frozen. */
 gpt2c_status gpt2c_session_create(gpt2c_model *model, gpt2c_poll poll, void *poll_context,
                                   gpt2c_session **session);
 
-/* Appends n_ids >= 1 tokens to the n_past that the session holds, runs them, and writes `outputs`. All
- * arguments are checked before any work. After any failure the session still holds the n_past tokens that it
- * held before, but the output buffers may have been written in part. */
+/* Appends n_ids >= 1 tokens to the n_past tokens that the session holds, computes them, and writes
+ * `outputs`. All arguments are checked before any work. After any failure the session holds the n_past
+ * tokens that it held before, but the output buffers may have been written in part. */
 gpt2c_status gpt2c_session_feed(gpt2c_session *session, const int32_t *ids, size_t n_ids,
                                 const gpt2c_outputs *outputs);
 
-/* Feeds several sessions of one model in one pass: n_ids[i] >= 1 tokens to session i. `ids` holds the
- * tokens of the first session, then those of the second, and so on: in total at most
+/* Feeds several sessions of one model in one forward pass: n_ids[i] >= 1 tokens to session i. `ids` holds
+ * the tokens of the first session, then those of the second, and so on: in total at most
  * GPT2C_LIMIT_CHUNK_ROWS, and at most n_ctx. Needs all six switches on. last_logits [n_sessions, n_vocab]
  * and next_ids [n_sessions] are, for each session, last_logits and next_id of gpt2c_outputs; either may be
  * NULL. Each session's results have the same bits as those of a separate feed. After any failure all
@@ -305,14 +306,14 @@ gpt2c_status gpt2c_session_rewind(gpt2c_session *session, size_t n_past);
 gpt2c_status gpt2c_session_ids(gpt2c_session *session, int32_t *ids, size_t n);
 
 /* Replaces what `session` holds by the first n tokens of `from`, another session of the same model, as if
- * they had been fed to it, but without computing them again. Tokens that both sessions already have in common
- * at the beginning are not copied. n may be 0; `from` must hold at least n tokens. */
+ * they had been fed to it, but computes nothing. A prefix that both sessions already have in common is not
+ * copied. n may be 0; `from` must hold at least n tokens. */
 gpt2c_status gpt2c_session_copy(gpt2c_session *session, gpt2c_session *from, size_t n);
 
 /* ---- State: what a session holds, as bytes ----
  * The bytes are in the machine's byte order. Their layout depends on the model's instruction set, switches
- * and kv_f16. They may only be set in a session of a model with the same config and the same weights; the
- * library cannot check that. */
+ * and kv_f16. They may only be set in a session of a model with the same weights and the same config, except
+ * that n_threads and fused may differ; the library cannot check that. */
 
 /* Size in bytes of the state of n tokens; 0 for a NULL session or n > n_ctx. */
 size_t gpt2c_session_state_bytes(const gpt2c_session *session, size_t n);
@@ -329,10 +330,10 @@ gpt2c_status gpt2c_session_set_state(gpt2c_session *session, size_t n, const voi
 void gpt2c_session_cancel(gpt2c_session *session);
 
 /* rows[s]: how many rows the operations of switch s computed in the last successful feed, counted where the
- * work is done. A switch covers several operations and layers; the largest of their counts is given. */
+ * work is done. A switch covers several operations, in each layer; rows[s] is the largest of their counts. */
 gpt2c_status gpt2c_session_rows(gpt2c_session *session, size_t rows[GPT2C_SWITCH_COUNT]);
 
-/* How many passes over activations the last successful feed made for GELU or a residual alone: 3 n_layer per
+/* How many passes over activations the last successful feed made only for GELU or a residual: 3 n_layer per
  * chunk, or 0 with `fused`, where the projections do both. */
 gpt2c_status gpt2c_session_separate_passes(gpt2c_session *session, size_t *passes);
 
@@ -378,7 +379,7 @@ typedef struct gpt2c_trace_event {
  * freed. */
 gpt2c_status gpt2c_session_trace(gpt2c_session *session, gpt2c_trace_event *events, size_t capacity);
 
-/* How many operations the last feed ran while traced; those beyond the capacity were not written. */
+/* How many operations the last traced feed ran; those beyond the capacity were not written. */
 gpt2c_status gpt2c_session_traced(gpt2c_session *session, size_t *n_events);
 
 /* Frees a session; NULL is allowed. No call may be running in it. The model holds on to the buffers of one
@@ -404,8 +405,8 @@ gpt2c_status gpt2c_matrix_create(const float *weight, gpt2c_layout given, size_t
 /* Frees a matrix; NULL is allowed. */
 void gpt2c_matrix_free(gpt2c_matrix *matrix);
 
-/* What a linear layer applies to a finished sum before storing it. The bits are the same as those of the
- * separate operation. */
+/* What a linear layer applies to a finished sum before storing it. The result has the same bits as that of
+ * the separate operation. */
 typedef enum gpt2c_epilogue {
     GPT2C_EPILOGUE_NONE = 0,
     GPT2C_EPILOGUE_GELU = 1,
@@ -423,7 +424,7 @@ typedef struct gpt2c_op_linear_args {
     gpt2c_epilogue epilogue;
     const uint16_t *gelu_table;  /* [65536], for GPT2C_EPILOGUE_GELU_TABLE */
     const float *residual;       /* [rows, n_out], for GPT2C_EPILOGUE_ADD */
-    size_t rows_begin;           /* The rows and columns to compute, the end excluded; nothing else is */
+    size_t rows_begin;           /* The rows and columns to compute, without the end; nothing else is */
     size_t rows_end;             /* written. The arrays have at least rows_end rows. Columns begin at a */
     size_t columns_begin;        /* multiple of 32, and end at a multiple of 32 or at n_out. */
     size_t columns_end;
@@ -471,12 +472,12 @@ typedef struct gpt2c_op_attention_args {
     const float *k;              /* [n, n_embd] */
     const float *v;              /* [n, n_embd] */
     size_t n;                    /* positions */
-    size_t n_past;               /* <= n: K and V of these are stored first, as if by an earlier call */
+    size_t n_past;               /* <= n; K and V of these positions are stored as if by an earlier call */
     size_t n_head;
     size_t head_dim;
-    int32_t fused;               /* 1: scale, mask and maximum with the scores; 0: in separate passes */
+    int32_t fused;               /* 1: the scale of scores takes no separate pass; the same bits as 0 */
     int32_t kv_f16;              /* 1: K and V are stored in half precision */
-    size_t rows_begin;           /* The rows of `out` and the heads to compute, the end excluded; nothing */
+    size_t rows_begin;           /* The rows of `out` and the heads to compute, without the end; nothing */
     size_t rows_end;             /* else of `out` is written. */
     size_t heads_begin;
     size_t heads_end;

@@ -5,20 +5,20 @@
  *                    x = x + mlp_proj(gelu(mlp_fc(ln_2(x))))
  *   logits = ln_f(x) wte^T                                        (in head.c)
  *
- * Models derived from GPT-2 may use another activation than GELU's tanh form, another scale of the
- * attention scores, or a separate output head instead of wte^T. ops.c and head.c handle these.
+ * Models derived from GPT-2 may use another activation than GELU's tanh form, scale the attention
+ * scores differently, or have a separate output head instead of wte^T. ops.c and head.c handle these.
  *
  * Each line below runs one operation over a range of rows; a row is a token. The six switches (see
  * gpt2c_switch in gpt2c.h) decide only which rows these are. With its switch on, an operation computes
- * the rows of the new tokens, and reads older rows where they were stored. With its switch off, it
- * computes all rows so far again. Each row of an output depends on the same rows of the inputs,
- * summed in the same order, so the bits are the same either way.
+ * the rows of the new tokens, and reads older rows that earlier calls stored. With its switch off, it
+ * computes the rows of all tokens so far again. Either way, an output row is computed from the same
+ * input rows, summed in the same order, so its bits are the same.
  *
  * The operations (ops.c) choose their rows, count them, and call the kernels (kernels/). session.c
- * plans where each output is stored; outputs that are not read later share memory.
+ * plans where each output is stored; outputs that no later call reads share memory.
  *
- * After K and V of the last layer, no row depends on another one. So with all switches on, only the rows
- * that the caller needs continue from there: of a prompt only the last row.
+ * Once K and V of the last layer are stored, an output row needs no other row. So with all switches on,
+ * only the rows that the caller needs are computed from there on: of a prompt, only the last one.
  */
 #include "forward.h"
 

@@ -1,14 +1,15 @@
-/* What a kernel is, and the const table of kernels that each instruction set fills.
+/* Kernels, the functions that compute: the rules that they obey, and the const table of them that each
+ * instruction set fills.
  *
  * The row contract. Output row r is a function of input row r alone (in attention also of the K and
  * V rows at positions up to its own), summed in one fixed order that does not depend on how many
  * rows there are, which rows are computed, or which thread computes them. Everything else that gpt2c
- * promises about equal bits follows from this. A kernel may reorder loops, never a sum.
+ * promises about equal bits follows from this. A kernel may reorder loops, but never a sum.
  *
  * In a linear layer that order is: start from 0, add x[k] * w[k][c] for k = 0, 1, 2, ..., then add
  * the bias. Over bf16 panels avx512_bf16 adds the products of two k at a time. Over the integer
  * formats every set adds 32 at a time (native/kernels/ref/linear_int8.c). SIMD lanes are output
- * columns, so every lane walks k in that order.
+ * columns, so every lane adds up its products in that order.
  *
  * Error bounds, eps = 2^-24, against exact arithmetic on the float32 operands, where nothing
  * overflows; tiny = 2^-150, the loss where a result becomes subnormal. The tests check these bounds for
@@ -23,7 +24,7 @@
  *               The same bits in every set: integers are summed exactly, all further steps are prescribed
  *   layernorm   16 eps * (|weight| * (|normalized| + |mean| / std) + |bias| + |out|)
  *               + 2 tiny * (1 + |weight|), where std = sqrt(variance + epsilon)
- *   exp         2 ulp (3 eps relative) on [-87.3, 88.3]; 0 below, infinity above
+ *   exp         3 eps relative on [-87.3, 88.3]; 0 below, infinity above
  *   gelu        8 eps * |gelu(x)| * (1 + |x|^3 / 8) + 1e-37; -0 for a huge negative x
  *   gelu_erf    12 eps * |gelu(x)| * (1 + x^2 / 4) + 1e-37; -0 for a huge negative x
  *   gelu_table  2.13 * 2^-11 * |x| + 2^-24, see gelu_table.h
@@ -75,7 +76,7 @@ typedef struct gpt2c_linear_args {
     const gpt2c_matrix *w;
     const float *bias;          /* [n_out], or NULL */
     const void *packed_x;       /* x packed by the table's `pack`, if it has one for the layout */
-    const float *x_remainder;   /* NULL, or [rows, n_in]: the rounding error of x, to be multiplied too */
+    const float *x_remainder;   /* NULL, or [rows, n_in]: what x lost by rounding; it is multiplied, too */
     const void *packed_remainder; /* x_remainder packed by `pack` */
     const struct gpt2c_kernels *kernels; /* the table in use: an inherited kernel applies its GELU */
     gpt2c_epilogue epilogue;    /* the same arithmetic as in the separate operation, so the same bits */
@@ -116,19 +117,19 @@ typedef struct gpt2c_attention_args {
     const gpt2c_kv *kv;      /* holds positions 0 .. position + rows - 1 */
     size_t position;         /* the position of row 0 */
     float *scores;           /* [SCORE_ROWS][pad(n_ctx, KV_TILE)], scratch of the calling thread */
-    int fused;               /* 1: scale, mask and maximum together with the scores; 0: in separate passes */
+    int fused;               /* 1: the scale is applied to scores as they are computed or read; 0: in a pass */
     float scale;             /* of the scores */
 } gpt2c_attention_args;
 
-/* Called with each contiguous run of bytes that the visited positions occupy. */
+/* Called for each run of contiguous bytes that the visited positions occupy. */
 typedef void gpt2c_kv_visit(void *context, void *run, size_t n_bytes);
 
 struct gpt2c_screen; /* screen.h */
 
 /* Outside the linear layers any pointer named `out` may equal an input of the same shape. */
 typedef struct gpt2c_kernels {
-    /* Roughly the multiply-adds of linear layers in the time that ref takes for one; 0 means 1. work.c
-     * uses it to size the blocks between which a call can be ended. */
+    /* Roughly how many times as fast as those of `ref` the linear kernels are; 0 means 1. work.c uses it to
+     * choose the size of the blocks between which a call can be ended. */
     size_t speed;
 
     /* out = wte[token] + wpe. wte is laid out as an output head, so one of its rows is a column of w. */
@@ -146,7 +147,7 @@ typedef struct gpt2c_kernels {
      * gpt2c_packed_x_bytes(n_in). NULL: the kernel reads x itself. */
     void (*pack[GPT2C_LAYOUT_COUNT])(void *out, const float *x, size_t rows, size_t n_in);
 
-    /* 1: `pack` rounds x to bfloat16, so the sums over this layout use x rounded that way. */
+    /* 1: `pack` rounds x to bfloat16, so products with this layout use the rounded x. */
     int rounds_x[GPT2C_LAYOUT_COUNT];
 
     /* For columns c: upper[c] = estimate + bound, an upper bound of the head's logit. Returns the largest
@@ -181,7 +182,7 @@ typedef struct gpt2c_kernels {
     size_t (*argmax)(const float *x, size_t n);
 } gpt2c_kernels;
 
-/* The kernels for the form in which kv is stored. */
+/* Each calls the kernel for the form in which kv is stored: floats or halves. */
 static inline void gpt2c_kv_store(const gpt2c_kernels *kernels, const gpt2c_kv *kv, const float *qkv,
                                   size_t rows, size_t position) {
     (kv->f16 ? kernels->store_f16 : kernels->store)(kv, qkv, rows, position);

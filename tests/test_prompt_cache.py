@@ -130,6 +130,6 @@ def test_many_threads_may_share_it(model: gpt2c.Model) -> None:
 
 @pytest.mark.parametrize("n", [-1, 1.5, "2"])
 def test_what_is_no_number_of_prompts_is_refused(model: gpt2c.Model, n: object) -> None:
-    line = f"the number of prompts to keep must be an integer >= 0, not {n!r}"
+    line = f"the number of cached prompts must be an integer >= 0, not {n!r}"
     with pytest.raises(gpt2c.OptionError, match=line):
         model.cache_prompts(n)

@@ -202,7 +202,7 @@ class Tour:
 
 
 WHY = {
-    "aligned": "The inner loop changes, too: 32 sums side by side instead of one after another.",
+    "aligned": "The inner loop changes, too: it adds to 32 sums side by side instead of one after another.",
     "unroll": "The compiler, not the source, decides which sums stay in registers.",
     "simd": "Above some speed, a token waits for its weights to be read.",
     "threads": "Each operation of a token takes microseconds, and then all threads wait for the last one.",

@@ -23,12 +23,12 @@ def page(record: Mapping[str, Any]) -> str:
 
 
 INTRODUCTION = """\
-`q8` stores 8 bits per weight, and a bfloat16 scale for each 64 weights of a column: 8.25 bits per weight.
-`q4` stores 4 bits per weight, and for each 32 weights a scale and an offset of 8 bits each: 4.5 bits per
-weight. All matrices are quantized, including the embedding, which is also the output head. Activations are
-rounded to int8 in groups of 32, and products are summed in integers;
-[native/quantized.h](../native/quantized.h) has the details. `gpt2c quantize --calibrate FILE` feeds rounding
-errors back
+`q8` stores 8 bits per weight, and a bfloat16 scale for each 64 weights of a column: 8.25 bits per weight in
+total. `q4` stores 4 bits per weight, and for each 32 weights a scale and an offset of 8 bits each: 4.5 bits
+per weight in total, apart from two float32 values per column. All matrices are quantized, including the
+embedding, which is also the output head. Activations are rounded to int8 in groups of 32, and products are
+summed in integers; [native/quantized.h](../native/quantized.h) has the details. With
+`gpt2c quantize --calibrate FILE`, the rounding of later weights compensates the errors of earlier ones
 ([gpt2c/quantization/calibration.py](../gpt2c/quantization/calibration.py)).
 
 This page is written by `python bench/quantization_report.py`; nothing in it is edited by hand. Times need an
@@ -59,16 +59,16 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
     return [
         f"## Accuracy: {model['title']}",
         f"{exact['tokens']:,} tokens in {model['windows']} windows of {model['n_ctx']}, spread evenly. KL "
-        "divergence from f32 is in nats per token; *same top 1* says how often the most likely next token "
-        "is the same as with f32. `q4 nearest` rounds over a group's whole range, without search or fit; "
-        "`q8 by column` has one scale per column; *head's x once* rounds x once for the output head, as for "
-        "any other layer, where gpt2c splits it into two parts.",
+        "divergence from f32 is in nats per token; *same top 1* says how often the most probable next token "
+        "is the same as with f32. `q4 nearest` divides a group's whole range evenly, without searching for "
+        "or fitting a better scale; `q8 by column` has one scale per column; *head's x once* rounds the "
+        "input x of the output head once, as in any other layer, while gpt2c splits it into two parts.",
         harness.markdown_table(header, rows),
         "Greedy text: how many tokens come before the first that differs from f32.",
         harness.markdown_table(["prompt", "format", "same"], same, left=2),
         "Errors of the weights, over all matrices of a kind: root mean square, maximum, and Euclidean length "
-        "relative to that of the weights; then the bytes relative to float32. Calibrated rounding has larger "
-        "errors of weights, where they affect the product of the matrix less.",
+        "relative to that of the weights; then the bytes relative to float32. Calibrated rounding makes "
+        "larger errors in the weights, but in places where they affect the product of the matrix less.",
         harness.markdown_table(
             ["rounding", "matrix", "shape", "count", "RMSE", "largest", "relative", "bytes"],
             [
@@ -88,7 +88,7 @@ def accuracy_section(model: Mapping[str, Any]) -> list[str]:
             left=3,
         ),
         f"![Relative error of each kind of matrix](quantization/{slug}-errors.png)",
-        "Weights in memory, relative to 4 bytes per parameter (f32 and bf16 include the copy for "
+        "Size of the weights in memory, relative to 4 bytes per parameter (f32 and bf16 include the copy for "
         "`head_screen`).",
         harness.markdown_table(
             ["format", "bytes", "relative to float32"],

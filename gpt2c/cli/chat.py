@@ -49,8 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, lists_options=True)
     add_generation_arguments(parser, chat=True)
     group = parser.add_argument_group("chat")
-    group.add_argument("--user", metavar="NAME", default="You", help="who speaks first (default: You)")
-    group.add_argument("--name", metavar="NAME", default="Watson", help="who answers (default: Watson)")
+    group.add_argument("--user", metavar="NAME", default="You", help="name of the user (default: You)")
+    group.add_argument(
+        "--name", metavar="NAME", default="Watson", help="name of the speaker who answers (default: Watson)"
+    )
     group.add_argument("--no-history", action="store_true", help="do not save typed lines on disk")
     group.add_argument("--system", metavar="TEXT", default="", help="text before the first turn")
 

@@ -39,7 +39,9 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = Parser(prog="gpt2c", description="Run GPT-2 models on the CPU.")
-    parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    parser.add_argument(
+        "--version", action="version", help="print the version", version=f"gpt2c {__version__}"
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."

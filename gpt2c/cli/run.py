@@ -1,4 +1,4 @@
-"""`gpt2c run` and `python -m gpt2c.run`: print a continuation, with the optimizations of your choice.
+"""`gpt2c run` and `python -m gpt2c.run`: continue a prompt, with the optimizations that you choose.
 
 Standard output: the prompt, then the continuation as it is generated; with --json one JSON object and nothing
 else. Standard error: the plan and the timings. Exit status: 0; 2 for a bad flag or option; 1 for any other
@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compare", action="store_true", help="run every backend greedily and compare them")
     group.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    group.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    group.add_argument(
+        "--version", action="version", help="print the version", version=f"gpt2c {__version__}"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -96,9 +98,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    """Do what `gpt2c compare` does. Raise OptionError for a flag that it does not have.
+    """Do what `gpt2c compare` does. Raise OptionError for a flag that `gpt2c compare` does not have.
 
-    Flags with the value 0 are allowed, because they only say that the choice is greedy.
+    A flag with the value 0 is allowed, because it asks for nothing but a greedy choice.
     """
     here, there = Parser(), Parser()
     add_arguments(here)

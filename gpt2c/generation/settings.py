@@ -1,4 +1,4 @@
-"""The settings of a generation, one row each. They are registered here only.
+"""The settings of a generation, one row each. This is the only place that lists them.
 
 A row of `GenerationSettings` gives a setting's name, type, default, check, meaning and flag. The rows define
 the parameters of `Model.generate`, `stream` and `generate_batch`, the flags of `gpt2c run` and `gpt2c chat`,
@@ -47,8 +47,8 @@ EarlyStopping = Literal[False, True, "never"]
 class Flag:
     """The command-line flag of a setting.
 
-    parse: turns the flag's text into the setting's value. default: the default of the commands, if it differs
-    from that of the API. in_chat: whether `gpt2c chat` also has the flag. more: further keyword arguments for
+    parse: turns the flag's text into the setting's value. default: the flag's default, if it differs from
+    that of the API. in_chat: whether `gpt2c chat` also has the flag. more: further keyword arguments for
     `add_argument`.
     """
 
@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def flag_default(self) -> Any:
-        """The value if the command line does not give one."""
+        """The value of the setting where the command line does not give one."""
         assert self.flag is not None
         is_own = self.flag.default is not inspect.Parameter.empty
         return self.flag.default if is_own else self.default
@@ -197,7 +197,8 @@ class GenerationSettings:
     repetition_penalty: float = _row(
         1.0,
         _number("> 0 (1: off)", lambda x: x > 0),
-        "above 1, tokens that are already in the prompt or text become less probable, as in CTRL; 1 is off",
+        "above 1, tokens that are already in the prompt or text become less probable, as in the CTRL paper; "
+        "1 is off",
         Flag(
             "R",
             "above 1, tokens already in the text become less probable (default: 1, off)",
@@ -217,7 +218,7 @@ class GenerationSettings:
         "a string or several strings; the text ends before the first that occurs",
         Flag(
             "S",
-            "end the text before any of these strings; put a - for standard input before this flag",
+            "end the text before any of these strings (a - for standard input must come before this flag)",
             str,
             [],
             more={"nargs": "+", "action": "extend"},
@@ -234,8 +235,8 @@ class GenerationSettings:
         "error",
         _choice("error", "slide"),
         'what happens when the context is full: "error" ends the text and rejects a longer prompt, "slide" '
-        "drops the oldest tokens (see context.py)",
-        Flag("O", "when the context is full: error (default), or slide to drop the oldest tokens", str),
+        "drops the oldest tokens after the first n_ctx / 8",
+        Flag("O", "when the context is full: error (default), or slide to drop old tokens", str),
     )
     no_repeat_ngram_size: int = _row(
         0,
@@ -247,14 +248,14 @@ class GenerationSettings:
     min_new_tokens: int = _row(
         0,
         _integer(),
-        "EOS is ruled out for that many new tokens",
-        Flag("N", "no end of text before N new tokens (default: 0)", in_chat=True),
+        "the end-of-text token is ruled out for that many new tokens",
+        Flag("N", "do not end the text before N new tokens (default: 0)", in_chat=True),
     )
     num_assistant_tokens: int | None = _row(
         None,
         _optional(_integer(1, MAX_ASSISTANT_TOKENS)),
         "how many of a draft's guesses one pass checks; None adapts the number to what is fastest",
-        Flag("K", "guesses of a draft per pass (default: adapts to what is fastest)"),
+        Flag("K", "how many of a draft's guesses one pass checks (default: adapts to what is fastest)"),
     )
     logprobs: int | None = _row(
         None,
@@ -265,7 +266,7 @@ class GenerationSettings:
         1,
         _integer(1, MAX_BEAMS),
         "above 1, follow that many continuations at once to find the most probable one; needs temperature 0, "
-        "and `stream` does not have it",
+        "and `stream` refuses it",
         Flag("K", "beam search with K beams (default: 1, off)"),
     )
     length_penalty: float = _row(
@@ -273,7 +274,7 @@ class GenerationSettings:
         _length_penalty,
         "the score of a beam is its sum of log probabilities divided by (its length) ** length_penalty; a "
         "value above 0 favors long texts",
-        Flag("P", "score of beams: above 0 favors long texts (default: 1)", float),
+        Flag("P", "affects the scores of beams: above 0 favors long texts (default: 1)", float),
     )
     early_stopping: EarlyStopping = _row(
         False,
@@ -360,9 +361,9 @@ Record = TypeVar("Record")
 def takes(
     make: Callable[P, Record],
 ) -> Callable[[Callable[[Self, Given, Record], Made]], Callable[Concatenate[Self, Given, P], Made]]:
-    """Decorate a method that takes a record: make it take the parameters of the record instead.
+    """Decorate a method that takes a record, so that it takes the record's parameters instead.
 
-    This gives every method that generates the parameters of `GenerationSettings`, also in its signature.
+    It gives every method that generates text the parameters of `GenerationSettings`, also in its signature.
     """
 
     def decorate(
