@@ -130,10 +130,13 @@ def _digest(value: object) -> str:
 
 
 def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> NativeModel | None:
+    was_there = os.path.lexists(
+        file.path
+    )  # asked first: another thread may save the file after the open failed
     try:
         return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
     except ModelFileError as error:
-        if os.path.lexists(file.path):
+        if was_there:
             _warn_once(f"gpt2c: {file.path}: {error}; rebuilt", stacklevel=6)
         return None
 

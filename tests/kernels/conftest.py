@@ -18,6 +18,12 @@ def live_bytes() -> dict[str, int]:
     return {name: bindings.load(name).memory()[0] for name in bindings.NAMES}
 
 
+@pytest.fixture(scope="package", autouse=True)
+def without_garbage() -> None:
+    """Collect what earlier tests left, which would otherwise be freed during a test here."""
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def frees_what_it_allocates() -> Iterator[None]:
     """Fail a test that leaves memory allocated in C."""
