@@ -21,7 +21,15 @@ from .options import OPTIONS, Plan
 from .session import Session
 from .trace import Trace
 
-__version__ = bindings.version()
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, which is looked up when it is asked for."""
+    if name == "__version__":
+        return bindings.version()
+    raise AttributeError(f"module 'gpt2c' has no attribute {name!r}")
+
 
 __all__ = [
     "OPTIONS",

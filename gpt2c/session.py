@@ -256,7 +256,7 @@ class Session:
 
     def _feed(self, ids: NDArray[np.int32], outputs: Outputs) -> int:
         native, trace = self._open(), self._handle.trace
-        return native.feed(ids, outputs) if trace is None else trace.feed(native, ids, outputs)
+        return native.feed(ids, outputs) if trace is None else trace._feed(native, ids, outputs)
 
 
 def batch_rows() -> int:

@@ -83,7 +83,7 @@ class Trace:
     sessions: list[tuple[int, int]] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
 
-    def feed(self, native: NativeSession, ids: NDArray[np.int32], outputs: Outputs) -> int:
+    def _feed(self, native: NativeSession, ids: NDArray[np.int32], outputs: Outputs) -> int:
         """Run and record native.feed(ids, outputs), with the last logits added if `best` needs them."""
         if self.n_best and outputs.logits is None and outputs.last_logits is None:
             outputs = outputs._replace(last_logits=np.empty(self.n_vocab, np.float32))

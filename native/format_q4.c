@@ -6,7 +6,7 @@
 #include "quantized.h"
 
 /* A smaller scale is treated as 0, since its inverse would be too large. */
-#define SMALLEST_SCALE 1e-30f
+#define MIN_SCALE 1e-30f
 
 /* Rounds x to the nearest of 0 .. max. A NaN becomes 0, because C leaves its cast undefined; the NaN itself
  * is still in the column's scale or offset. */
@@ -38,7 +38,7 @@ static void sum_rounded(group_sums *sums, const group_fit *fit, const float *row
     float inverse[GPT2C_PANEL];
     memset(sums, 0, sizeof *sums);
     for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-        inverse[lane] = fit->scale[lane] > SMALLEST_SCALE ? 1.0f / fit->scale[lane] : 0.0f;
+        inverse[lane] = fit->scale[lane] > MIN_SCALE ? 1.0f / fit->scale[lane] : 0.0f;
     for (size_t k = 0; k < GPT2C_GROUP; k++) {
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++) {
             const float w = gpt2c_finite_weight(rows[k * GPT2C_PANEL + lane]);
@@ -189,8 +189,8 @@ static int is_sound(const gpt2c_matrix *w) {
     for (size_t c = 0; c < w->n_out; c += GPT2C_PANEL) {
         const gpt2c_q4_columns *columns = gpt2c_q4_columns_of(w, c);
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
-            if (!(columns->scale[lane] >= 0.0f && columns->scale[lane] <= GPT2C_LARGEST_WEIGHT &&
-                  columns->offset[lane] >= 0.0f && columns->offset[lane] <= GPT2C_LARGEST_WEIGHT))
+            if (!(columns->scale[lane] >= 0.0f && columns->scale[lane] <= GPT2C_MAX_WEIGHT &&
+                  columns->offset[lane] >= 0.0f && columns->offset[lane] <= GPT2C_MAX_WEIGHT))
                 return 0;
     }
     return 1;

@@ -67,7 +67,7 @@ static void add_column(float *out, const gpt2c_matrix *w, size_t c, const float 
 
 static int is_sound(const gpt2c_matrix *w) {
     const gpt2c_q8_block *block = w->data;
-    const uint16_t largest = to_bf16_upwards(GPT2C_LARGEST_WEIGHT / 127.0f);
+    const uint16_t largest = to_bf16_upwards(GPT2C_MAX_WEIGHT / 127.0f);
     for (size_t n = gpt2c_panels(w->n_out) * gpt2c_q8_blocks(w->n_in); n > 0; n--, block++)
         for (size_t lane = 0; lane < GPT2C_PANEL; lane++)
             if (block->scale[lane] > largest) return 0; /* bits of infinite, NaN and negative scales are larger */

@@ -92,8 +92,8 @@ static const float *compute_logits(gpt2c_pass *pass, const float *hidden, gpt2c_
 
 /* Limits for |x|. Below the largest no estimate overflows. Above the smallest, lost subnormal products change
  * a sum by at most LOST. */
-#define LARGEST_NORM 1e15f
-#define SMALLEST_NORM 1e-15f
+#define MAX_NORM 1e15f
+#define MIN_NORM 1e-15f
 #define LOST 1e-30f
 
 typedef struct screening {
@@ -199,7 +199,7 @@ static int screen_id(gpt2c_pass *pass, const float *hidden, int32_t *next_id) {
     };
     gpt2c_pack(pass, (gpt2c_span){0, 1}, &s.head);
     set_x(&s, gpt2c_at(session, session->buffers.head_x, 0), hidden);
-    if (!(s.norm > SMALLEST_NORM && s.norm < LARGEST_NORM)) return 0;
+    if (!(s.norm > MIN_NORM && s.norm < MAX_NORM)) return 0;
 
     size_t n_candidates;
     const size_t best = best_candidate(pass, &s, &n_candidates);

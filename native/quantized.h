@@ -72,7 +72,7 @@ static inline int gpt2c_q4_integer(const gpt2c_q4_block *block, size_t k, size_t
 
 /* Larger weights count as this one, so that no scale, sum or square is infinite.
  * gpt2c/checkpoints/formats.py repeats it. */
-#define GPT2C_LARGEST_WEIGHT 1e15f
+#define GPT2C_MAX_WEIGHT 1e15f
 
 static inline float gpt2c_clamp(float x, float min, float max) {
     const float low = x < min ? min : x;
@@ -83,7 +83,7 @@ static inline float gpt2c_clamp(float x, float min, float max) {
 static inline float gpt2c_larger(float x, float largest) { return x > largest || isnan(x) ? x : largest; }
 
 static inline float gpt2c_finite_weight(float w) {
-    return gpt2c_clamp(w, -GPT2C_LARGEST_WEIGHT, GPT2C_LARGEST_WEIGHT);
+    return gpt2c_clamp(w, -GPT2C_MAX_WEIGHT, GPT2C_MAX_WEIGHT);
 }
 
 /* ---- Activations ---- */

@@ -7,11 +7,11 @@
 #define EPS 0x1p-24
 
 /* Up to this weight no estimate overflows, since |x| < 1e15 (head.c). */
-#define LARGEST_WEIGHT 1e18f
+#define MAX_WEIGHT 1e18f
 
 /* Below this weight, a scale may be subnormal, too coarse for 127 of them to reach the largest weight, and
  * avx512_bf16 may read weights as 0. */
-#define SMALLEST_WEIGHT 1e-30f
+#define MIN_WEIGHT 1e-30f
 
 /* Rounds up to a float that is not smaller. */
 static float round_up(double x) {
@@ -30,7 +30,7 @@ static void fill_column(gpt2c_screen *screen, const gpt2c_matrix *head, size_t c
         if (fabsf(w) > largest || isnan(w)) largest = fabsf(w); /* a NaN stays: nothing is larger */
         norm += (double)w * (double)w;
     }
-    const int usable = largest > SMALLEST_WEIGHT && largest < LARGEST_WEIGHT; /* 0 for a NaN */
+    const int usable = largest > MIN_WEIGHT && largest < MAX_WEIGHT; /* 0 for a NaN */
     const float scale = usable ? largest / 127.0f : 0.0f;
     for (size_t k = 0; k < n_in; k++) {
         const float w = c < head->n_out ? format->at(head, k, c) : 0.0f;

@@ -74,6 +74,14 @@ def test_without_cffis_file_cython_does_the_work_without_a_word(package, tmp_pat
     assert (done.stdout, done.stderr) == ("['cython']\n", "")
 
 
+def test_the_package_imports_and_has_its_version_without_any_binding(package, tmp_path):
+    code = "import sys, gpt2c; print(gpt2c.__version__, [m for m in sys.modules if 'bindings._c' in m])"
+    expected = f"{bindings.select().version()} []\n"
+    for path in (INSTALLED, package(*bindings.NAMES)):  # where there are bindings, none is loaded for it
+        done = python("-c", code, path=path, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
 @pytest.mark.parametrize("named", ["argument", "environment"])
 @pytest.mark.parametrize("missing", ["cython", "cffi"])
 def test_a_binding_that_is_not_built_is_an_error_when_it_is_asked_for(package, tmp_path, missing, named):

@@ -54,9 +54,9 @@ def test_no_figure_is_typed() -> None:
     assert re.findall(r"\b\d[\d.,]*\s*(?:ms\b|us\b|MB\b|GB\b|x\b|%|times\b)", text) == []
 
 
-@pytest.mark.parametrize("placeholder", ["{{nothing}}", "{{rung_ms embedded}}", "{{flags run nothing}}"])
+@pytest.mark.parametrize("placeholder", ["{{nothing}}", "{{step_ms embedded}}", "{{flags run nothing}}"])
 def test_a_wrong_placeholder_is_an_error(placeholder: str) -> None:
-    with pytest.raises(ValueError, match=r"nothing|rung_ms"):
+    with pytest.raises(ValueError, match=r"nothing|step_ms"):
         write_docs.render(placeholder, write_docs.read_records())
 
 

@@ -109,21 +109,21 @@ def machine(records: dict[str, Record], name: str) -> str:
     return f"{about['cpu']}, {about['usable_cores']} cores, {origin['date'].partition(' ')[0]}"
 
 
-def rung_ms(records: dict[str, Record], model: str, name: str) -> str:
+def step_ms(records: dict[str, Record], model: str, name: str) -> str:
     """Milliseconds per token of a step of the ladder; "fastest" is the fastest."""
-    rung = _rung(records, model, name)
-    return f"{_ms(rung['ms']['median'])} ms"
+    step = _step(records, model, name)
+    return f"{_ms(step['ms']['median'])} ms"
 
 
-def rung_ratio(records: dict[str, Record], model: str, name: str) -> str:
+def step_ratio(records: dict[str, Record], model: str, name: str) -> str:
     """How many times as fast a step of the ladder is as its first one."""
-    return f"{_rung(records, model, name)['ratio']:,.0f}"
+    return f"{_step(records, model, name)['ratio']:,.0f}"
 
 
-def _rung(records: dict[str, Record], model: str, name: str) -> Record:
+def _step(records: dict[str, Record], model: str, name: str) -> Record:
     figures = records["ladder"]["models"][model]
     wanted = figures["fastest"] if name == "fastest" else name
-    found: Record = next(rung for rung in figures["rungs"] if rung["name"] == wanted)
+    found: Record = next(step for step in figures["rungs"] if step["name"] == wanted)
     return found
 
 
@@ -209,8 +209,8 @@ FILLERS: dict[str, Callable[..., str]] = {
         wins,
         speeds,
         machine,
-        rung_ms,
-        rung_ratio,
+        step_ms,
+        step_ratio,
         options,
         presets,
         libraries,

@@ -43,7 +43,7 @@ def render(template: str, record: Figures) -> str:
 
 class Tour:
     """Each public method is a placeholder. Its argument for a step is the step's name, or "simd" or "widest"
-    (the first and the last instruction set), or "fastest_rung"; for a model it is "embedded" or "124M".
+    (the first and the last instruction set), or "fastest_step"; for a model it is "embedded" or "124M".
     """
 
     def __init__(self, record: Figures) -> None:
@@ -74,7 +74,7 @@ class Tour:
         simd = [r for r in steps if r["step"].startswith("simd=")]
         if name in ("simd", "widest"):
             return simd[0 if name == "simd" else -1]
-        if name == "fastest_rung":
+        if name == "fastest_step":
             name = self._models[model]["fastest"]
         return next(r for r in steps if r["name"] == name)
 

@@ -247,31 +247,43 @@ def available() -> list[str]:
 
 @functools.cache
 def _any_built() -> Binding:
-    """Either binding, to ask about the core that both link. BackendUnavailable: none is built."""
-    for name in NAMES[:-1]:
+    """Either binding, to ask about the core that both link: the one that $GPT2C_BINDING names, if it can be
+    loaded. BackendUnavailable: none is built."""
+    named = os.environ.get("GPT2C_BINDING")
+    *others, last = sorted(NAMES, key=lambda name: name != named)
+    for name in others:
         try:
             return load(name)
         except BackendUnavailable:
             pass
-    return load(NAMES[-1])
+    return load(last)
 
 
 def version() -> str:
-    """The core's version, which is the package's; "unknown" where no binding is built."""
+    """The package's version: from its metadata where it is installed, else from the C core.
+
+    Nothing is imported for it before it is asked for. BackendUnavailable: neither is there.
+    """
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
     try:
+        return installed_version("gpt2c")
+    except PackageNotFoundError:  # a checkout in sys.path
         return _any_built().version()
-    except BackendUnavailable:
-        return "unknown"
 
 
 @functools.cache
 def enum(name: str) -> Mapping[str, int]:
     """The constants of an enum of include/gpt2c.h, by lower-case name, without the prefix and COUNT.
 
-    enum("layout") is {"in_out": 0, "out_in": 1, ...}. BackendUnavailable: no binding is built.
+    enum("layout") is {"in_out": 0, "out_in": 1, ...}. KeyError: no constant begins like that.
+    BackendUnavailable: no binding is built.
     """
     prefix = f"GPT2C_{name.upper()}_"
     found = {key: value for key, value in _any_built().constants().items() if key.startswith(prefix)}
+    if not found:
+        raise KeyError(name)
     return MappingProxyType(
         {
             key.removeprefix(prefix).lower(): value

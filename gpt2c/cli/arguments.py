@@ -6,10 +6,11 @@ import argparse
 import io
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import bindings
 from ..backends import names as backend_names
 from ..bindings import NAMES
 from ..errors import Gpt2cError, OptionError
@@ -26,6 +27,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"gpt2c: error: {message} (see --help)\n")
+
+
+class PrintVersion(argparse.Action):
+    """Print the version and exit. argparse's own action needs the text before anybody asks for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"gpt2c {bindings.version()}")
+        parser.exit()
 
 
 def options_help() -> str:
@@ -58,7 +70,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, lists_options: bool = F
 def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
     """Add --quiet, which every command has."""
     parser.add_argument(
-        "--quiet", action="store_true", help="print only warnings and errors on standard error"
+        "--quiet",
+        action="store_true",
+        help="on standard error, print only warnings, errors and what --trace shows",
     )
 
 
@@ -127,7 +141,7 @@ def read_prompt(args: argparse.Namespace) -> str:
     try:
         return str(data.decode())
     except UnicodeDecodeError:
-        note(args, "the prompt is not valid UTF-8; invalid bytes were replaced")
+        print("gpt2c: the prompt is not valid UTF-8; invalid bytes were replaced", file=sys.stderr)
         return str(data.decode(errors="replace"))
 
 

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Protocol
 
-from .. import __version__
 from . import chat, compare_command, convert, download, info, quantize, run, score
-from .arguments import Parser, add_quiet_argument, report_errors
+from .arguments import Parser, PrintVersion, add_quiet_argument, report_errors
 
 
 class Command(Protocol):
@@ -39,9 +38,7 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = Parser(prog="gpt2c", description="Run GPT-2 models on the CPU.")
-    parser.add_argument(
-        "--version", action="version", help="print the version", version=f"gpt2c {__version__}"
-    )
+    parser.add_argument("--version", action=PrintVersion)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."

@@ -15,7 +15,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from typing import Any, Literal
 
-from .. import __version__
 from .._files import check_writable, write_whole
 from ..errors import OptionError
 from ..generation.continuation import Completion
@@ -23,6 +22,7 @@ from ..model import Model
 from . import compare_command, trace_report
 from .arguments import (
     Parser,
+    PrintVersion,
     add_generation_arguments,
     add_model_arguments,
     add_prompt_arguments,
@@ -61,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compare", action="store_true", help="run every backend greedily and compare them")
     group.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    group.add_argument(
-        "--version", action="version", help="print the version", version=f"gpt2c {__version__}"
-    )
+    group.add_argument("--version", action=PrintVersion)
 
 
 def run(args: argparse.Namespace) -> None:

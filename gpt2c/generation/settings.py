@@ -162,7 +162,7 @@ class GenerationSettings:
         0.0,
         _number(">= 0", lambda x: x >= 0),
         "0 is greedy; below 1, probable tokens become more probable; above 1, less probable",
-        Flag("T", "0 is greedy (default: 0.8; with beams 0)", float, None, in_chat=True),
+        Flag("T", "0 is greedy (default: 0.8; a beam search uses 0)", float, None, in_chat=True),
     )
     top_k: int = _row(
         0,
