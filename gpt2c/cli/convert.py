@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of `convert`."""
     parser.description = (
         "Write a model as a folder in Hugging Face layout, or as a GGUF file if OUT ends in .gguf. "
-        "If that fails, no part of OUT is left behind."
+        "OUT is written whole or not at all."
     )
     parser.add_argument("model", metavar="MODEL", help="folder, weight file, hub id or embedded")
     parser.add_argument(

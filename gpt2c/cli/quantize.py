@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of `quantize`."""
     parser.description = (
         "Write a model with its matrices in 8 or 4 bits, into a folder that loads like any other. "
-        "If that fails, no part of FOLDER is left behind. docs/quantization.md gives the loss of accuracy."
+        "FOLDER is written whole or not at all. docs/quantization.md gives the loss of accuracy."
     )
     parser.add_argument("model", metavar="MODEL", help="folder, weight file, hub id or embedded")
     parser.add_argument("--weights", metavar="F", required=True, help=f"format: {', '.join(FORMATS)}")
