@@ -1,4 +1,4 @@
-"""The compiled core with kernels.c, which calls kernels in loops."""
+"""The compiled core with loops.c, which calls kernels in loops."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SIGNATURES = {
     "add": "- ipppn n",
     "argmax": "- ippn n",
 }
-"""Signatures of the functions of kernels.c, written as in native_library.LIMITS."""
+"""Signatures of the functions of loops.c, written as in native_library.LIMITS."""
 
 
 def build() -> Library:
     """Compile it, which takes some seconds. BuildFailed: with the compiler's message."""
-    return native_library.build("bench/operations/kernels.c", SIGNATURES)
+    return native_library.build("bench/operations/loops.c", SIGNATURES)
