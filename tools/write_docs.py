@@ -1,10 +1,10 @@
-"""Write README.md, docs/options.md and docs/command_line.md from their templates, docs/*.in.md.
+"""Write README.md and some pages of docs/ from their templates, docs/*.in.md.
 
     python tools/write_docs.py
 
-Figures come from bench/results/*.json, lists from the registries of options, backends and subcommands, so
-nothing in these pages is typed twice. In a template, {{name argument ...}} stands for what the function of
-that name in FILLERS returns. The script is in tools/ because it measures nothing: it only reads.
+Figures come from bench/results/*.json, lists from the registries of options, settings, backends and
+subcommands, so nothing in these pages is typed twice. In a template, {{name argument ...}} stands for what
+the function of that name in FILLERS returns. The script is in tools/ because it measures nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,16 @@ sys.path.insert(0, str(ROOT))
 
 from gpt2c.backends import LIBRARIES, PRESETS  # noqa: E402
 from gpt2c.cli.main import COMMANDS  # noqa: E402
+from gpt2c.generation.settings import SETTINGS  # noqa: E402
 from gpt2c.options import OPTIONS  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
-PAGES = {"README": "README.md", "options": "docs/options.md", "command_line": "docs/command_line.md"}
+PAGES = {
+    "README": "README.md",
+    "options": "docs/options.md",
+    "command_line": "docs/command_line.md",
+    "generation": "docs/generation.md",
+}
 """Template docs/<name>.in.md -> page."""
 
 ENGINES = {
@@ -151,6 +157,12 @@ def options(records: dict[str, Record]) -> str:
     return table(("option", "on", "off", "adds", "replaces", "in `all`"), rows, left=6)
 
 
+def settings(records: dict[str, Record]) -> str:
+    """The settings of a generation, with default and meaning."""
+    rows = [(f"`{name}`", f"`{row.default!r}`", row.meaning) for name, row in SETTINGS.items()]
+    return table(("setting", "default", "meaning"), rows, left=3)
+
+
 def presets(records: dict[str, Record]) -> str:
     """A row for each preset of the C core's options."""
     rows = [(f"`{name}`", ",".join(opts) or "none") for name, opts in PRESETS.items()]
@@ -213,6 +225,7 @@ FILLERS: dict[str, Callable[..., str]] = {
         step_ratio,
         options,
         presets,
+        settings,
         libraries,
         commands,
         flags,
