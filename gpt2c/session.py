@@ -41,9 +41,10 @@ class ModelHandle:
 
     def opened(self) -> LoadedModel:
         """Return the weights. Raises ClosedError if the model is closed."""
-        if self.loaded is None:
+        loaded = self.loaded  # read once: another thread may close the model
+        if loaded is None:
             raise ClosedError("the model is closed")
-        return self.loaded
+        return loaded
 
     @cached_property
     def identity(self) -> dict[str, Any]:

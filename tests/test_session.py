@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from instruction_sets import EVERY_SET, every_set
 
 import gpt2c
 from gpt2c import bindings
+from gpt2c.session import ModelHandle
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
 
@@ -226,3 +228,19 @@ def test_rows_without_an_output_end_after_the_last_layers_k_and_v(
         assert other.rows["kv"] == other.rows["layernorm"] == len(IDS)
         assert np.array_equal(last, every[-1])
         assert np.array_equal(other.feed([1]), session.feed([1]))
+
+
+def test_closing_a_model_in_another_thread_never_gives_a_call_no_weights() -> None:
+    """The weights are read once: a second read would find what close() left."""
+
+    class ClosedBetweenReads(ModelHandle):
+        reads = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            if name != "loaded":
+                return super().__getattribute__(name)
+            ClosedBetweenReads.reads += 1
+            return "weights" if ClosedBetweenReads.reads == 1 else None
+
+    handle: Any = ClosedBetweenReads(None, None, None, None)  # type: ignore[arg-type]
+    assert handle.opened() == "weights"

@@ -130,9 +130,8 @@ def _digest(value: object) -> str:
 
 
 def _open(file: _PackedFile, binding: Binding, config: dict[str, Any]) -> NativeModel | None:
-    was_there = os.path.lexists(
-        file.path
-    )  # asked first: another thread may save the file after the open failed
+    # Before opening: another thread may save the file after an open has failed.
+    was_there = os.path.lexists(file.path)
     try:
         return binding.Model.open_packed(os.fsencode(file.path), file.key, config)
     except ModelFileError as error:
